@@ -1,0 +1,1 @@
+//! JSON for an operator and metrics of the cloud.

@@ -1,0 +1,1 @@
+//! Classic consumer groups: a state machine without sockets or clocks, and durable offsets.

@@ -1,0 +1,1 @@
+//! One file per Kafka API: which versions, how it behaves, what is not done.

@@ -1,0 +1,1 @@
+//! Partitions: offsets, idempotence, visibility and reads, over the store.

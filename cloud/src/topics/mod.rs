@@ -1,0 +1,1 @@
+//! The catalogue: topic names, ids, partition counts and configuration.

@@ -1,0 +1,1 @@
+//! Ingest of edge batches: lanes, incarnations, explicit gaps, rejections, de-duplication by origin.

@@ -1,0 +1,11 @@
+//! What `robustmq-edge` and `robustmq-cloud` share. Rooms here know nothing of either binary.
+
+pub mod admin;
+pub mod config;
+pub mod ids;
+pub mod limits;
+pub mod mqtt;
+pub mod net;
+pub mod record;
+pub mod sync;
+pub mod telemetry;

@@ -1,0 +1,53 @@
+//! Every bound and default of both binaries, units last. Nothing grows without a bound: a channel, map, buffer or batch
+//! that has none listed here is a mistake.
+
+use std::time::Duration;
+
+// Names.
+
+/// Apache Kafka's limit for a topic's name.
+pub const KAFKA_TOPIC_NAME_CHARS: usize = 249;
+/// The longest edge id.
+pub const EDGE_ID_CHARS: usize = 64;
+
+// Kafka protocol.
+
+/// The largest Kafka request frame (`socket.request.max.bytes` in Apache Kafka).
+pub const KAFKA_FRAME_BYTES: usize = 100 * 1024 * 1024;
+/// The largest record batch taken by default (`max.message.bytes`).
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024 + 12;
+/// Requests of one Kafka connection that may be in work at once; the next one is not read before one is answered.
+pub const KAFKA_PIPELINED_REQUESTS: usize = 64;
+/// Kafka connections at once.
+pub const KAFKA_CONNECTIONS: usize = 10_000;
+/// A Kafka connection without a request for this long is closed (`connections.max.idle.ms`).
+pub const KAFKA_IDLE: Duration = Duration::from_secs(600);
+/// The largest answer to one Fetch, whatever the client asks for (`fetch.max.bytes`).
+pub const FETCH_RESPONSE_BYTES: usize = 55 * 1024 * 1024;
+
+// MQTT.
+
+/// The largest MQTT packet taken, and announced as Maximum Packet Size to MQTT 5 clients.
+pub const MQTT_PACKET_BYTES: usize = 1024 * 1024;
+/// MQTT connections at once.
+pub const MQTT_CONNECTIONS: usize = 10_000;
+/// A connection that has not sent CONNECT after this long is closed.
+pub const MQTT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Receive Maximum that the server announces: QoS 1 and 2 publishes of one client in flight.
+pub const MQTT_RECEIVE_MAXIMUM: u16 = 1024;
+/// Topic Alias Maximum that the server announces.
+pub const MQTT_TOPIC_ALIAS_MAXIMUM: u16 = 64;
+/// Messages kept for one offline or slow session.
+pub const MQTT_SESSION_QUEUE_MESSAGES: usize = 10_000;
+/// Bytes kept for one offline or slow session.
+pub const MQTT_SESSION_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+/// Sessions kept, connected or not.
+pub const MQTT_SESSIONS: usize = 50_000;
+/// Subscriptions of one session.
+pub const MQTT_SUBSCRIPTIONS_PER_SESSION: usize = 1_000;
+/// Retained messages kept.
+pub const MQTT_RETAINED_MESSAGES: usize = 100_000;
+/// Levels of a topic name or filter.
+pub const MQTT_TOPIC_LEVELS: usize = 128;
+/// The longest session expiry honoured; a longer one is cut to it (and CONNACK says so, MQTT 5 section 3.2.2.3.2).
+pub const MQTT_SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);

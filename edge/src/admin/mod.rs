@@ -1,0 +1,1 @@
+//! Status as JSON and metrics of the edge.

@@ -1,0 +1,1 @@
+//! The composition root: drives the MQTT server core, its connections, the queue and the uplink.

@@ -1,0 +1,1 @@
+//! Replicates the queue upstream: each edge sequence exactly once, in order within its lane.
