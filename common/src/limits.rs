@@ -25,6 +25,12 @@ pub const KAFKA_IDLE: Duration = Duration::from_secs(600);
 /// The largest answer to one Fetch, whatever the client asks for (`fetch.max.bytes`).
 pub const FETCH_RESPONSE_BYTES: usize = 55 * 1024 * 1024;
 
+// Records.
+
+/// Headers of one record. Apache Kafka has no limit; one here keeps a record of two-byte headers from taking thirty times its
+/// size in memory.
+pub const RECORD_HEADERS: usize = 65_536;
+
 // MQTT.
 
 /// The largest MQTT packet taken, and announced as Maximum Packet Size to MQTT 5 clients.
