@@ -57,3 +57,28 @@ pub const MQTT_RETAINED_MESSAGES: usize = 100_000;
 pub const MQTT_TOPIC_LEVELS: usize = 128;
 /// The longest session expiry honoured; a longer one is cut to it (and CONNACK says so, MQTT 5 section 3.2.2.3.2).
 pub const MQTT_SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+// The edge's queue.
+
+/// Lanes by default: one for each route priority.
+pub const QUEUE_LANES: u8 = 3;
+/// The most lanes.
+pub const QUEUE_LANES_MAX: u8 = 8;
+/// What the segments of all lanes may take on disk by default (`[queue] max_bytes`).
+pub const QUEUE_MAX_BYTES: u64 = 1024 * 1024 * 1024;
+/// The least that `[queue] max_bytes` may be.
+pub const QUEUE_LEAST_MAX_BYTES: u64 = 1024 * 1024;
+/// A segment is closed when it has reached this size; what is trimmed or dropped is always a whole segment.
+pub const QUEUE_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+/// The largest record, its own framing included. More than the largest MQTT packet with all its properties re-encoded.
+pub const QUEUE_RECORD_BYTES: usize = 4 * 1024 * 1024;
+/// Appends that wait for the disk; beyond this an append is refused as busy.
+pub const QUEUE_PENDING_BYTES: usize = 8 * 1024 * 1024;
+/// Buffers larger than this are given back to the system after use.
+pub const QUEUE_KEPT_BUFFER_BYTES: usize = 256 * 1024;
+/// Boots of which the queue remembers when they began.
+pub const QUEUE_BOOTS_REMEMBERED: usize = 32;
+/// Separate ranges of dropped sequences that a cursor lists; beyond this, neighbours are merged.
+pub const QUEUE_CURSOR_SKIPS: usize = 64;
+/// Damaged segments kept as evidence in one lane after their records were sent; the oldest go first.
+pub const QUEUE_BAD_SEGMENTS_KEPT: usize = 4;

@@ -18,7 +18,6 @@ mod header;
 mod records;
 mod varint;
 
-
 pub use batch::{RecordBatch, place, split_batches};
 pub use builder::{BatchBuilder, NewRecord};
 pub use compression::Compression;
