@@ -82,3 +82,20 @@ pub const QUEUE_BOOTS_REMEMBERED: usize = 32;
 pub const QUEUE_CURSOR_SKIPS: usize = 64;
 /// Damaged segments kept as evidence in one lane after their records were sent; the oldest go first.
 pub const QUEUE_BAD_SEGMENTS_KEPT: usize = 4;
+
+// Edge state (sessions and retained messages in redb).
+
+/// Memory that redb may use for pages read and written.
+pub const STATE_CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// Changes that wait for the disk; above it the gateway takes no more input.
+pub const STATE_PENDING_BYTES: usize = 8 * 1024 * 1024;
+/// Change sets that wait for the disk; above it the gateway takes no more input.
+pub const STATE_PENDING_CHANGE_SETS: usize = 16 * 1024;
+/// Damaged state files kept beside the good one; the last name is used again when all are taken.
+pub const STATE_QUARANTINED_FILES: usize = 9;
+/// The first pause after a failed commit.
+pub const STATE_RETRY_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between attempts to commit.
+pub const STATE_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Stack of a thread that only writes to a disk.
+pub const STORAGE_THREAD_STACK_BYTES: usize = 512 * 1024;
