@@ -51,6 +51,17 @@ pub const MQTT_SESSION_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 pub const MQTT_SESSIONS: usize = 50_000;
 /// Subscriptions of one session.
 pub const MQTT_SUBSCRIPTIONS_PER_SESSION: usize = 1_000;
+/// QoS 1 and 2 messages in flight to one client, whatever Receive Maximum it announced.
+pub const MQTT_INFLIGHT_MESSAGES: u16 = 256;
+/// Bytes handed out for one connection and not yet written, above which it gets no more messages and is not read.
+pub const MQTT_CONNECTION_BACKLOG_BYTES: usize = 256 * 1024;
+/// Publishes of one connection that wait for the queue's sync, above which the connection is not read.
+pub const MQTT_PENDING_PUBLISHES: usize = 1024;
+/// The longest client identifier taken.
+pub const MQTT_CLIENT_ID_BYTES: usize = 256;
+/// Stored publishes after which the state's queue position is persisted even if the state did not change, so that the
+/// replay at start-up stays short.
+pub const MQTT_REPLAY_PUBLISHES: u64 = 4096;
 /// Retained messages kept.
 pub const MQTT_RETAINED_MESSAGES: usize = 100_000;
 /// Levels of a topic name or filter.
