@@ -110,3 +110,48 @@ pub const STATE_RETRY_MIN: Duration = Duration::from_millis(50);
 pub const STATE_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Stack of a thread that only writes to a disk.
 pub const STORAGE_THREAD_STACK_BYTES: usize = 512 * 1024;
+
+// Store and log.
+
+/// Bytes of writes that wait for the store's writer, of all partitions together.
+pub const STORE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// The most bytes that one synced write group carries (one larger batch goes alone).
+pub const STORE_GROUP_BYTES: usize = 16 * 1024 * 1024;
+/// Free bytes on the disk below which the store takes no writes, so that its background work can still finish.
+pub const STORE_RESERVED_DISK_BYTES: u64 = 256 * 1024 * 1024;
+/// The most items of one page of a scan.
+pub const STORE_SCAN_ITEMS: usize = 4096;
+/// The most bytes of one page of a scan over small values.
+pub const STORE_SCAN_BYTES: usize = 4 * 1024 * 1024;
+/// Values of this size and more are kept in blob files, apart from the keys.
+pub const STORE_MIN_BLOB_BYTES: u64 = 4 * 1024;
+/// The store's cache of blocks read from disk.
+pub const STORE_BLOCK_CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// Written data kept in memory before it goes to a table file.
+pub const STORE_WRITE_BUFFER_BYTES: usize = 64 * 1024 * 1024;
+/// Files that the store holds open.
+pub const STORE_OPEN_FILES: i32 = 512;
+/// Partitions whose state is in memory at once.
+pub const LOADED_PARTITIONS: usize = 100_000;
+/// A partition that nobody used for this long gives its memory back.
+pub const PARTITION_IDLE: Duration = Duration::from_secs(600);
+/// Idempotent producers remembered for one partition; beyond it the one idle for longest is forgotten.
+pub const PRODUCERS_PER_PARTITION: usize = 4096;
+/// An idempotent producer that has not written for this long is forgotten (`producer.id.expiration.ms`).
+pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+/// Edge lanes whose position is kept in memory for one partition; others are read from the store.
+pub const CACHED_ORIGINS_PER_PARTITION: usize = 4096;
+/// Bytes of batches that one entry of the time index covers.
+pub const LOG_CHUNK_BYTES: usize = 1024 * 1024;
+/// Producer ids, and other ids that are never used twice, reserved by one durable write.
+pub const ID_BLOCK: u32 = 1000;
+/// Deleted topics remembered so that an append on its way cannot bring one back.
+pub const DROPPED_TOPICS: usize = 65_536;
+/// Partitions of one topic.
+pub const PARTITIONS_PER_TOPIC: i32 = 10_000;
+/// Topics whose catalogue entry is kept in memory; others are read from the store.
+pub const CACHED_TOPICS: usize = 65_536;
+/// Topics on one page of a listing.
+pub const TOPIC_PAGE: usize = 1000;
+/// Configuration entries of one topic, and bytes of one value.
+pub const TOPIC_CONFIG_VALUE_BYTES: usize = 4096;
