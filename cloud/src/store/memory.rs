@@ -11,7 +11,9 @@ use robustmq_common::limits;
 use tokio::sync::Notify;
 
 use super::write::QueuedWrite;
-use super::{Era, PendingWrite, ScanLimit, ScanPage, Store, StoreError, StoreStats, WriteBatch, WriteOp};
+use super::{
+    Era, PendingWrite, ScanLimit, ScanPage, Store, StoreError, StoreStats, WriteBatch, WriteOp,
+};
 
 /// An ordered map behind the [`Store`] seam. Nothing outlives the process.
 #[derive(Default)]

@@ -180,6 +180,3 @@ pub async fn write(store: &dyn Store, batch: WriteBatch) -> Result<(), StoreErro
     store.ready().await?;
     store.submit(batch)?.await
 }
-
-#[cfg(test)]
-mod contract;

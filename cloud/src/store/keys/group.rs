@@ -116,7 +116,8 @@ mod tests {
         let key = offset_key("g", topic, PartitionIndex(2));
         assert_eq!(&key[..], [&b"\x20g\0\0o"[..], &[9; 16], &[0, 0, 0, 2]].concat());
         assert_eq!(&metadata_key("g")[..], b"\x20g\0\0m");
-        let parsed = GroupKey::Offset { group: "g".to_owned(), topic, partition: PartitionIndex(2) };
+        let parsed =
+            GroupKey::Offset { group: "g".to_owned(), topic, partition: PartitionIndex(2) };
         assert_eq!(GroupKey::parse(&key), Ok(parsed));
         assert_eq!(
             GroupKey::parse(&metadata_key("g")),

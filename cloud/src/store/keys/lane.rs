@@ -109,7 +109,10 @@ mod tests {
         assert!(edge_range(&edge).contains(&lane));
         assert!(lanes_range(&edge, Incarnation(3)).contains(&lane));
         assert!(!lanes_range(&edge, Incarnation(4)).contains(&lane));
-        assert_eq!(LaneKey::parse(&lane), Ok(LaneKey::Lane(edge.clone(), Incarnation(3), LaneId(1))));
+        assert_eq!(
+            LaneKey::parse(&lane),
+            Ok(LaneKey::Lane(edge.clone(), Incarnation(3), LaneId(1)))
+        );
         assert_eq!(LaneKey::parse(&edge_key(&edge)), Ok(LaneKey::Edge(edge.clone())));
         assert_eq!(LaneKey::parse(&token_key(&edge)), Ok(LaneKey::Token(edge)));
         assert!(LaneKey::parse(b"\x30gw\0\0\x01").is_err());

@@ -47,8 +47,7 @@ impl StoreIdentity {
     /// [`ValueError`] says what is wrong with them.
     pub fn decode(value: &[u8]) -> Result<Self, ValueError> {
         let mut reader = Reader::new(value);
-        let identity =
-            Self { format: reader.u32()?, generation: CloudGeneration(reader.u64()?) };
+        let identity = Self { format: reader.u32()?, generation: CloudGeneration(reader.u64()?) };
         reader.end()?;
         Ok(identity)
     }

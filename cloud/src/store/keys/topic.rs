@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn a_page_starts_after_the_name_it_is_given() {
         let range = names_after(Some("b"));
-        let check = |name: &str, inside| assert_eq!(range.contains(&name_key(name)), inside, "{name}");
+        let check =
+            |name: &str, inside| assert_eq!(range.contains(&name_key(name)), inside, "{name}");
         check("a", false);
         check("b", false);
         check("b-", true);
