@@ -31,6 +31,29 @@ pub const FETCH_RESPONSE_BYTES: usize = 55 * 1024 * 1024;
 /// size in memory.
 pub const RECORD_HEADERS: usize = 65_536;
 
+// HTTP listeners (admin, uplink), TLS and logs.
+
+/// A request's header that is not complete after this long ends the connection.
+pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest header of an HTTP request.
+pub const HTTP_HEADER_BYTES: usize = 64 * 1024;
+/// An HTTP/2 peer that is silent is asked for a sign of life this often.
+pub const HTTP_KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long a shutdown waits for HTTP requests in work.
+pub const HTTP_DRAIN: Duration = Duration::from_secs(10);
+/// A TLS handshake that takes longer ends the connection.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections of the admin listener at once.
+pub const ADMIN_CONNECTIONS: usize = 64;
+/// The largest request body of the admin listener.
+pub const ADMIN_BODY_BYTES: usize = 1024 * 1024;
+/// HTTP/2 window of an admin connection.
+pub const ADMIN_HTTP2_WINDOW_BYTES: u32 = 256 * 1024;
+/// Requests in work at once on one HTTP/2 admin connection.
+pub const ADMIN_HTTP2_STREAMS: u32 = 16;
+/// The longest log directives taken.
+pub const LOG_FILTER_BYTES: usize = 4096;
+
 // MQTT.
 
 /// The largest MQTT packet taken, and announced as Maximum Packet Size to MQTT 5 clients.

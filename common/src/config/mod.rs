@@ -1,1 +1,143 @@
 //! The configuration loader: defaults, then the TOML file, then the environment, then flags, into one typed `Settings`.
+//!
+//! A binary's settings are plain structs that derive `Serialize` and `Deserialize` with `#[serde(default)]`, so that
+//! their `Default` is where defaults are written. Durations end in `_ms`, sizes in `_bytes`, both integers.
+//!
+//! **Invariant:** a key that no struct has is an error, whether or not the struct says `deny_unknown_fields`.
+//! **Invariant:** every error names where the value came from (file, variable or command line) and the key.
+
+mod error;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use error::Origin;
+pub use error::{ConfigError, Invalid};
+use tree::Node;
+
+/// What environment variables of both binaries begin with: `ROBUSTMQ_SECTION__KEY` overrides `[section] key`.
+pub const ENV_PREFIX: &str = "ROBUSTMQ_";
+
+/// A binary's settings.
+pub trait Settings: DeserializeOwned {
+    /// What types cannot say: ranges, keys that exclude each other. Called once, by [`load`].
+    ///
+    /// # Errors
+    /// The first key that is wrong, and why.
+    fn validate(&self) -> Result<(), Invalid> {
+        Ok(())
+    }
+}
+
+/// Where settings come from, besides their defaults. Later fields override earlier ones.
+#[derive(Debug, Default)]
+pub struct Sources<'a> {
+    /// The TOML file, if one was named.
+    pub file: Option<&'a Path>,
+    /// The process's environment; variables without [`ENV_PREFIX`] are skipped.
+    pub environment: Vec<(String, String)>,
+    /// Flags as `(dotted.key, value)`, for example `("kafka.listen", "127.0.0.1:0".into())`. A string is taken for any
+    /// type that it can be read as.
+    pub flags: Vec<(&'static str, toml::Value)>,
+}
+
+impl<'a> Sources<'a> {
+    /// The file and this process's environment, no flags.
+    #[must_use]
+    pub fn of_process(file: Option<&'a Path>) -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        };
+        let environment = std::env::vars_os().filter_map(text).collect();
+        Self { file, environment, flags: Vec::new() }
+    }
+
+    /// Adds the flag for `key` if it was given.
+    pub fn flag(&mut self, key: &'static str, value: Option<impl Into<toml::Value>>) -> &mut Self {
+        self.flags.extend(value.map(|value| (key, value.into())));
+        self
+    }
+}
+
+/// Reads, merges, types and validates.
+///
+/// # Errors
+/// [`ConfigError`], one line that names source and key. The process should end with [`crate::net::StartError`]'s exit
+/// code for it, 2.
+pub fn load<S: Settings>(sources: &Sources<'_>) -> Result<S, ConfigError> {
+    let mut root = Node::table();
+    if let Some(path) = sources.file {
+        root.merge(read_file(path)?);
+    }
+    for (name, value) in &sources.environment {
+        if let Some(keys) = keys_of_variable(name, value) {
+            let origin = Origin::Variable(name.clone());
+            root.set(&keys, Node::leaf(toml::Value::String(value.clone()), &origin));
+        }
+    }
+    for (key, value) in &sources.flags {
+        let keys: Vec<String> = key.split('.').map(str::to_owned).collect();
+        root.set(&keys, Node::leaf(value.clone(), &Origin::CommandLine));
+    }
+    let settings = S::deserialize(root.clone())?;
+    settings.validate().map_err(|invalid| {
+        let origin = root.origin_of(invalid.key());
+        ConfigError::from_invalid(invalid, origin)
+    })?;
+    Ok(settings)
+}
+
+/// The settings in force, as TOML, for `--print-config`.
+///
+/// # Errors
+/// [`ConfigError`] for settings that TOML cannot express: a mistake in the settings' types.
+pub fn print_config<S: Serialize>(settings: &S) -> Result<String, ConfigError> {
+    toml::to_string(settings).map_err(|error| ConfigError::other(&error))
+}
+
+fn read_file(path: &Path) -> Result<Node, ConfigError> {
+    let origin = Origin::File(path.to_owned());
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::source(&origin, &format!("cannot be read: {error}")))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        ConfigError::source(&origin, error.to_string().trim_end())
+    })?;
+    Ok(Node::leaf(toml::Value::Table(table), &origin))
+}
+
+/// The path that a variable overrides, or `None` where it is not ours.
+fn keys_of_variable(name: &str, value: &str) -> Option<Vec<String>> {
+    let key = name.strip_prefix(ENV_PREFIX)?;
+    if is_service_link(key, value) {
+        return None;
+    }
+    Some(key.split("__").map(str::to_ascii_lowercase).collect())
+}
+
+/// Whether Kubernetes set the variable for a Service called `robustmq...`: `{SVC}_SERVICE_HOST`, `{SVC}_SERVICE_PORT...`,
+/// `{SVC}_PORT=tcp://...` and `{SVC}_PORT_9092_TCP...`. They are in every pod of the Service's namespace, so taking them
+/// for unknown keys would keep a broker from starting.
+fn is_service_link(key: &str, value: &str) -> bool {
+    if key.contains("__") {
+        return false;
+    }
+    let tail = |suffix: &str| {
+        key.strip_suffix(suffix).is_some_and(|front| front.is_empty() || front.ends_with('_'))
+    };
+    let numbered_port = key.match_indices("PORT_").any(|(at, found)| {
+        let behind = key.get(at + found.len()..).unwrap_or_default();
+        let number = behind.split('_').next().unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    tail("SERVICE_HOST")
+        || tail("SERVICE_PORT")
+        || key.contains("SERVICE_PORT_")
+        || (tail("PORT") && value.contains("://"))
+        || numbered_port
+}

@@ -1,0 +1,129 @@
+//! What is wrong with a configuration, and where.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    File(PathBuf),
+    Variable(String),
+    CommandLine,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::CommandLine => f.write_str("command line"),
+        }
+    }
+}
+
+/// A value that [`super::Settings::validate`] refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    key: String,
+    reason: String,
+}
+
+impl Invalid {
+    /// `key` is dotted (`kafka.listen`); `reason` says what is wrong and what would be right.
+    pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { key: key.into(), reason: reason.into() }
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// Why the configuration was refused. Displays as one line: source, key, reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    origin: Option<Origin>,
+    /// The key's path, outermost first, and whether it is known.
+    path: Vec<String>,
+    reason: Reason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reason {
+    UnknownKey { expected: Vec<&'static str> },
+    Text(String),
+}
+
+impl ConfigError {
+    pub(super) fn unknown_key(
+        key: &str,
+        expected: &[&'static str],
+        origin: Option<&Origin>,
+    ) -> Self {
+        let reason = Reason::UnknownKey { expected: expected.to_vec() };
+        Self { origin: origin.cloned(), path: vec![key.to_owned()], reason }
+    }
+
+    /// A source that cannot be read at all.
+    pub(super) fn source(origin: &Origin, text: &str) -> Self {
+        let reason = Reason::Text(text.to_owned());
+        Self { origin: Some(origin.clone()), path: Vec::new(), reason }
+    }
+
+    pub(super) fn from_invalid(invalid: Invalid, origin: Option<&Origin>) -> Self {
+        let path = invalid.key.split('.').map(str::to_owned).collect();
+        Self { origin: origin.cloned(), path, reason: Reason::Text(invalid.reason) }
+    }
+
+    pub(super) fn other(text: &impl fmt::Display) -> Self {
+        Self { origin: None, path: Vec::new(), reason: Reason::Text(text.to_string()) }
+    }
+
+    /// The same error seen from one level further out.
+    pub(super) fn within(mut self, key: &str, origin: Option<&Origin>) -> Self {
+        self.path.insert(0, key.to_owned());
+        self.origin = self.origin.or_else(|| origin.cloned());
+        self
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
+        }
+        match &self.reason {
+            Reason::UnknownKey { expected } => {
+                write!(f, "unknown key {}; ", KeyPath(&self.path))?;
+                match expected.as_slice() {
+                    [] => f.write_str("no key is expected there"),
+                    [only] => write!(f, "expected {only}"),
+                    several => write!(f, "expected one of {}", several.join(", ")),
+                }
+            }
+            Reason::Text(text) if self.path.is_empty() => f.write_str(text),
+            Reason::Text(text) => write!(f, "{}: {text}", KeyPath(&self.path)),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl serde::de::Error for ConfigError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::other(&message)
+    }
+}
+
+/// `[section] key`, as it stands in the file.
+struct KeyPath<'a>(&'a [String]);
+
+impl fmt::Display for KeyPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => Ok(()),
+            [key] => f.write_str(key),
+            [sections @ .., key] => write!(f, "[{}] {key}", sections.join(".")),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Invalid, Settings, Sources, load, print_config};
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Sample {
+    edge_id: Option<String>,
+    insecure: bool,
+    kafka: Kafka,
+    cluster: Cluster,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Kafka {
+    listen: SocketAddr,
+    linger_ms: u32,
+    ratio: f64,
+    mode: Mode,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Cluster {
+    etcd: Vec<String>,
+    ports: Vec<u16>,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    RejectNew,
+    DropOldest,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        let listen = ([127, 0, 0, 1], 9092).into();
+        Self { listen, linger_ms: 5, ratio: 0.5, mode: Mode::RejectNew }
+    }
+}
+
+impl Settings for Sample {
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.kafka.linger_ms > 1000 {
+            return Err(Invalid::new("kafka.linger_ms", "at most 1000"));
+        }
+        Ok(())
+    }
+}
+
+type Flag = (&'static str, toml::Value);
+
+fn load_from(toml: Option<&str>, env: &[(&str, &str)], flags: Vec<Flag>) -> Result<Sample, String> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("cloud.toml");
+    if let Some(text) = toml {
+        std::fs::write(&path, text).expect("the temporary directory is writable");
+    }
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let sources = Sources {
+        file: toml.map(|_| path.as_path()),
+        environment: env.iter().map(own).collect(),
+        flags,
+    };
+    let here = format!("{}/", dir.path().display());
+    load(&sources).map_err(|error| error.to_string().replace(&here, ""))
+}
+
+#[test]
+fn nothing_given_means_the_defaults() {
+    assert_eq!(load_from(None, &[], vec![]), Ok(Sample::default()));
+    assert_eq!(load_from(Some(""), &[], vec![]), Ok(Sample::default()));
+}
+
+#[test]
+fn flags_override_the_environment_which_overrides_the_file_key_by_key() {
+    let file = "edge_id = 'file'\n[kafka]\nlisten = '127.0.0.1:1'\nlinger_ms = 1\nratio = 1.0\n";
+    let env = [("ROBUSTMQ_KAFKA__LINGER_MS", "2"), ("ROBUSTMQ_KAFKA__LISTEN", "127.0.0.1:2")];
+    let loaded = load_from(Some(file), &env, vec![("kafka.listen", "127.0.0.1:3".into())]);
+    let loaded = loaded.expect("a good configuration");
+    assert_eq!(loaded.edge_id.as_deref(), Some("file"));
+    assert_eq!(loaded.kafka.ratio, 1.0);
+    assert_eq!(loaded.kafka.linger_ms, 2);
+    assert_eq!(loaded.kafka.listen.port(), 3);
+}
+
+#[test]
+fn a_variables_text_becomes_the_type_of_its_key() {
+    let env = [
+        ("ROBUSTMQ_EDGE_ID", "007"),
+        ("ROBUSTMQ_INSECURE", "true"),
+        ("ROBUSTMQ_KAFKA__RATIO", "0.25"),
+        ("ROBUSTMQ_KAFKA__MODE", "drop_oldest"),
+        ("ROBUSTMQ_CLUSTER__ETCD", "http://a:1, http://b:2"),
+        ("ROBUSTMQ_CLUSTER__PORTS", "1,2"),
+        ("ROBUSTMQ_CLUSTER__LABELS__ZONE", "a"),
+    ];
+    let loaded = load_from(None, &env, vec![]).expect("a good environment");
+    assert_eq!(loaded.edge_id.as_deref(), Some("007"));
+    assert!(loaded.insecure);
+    assert_eq!(loaded.kafka.ratio, 0.25);
+    assert_eq!(loaded.kafka.mode, Mode::DropOldest);
+    assert_eq!(loaded.cluster.etcd, ["http://a:1", "http://b:2"]);
+    assert_eq!(loaded.cluster.ports, [1, 2]);
+    assert_eq!(loaded.cluster.labels["zone"], "a");
+}
+
+#[test]
+fn errors_name_the_source_and_the_key() {
+    let check = |file: Option<&str>, env: &[(&str, &str)], flags: Vec<Flag>, expected: &str| {
+        let error = load_from(file, env, flags).expect_err(expected);
+        assert_eq!(error, expected);
+    };
+    let file = |text, expected| check(Some(text), &[], vec![], expected);
+    let variable = |name, value, expected| check(None, &[(name, value)], vec![], expected);
+    file(
+        "[kafka]\nlisten = '127.0.0.1:1'\nlisen = 'x'",
+        "cloud.toml: unknown key [kafka] lisen; expected one of listen, linger_ms, ratio, mode",
+    );
+    file(
+        "[kafak]\nlisten = 'x'",
+        "cloud.toml: unknown key kafak; expected one of edge_id, insecure, kafka, cluster",
+    );
+    file("kafka = 3", "cloud.toml: kafka: invalid type: integer `3`, expected struct Kafka");
+    file("[kafka]\nlisten = 'x'", "cloud.toml: [kafka] listen: invalid socket address syntax");
+    file(
+        "[kafka]\nlinger_ms = '5'",
+        "cloud.toml: [kafka] linger_ms: invalid type: string \"5\", expected u32",
+    );
+    file(
+        "[kafka]\nlinger_ms = -1",
+        "cloud.toml: [kafka] linger_ms: invalid value: integer `-1`, expected u32",
+    );
+    file(
+        "[kafka]\nmode = 'x'",
+        "cloud.toml: [kafka] mode: unknown variant `x`, expected `reject_new` or `drop_oldest`",
+    );
+    file("[kafka]\nlinger_ms = 1001", "cloud.toml: [kafka] linger_ms: at most 1000");
+    variable(
+        "ROBUSTMQ_KAFKA__LISEN",
+        "x",
+        "environment variable ROBUSTMQ_KAFKA__LISEN: unknown key [kafka] lisen; \
+         expected one of listen, linger_ms, ratio, mode",
+    );
+    variable(
+        "ROBUSTMQ_NOTHING",
+        "x",
+        "environment variable ROBUSTMQ_NOTHING: unknown key nothing; \
+         expected one of edge_id, insecure, kafka, cluster",
+    );
+    variable(
+        "ROBUSTMQ_KAFKA__LINGER_MS",
+        "soon",
+        "environment variable ROBUSTMQ_KAFKA__LINGER_MS: [kafka] linger_ms: \
+         invalid value: string \"soon\", expected an integer from 0",
+    );
+    variable(
+        "ROBUSTMQ_KAFKA__LINGER_MS",
+        "1001",
+        "environment variable ROBUSTMQ_KAFKA__LINGER_MS: [kafka] linger_ms: at most 1000",
+    );
+    check(
+        None,
+        &[],
+        vec![("kafka.listen", "x".into())],
+        "command line: [kafka] listen: invalid socket address syntax",
+    );
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    let path = std::path::Path::new("/nonexistent/cloud.toml");
+    let sources = Sources { file: Some(path), ..Sources::default() };
+    let error = load::<Sample>(&sources).expect_err("there is no such file").to_string();
+    assert!(error.starts_with("/nonexistent/cloud.toml: cannot be read: "), "{error}");
+}
+
+#[test]
+fn a_syntax_error_names_file_and_line() {
+    let error = load_from(Some("[kafka]\nlisten = \n"), &[], vec![]).expect_err("no value");
+    assert!(error.starts_with("cloud.toml: ") && error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn variables_that_kubernetes_sets_for_a_service_are_skipped() {
+    let env = [
+        ("ROBUSTMQ_SERVICE_HOST", "10.0.0.1"),
+        ("ROBUSTMQ_SERVICE_PORT", "9092"),
+        ("ROBUSTMQ_CLOUD_SERVICE_PORT_KAFKA", "9092"),
+        ("ROBUSTMQ_PORT", "tcp://10.0.0.1:9092"),
+        ("ROBUSTMQ_CLOUD_PORT_9092_TCP", "tcp://10.0.0.1:9092"),
+        ("ROBUSTMQ_CLOUD_PORT_9092_TCP_ADDR", "10.0.0.1"),
+        ("OTHER_KAFKA__LISEN", "x"),
+    ];
+    assert_eq!(load_from(None, &env, vec![]), Ok(Sample::default()));
+}
+
+#[test]
+fn what_print_config_gives_loads_as_the_same_settings() {
+    let env = [("ROBUSTMQ_CLUSTER__ETCD", "http://a:1"), ("ROBUSTMQ_EDGE_ID", "e")];
+    let settings = load_from(None, &env, vec![]).expect("a good environment");
+    let printed = print_config(&settings).expect("plain settings");
+    assert_eq!(load_from(Some(&printed), &[], vec![]), Ok(settings));
+}

@@ -1,0 +1,230 @@
+//! The merged values of all sources, each with its origin, and their deserializer.
+//!
+//! A serde deserializer of its own, rather than `toml`'s, since only here the origin and the path of a value are known
+//! when a type refuses it, and only here a variable's text can become whatever type its key has.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use serde::de::value::{SeqDeserializer, StrDeserializer};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, Unexpected, Visitor,
+};
+use toml::Value;
+
+use super::error::{ConfigError, Origin};
+
+#[derive(Debug, Clone)]
+pub(super) enum Node {
+    Table(BTreeMap<String, Node>),
+    Leaf(Value, Origin),
+}
+
+impl Node {
+    pub(super) fn table() -> Self {
+        Self::Table(BTreeMap::new())
+    }
+
+    /// A value from one source; a table becomes a table of nodes, so that sources merge key by key.
+    pub(super) fn leaf(value: Value, origin: &Origin) -> Self {
+        match value {
+            Value::Table(table) => Self::Table(
+                table.into_iter().map(|(key, value)| (key, Self::leaf(value, origin))).collect(),
+            ),
+            value => Self::Leaf(value, origin.clone()),
+        }
+    }
+
+    /// Lays `over` on top.
+    pub(super) fn merge(&mut self, over: Self) {
+        match (self, over) {
+            (Self::Table(below), Self::Table(over)) => {
+                for (key, node) in over {
+                    below.entry(key).or_insert_with(Self::table).merge(node);
+                }
+            }
+            (below, over) => *below = over,
+        }
+    }
+
+    /// Lays one value on top, at a path.
+    pub(super) fn set(&mut self, keys: &[String], value: Self) {
+        let wrap = |inner, key: &String| Self::Table(BTreeMap::from([(key.clone(), inner)]));
+        self.merge(keys.iter().rev().fold(value, wrap));
+    }
+
+    /// Where the value at a dotted key came from; `None` for a default.
+    pub(super) fn origin_of(&self, key: &str) -> Option<&Origin> {
+        let mut node = self;
+        for key in key.split('.') {
+            let Self::Table(table) = node else { break };
+            node = table.get(key)?;
+        }
+        node.origin()
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Table(table) => table.values().find_map(Self::origin),
+            Self::Leaf(_, origin) => Some(origin),
+        }
+    }
+
+    /// The text of a variable or flag, which may stand for any type; `None` for a typed value.
+    fn untyped(&self) -> Option<&str> {
+        match self {
+            Self::Leaf(Value::String(text), Origin::Variable(_) | Origin::CommandLine) => {
+                Some(text)
+            }
+            Self::Table(_) | Self::Leaf(..) => None,
+        }
+    }
+}
+
+/// Numbers and booleans: parses a variable's text, and leaves typed values to the visitor.
+macro_rules! parsed {
+    ($($method:ident $visit:ident $type:ty, $expected:literal;)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
+            match self.untyped() {
+                Some(text) => visitor.$visit(parse::<$type>(text, $expected)?),
+                None => self.deserialize_any(visitor),
+            }
+        }
+    )*};
+}
+
+fn parse<T: FromStr>(text: &str, expected: &'static str) -> Result<T, ConfigError> {
+    let refused = |_| ConfigError::invalid_value(Unexpected::Str(text), &expected);
+    text.trim().parse().map_err(refused)
+}
+
+impl<'de> Deserializer<'de> for Node {
+    type Error = ConfigError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
+        let (value, origin) = match self {
+            Self::Table(table) => {
+                return visitor.visit_map(Entries { rest: table.into_iter(), value: None });
+            }
+            Self::Leaf(value, origin) => (value, origin),
+        };
+        match value {
+            Value::String(text) => visitor.visit_string(text),
+            Value::Integer(number) => visitor.visit_i64(number),
+            Value::Float(number) => visitor.visit_f64(number),
+            Value::Boolean(flag) => visitor.visit_bool(flag),
+            Value::Datetime(time) => visitor.visit_string(time.to_string()),
+            Value::Array(items) => {
+                let nodes = items.into_iter().map(|item| Self::leaf(item, &origin));
+                visitor.visit_seq(SeqDeserializer::new(nodes))
+            }
+            table @ Value::Table(_) => Self::leaf(table, &origin).deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ConfigError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ConfigError> {
+        if let Self::Table(table) = &self
+            && let Some((key, node)) = table.iter().find(|(key, _)| !fields.contains(&key.as_str()))
+        {
+            return Err(ConfigError::unknown_key(key, fields, node.origin()));
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ConfigError> {
+        match self {
+            Self::Leaf(Value::String(text), _) => visitor.visit_enum(text.into_deserializer()),
+            other => other.deserialize_any(visitor),
+        }
+    }
+
+    /// A variable's text is a list with commas between its items.
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
+        let (Some(text), Some(origin)) = (self.untyped(), self.origin()) else {
+            return self.deserialize_any(visitor);
+        };
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let nodes = items.map(|item| Self::Leaf(Value::String(item.to_owned()), origin.clone()));
+        visitor.visit_seq(SeqDeserializer::new(nodes))
+    }
+
+    parsed! {
+        deserialize_bool visit_bool bool, "true or false";
+        deserialize_i8 visit_i64 i64, "an integer";
+        deserialize_i16 visit_i64 i64, "an integer";
+        deserialize_i32 visit_i64 i64, "an integer";
+        deserialize_i64 visit_i64 i64, "an integer";
+        deserialize_u8 visit_u64 u64, "an integer from 0";
+        deserialize_u16 visit_u64 u64, "an integer from 0";
+        deserialize_u32 visit_u64 u64, "an integer from 0";
+        deserialize_u64 visit_u64 u64, "an integer from 0";
+        deserialize_f32 visit_f64 f64, "a number";
+        deserialize_f64 visit_f64 f64, "a number";
+    }
+
+    serde::forward_to_deserialize_any! {
+        i128 u128 char str string bytes byte_buf unit unit_struct tuple tuple_struct map identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, ConfigError> for Node {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// A table's entries; errors in a value learn its key and origin here.
+struct Entries {
+    rest: std::collections::btree_map::IntoIter<String, Node>,
+    value: Option<(String, Node)>,
+}
+
+impl<'de> MapAccess<'de> for Entries {
+    type Error = ConfigError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, ConfigError> {
+        let Some((key, node)) = self.rest.next() else { return Ok(None) };
+        let name: StrDeserializer<'_, ConfigError> = key.as_str().into_deserializer();
+        let value = seed.deserialize(name).map_err(|error| error.within(&key, node.origin()))?;
+        self.value = Some((key, node));
+        Ok(Some(value))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, ConfigError> {
+        let Some((key, node)) = self.value.take() else {
+            return Err(ConfigError::other(&"a value was asked for before its key"));
+        };
+        let origin = node.origin().cloned();
+        seed.deserialize(node).map_err(|error| error.within(&key, origin.as_ref()))
+    }
+}

@@ -1,0 +1,41 @@
+//! The first SIGTERM or SIGINT drains, the second ends the process at once.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::StartError;
+
+/// What a shell reports for a process that SIGINT or SIGTERM ended: 128 plus the signal's number.
+const EXIT_INTERRUPTED: i32 = 130;
+const EXIT_TERMINATED: i32 = 143;
+
+/// A token that the first SIGTERM or SIGINT cancels. A second one ends the process without waiting for the drain.
+/// Has to be called within a tokio runtime.
+///
+/// # Errors
+/// [`StartError::Failed`] when the system does not let the process handle signals.
+pub fn shutdown_on_signals() -> Result<CancellationToken, StartError> {
+    let handle = |kind, name: &str| {
+        signal(kind).map_err(|error| StartError::Failed(format!("cannot handle {name}: {error}")))
+    };
+    let mut terminate = handle(SignalKind::terminate(), "SIGTERM")?;
+    let mut interrupt = handle(SignalKind::interrupt(), "SIGINT")?;
+    let token = CancellationToken::new();
+    let drain = token.clone();
+    tokio::spawn(async move {
+        let (signal, _) = next(&mut terminate, &mut interrupt).await;
+        tracing::info!(signal, "shutting down; a second signal ends at once");
+        drain.cancel();
+        let (signal, code) = next(&mut terminate, &mut interrupt).await;
+        tracing::warn!(signal, "second signal: ending without a drain");
+        std::process::exit(code);
+    });
+    Ok(token)
+}
+
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> (&'static str, i32) {
+    tokio::select! {
+        _ = terminate.recv() => ("SIGTERM", EXIT_TERMINATED),
+        _ = interrupt.recv() => ("SIGINT", EXIT_INTERRUPTED),
+    }
+}
