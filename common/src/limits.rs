@@ -178,3 +178,19 @@ pub const CACHED_TOPICS: usize = 65_536;
 pub const TOPIC_PAGE: usize = 1000;
 /// Configuration entries of one topic, and bytes of one value.
 pub const TOPIC_CONFIG_VALUE_BYTES: usize = 4096;
+// Sync between edge and cloud.
+
+/// Lanes of one edge.
+pub const SYNC_LANES: usize = 16;
+/// User properties of one record (an MQTT packet has no own limit; with 1 MiB packets it could hold 200,000).
+pub const SYNC_USER_PROPERTIES: usize = 1_024;
+/// Records and skips of one batch.
+pub const SYNC_BATCH_ENTRIES: usize = 16_384;
+/// One batch before compression: at least four of the largest MQTT packets.
+pub const SYNC_BATCH_BYTES: usize = 4 * 1024 * 1024 + 64 * 1024;
+/// One batch on the wire. zstd grows incompressible input by less than 1 %.
+pub const SYNC_FRAME_BYTES: usize = SYNC_BATCH_BYTES + SYNC_BATCH_BYTES / 64;
+/// Rejections of one lane that the cloud remembers until the edge confirms that it knows them.
+pub const SYNC_REJECTIONS: usize = 2 * SYNC_BATCH_ENTRIES;
+/// One answer on the wire.
+pub const SYNC_ANSWER_BYTES: usize = SYNC_LANES * (SYNC_REJECTIONS * 9 + 128);
