@@ -79,6 +79,9 @@ pub enum EncodeError {
     /// The packet is longer than 268,435,455 bytes.
     #[error("a packet body of {0} bytes; at most 268435455 fit")]
     PacketTooLong(usize),
+    /// A refusal that 3.1.1's CONNACK has no return code for: the connection is closed without it.
+    #[error("MQTT 3.1.1 has no return code for {0:?}")]
+    NoReturnCode(ReasonCode),
     /// The packet does not exist in that version (AUTH in 3.1.1).
     #[error("{0} does not exist in MQTT 3.1.1")]
     NotInVersion(&'static str),
