@@ -194,3 +194,5 @@ pub const SYNC_FRAME_BYTES: usize = SYNC_BATCH_BYTES + SYNC_BATCH_BYTES / 64;
 pub const SYNC_REJECTIONS: usize = 2 * SYNC_BATCH_ENTRIES;
 /// One answer on the wire.
 pub const SYNC_ANSWER_BYTES: usize = SYNC_LANES * (SYNC_REJECTIONS * 9 + 128);
+/// Bytes of one stored batch's records, decompressed, that a look-up by time may take.
+pub const LOOKUP_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;

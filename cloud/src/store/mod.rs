@@ -19,6 +19,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+mod identity;
 pub mod keys;
 mod memory;
 mod write;

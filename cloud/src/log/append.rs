@@ -1,0 +1,311 @@
+//! Appending: validation, assignment, one atomic write, and the answer when it is durable.
+
+use std::sync::Arc;
+
+use robustmq_common::ids::{EdgeSeq, Offset, TopicId};
+use robustmq_common::limits;
+use robustmq_common::record::RecordBatch;
+use tokio::sync::watch;
+
+use super::origins::{Origin, OriginCheck};
+use super::partition::{Partition, Sequencer, Visible};
+use super::producers::{ProducerCheck, ProducerError};
+use super::{after, partition};
+use crate::store::keys::partition::{Chunk, LogEnd, encode_offset, encode_origin};
+use crate::store::{PendingWrite, StoreError, WriteBatch};
+
+/// What the topic's configuration asks of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendRules {
+    /// `max.message.bytes`: the largest batch.
+    pub max_batch_bytes: usize,
+    /// `message.timestamp.type=LogAppendTime`: the broker's time replaces the records'.
+    pub log_append_time: bool,
+}
+
+impl Default for AppendRules {
+    fn default() -> Self {
+        Self { max_batch_bytes: limits::MAX_MESSAGE_BYTES, log_append_time: false }
+    }
+}
+
+/// What an append needs besides the batch.
+#[derive(Debug, Clone)]
+pub struct AppendContext {
+    /// The broker's wall clock, milliseconds since 1970.
+    pub now_ms: i64,
+    /// The topic's rules.
+    pub rules: AppendRules,
+    /// Where the records come from, if an edge sent them.
+    pub origin: Option<Origin>,
+}
+
+impl AppendContext {
+    /// A producer's append under default rules.
+    #[must_use]
+    pub fn at(now_ms: i64) -> Self {
+        Self { now_ms, rules: AppendRules::default(), origin: None }
+    }
+}
+
+/// Why a batch was not appended. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The state has to be read again after a failed write, or the store's queue is full: wait for
+    /// [`Partition::ready`] and append again.
+    #[error("the partition is not ready; wait for it and append again")]
+    NotReady,
+    /// The batch is larger than the topic allows. Kafka: MESSAGE_TOO_LARGE.
+    #[error("a batch of {bytes} bytes is larger than the topic's max.message.bytes of {limit}")]
+    TooLarge {
+        /// The batch's size.
+        bytes: usize,
+        /// The largest allowed.
+        limit: usize,
+    },
+    /// The batch makes no sense here. Kafka: INVALID_RECORD.
+    #[error("invalid record batch: {0}")]
+    Invalid(&'static str),
+    /// Transactions are not in this release.
+    #[error("transactional batches are not supported in this release")]
+    Transactional,
+    /// The producer's epoch or sequence is wrong.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    /// Some of the edge's records were appended before. Ask [`Partition::origin_applied`], which waits until they are
+    /// durable, cut them off and append the rest.
+    #[error("edge sequences up to {applied} were applied before")]
+    AlreadyApplied {
+        /// The last sequence applied.
+        applied: EdgeSeq,
+    },
+    /// What was applied of this lane is not in memory: call [`Partition::origin_applied`] and append again.
+    #[error("the lane's position is not in memory; ask for it and append again")]
+    OriginNotLoaded,
+    /// The topic was deleted. Kafka: UNKNOWN_TOPIC_OR_PARTITION.
+    #[error("topic {0} was deleted")]
+    Dropped(TopicId),
+    /// The partition has no offsets left.
+    #[error("the partition has no offsets left")]
+    OffsetsExhausted,
+    /// The write failed or was refused. Kafka: KAFKA_STORAGE_ERROR.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for AppendError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Busy { .. } | StoreError::StaleEra => Self::NotReady,
+            error => Self::Store(error),
+        }
+    }
+}
+
+/// A batch's place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of its first record.
+    pub base_offset: Offset,
+    /// The offset of its last record.
+    pub last_offset: Offset,
+    /// The broker's time, where the topic has `LogAppendTime`; milliseconds since 1970.
+    pub log_append_time: Option<i64>,
+    /// The log start offset when it was answered.
+    pub log_start_offset: Offset,
+    /// The producer had sent the batch before; this is the place of the original.
+    pub duplicate: bool,
+}
+
+/// An append on its way: offsets are assigned, [`PendingAppend::durable`] waits for the write. Dropping it does not take the
+/// append back.
+#[derive(Debug)]
+#[must_use = "an append may be acknowledged only when it is durable"]
+pub struct PendingAppend {
+    partition: Arc<Partition>,
+    appended: Appended,
+    wait: Wait,
+}
+
+#[derive(Debug)]
+enum Wait {
+    Write(PendingWrite),
+    /// For the original, whose write somebody else waits for.
+    Original {
+        visible: watch::Receiver<Visible>,
+        failures: u64,
+    },
+}
+
+impl PendingAppend {
+    /// The place that was assigned. It counts only once it is durable.
+    #[must_use]
+    pub fn assigned(&self) -> Appended {
+        self.appended
+    }
+
+    /// Waits until the batch (of a duplicate: the original) is durable and readable.
+    ///
+    /// # Errors
+    /// [`AppendError::Store`]: it was not written.
+    pub async fn durable(self) -> Result<Appended, AppendError> {
+        match self.wait {
+            Wait::Write(write) => write.await.map_err(AppendError::Store)?,
+            Wait::Original { mut visible, failures } => {
+                let end = after(self.appended.last_offset);
+                let seen = visible
+                    .wait_for(|seen| seen.high_watermark >= end || seen.failures != failures)
+                    .await
+                    .map_err(|_| AppendError::Store(StoreError::Closed))?;
+                if seen.high_watermark < end {
+                    return Err(AppendError::Store(StoreError::StaleEra));
+                }
+            }
+        }
+        let log_start_offset = self.partition.offsets().log_start_offset;
+        Ok(Appended { log_start_offset, ..self.appended })
+    }
+}
+
+impl Partition {
+    /// Assigns offsets to `batch` and submits its write, without waiting: the order of calls is the order in the log. The
+    /// batch is stored as it is; only base offset and leader epoch are set, and the broker's time where the topic asks for it.
+    ///
+    /// Idempotence is Apache Kafka's (`ProducerAppendInfo` of 3.x): an unknown producer id is accepted at any sequence; a
+    /// new epoch has to start at sequence 0; one of the last five batches sent again gets its original's place.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was changed then.
+    pub fn append(
+        self: &Arc<Self>,
+        batch: RecordBatch,
+        context: &AppendContext,
+    ) -> Result<PendingAppend, AppendError> {
+        check_batch(&batch, context.rules.max_batch_bytes)?;
+        let batch = match context.rules.log_append_time {
+            true => batch.with_log_append_time(context.now_ms),
+            false => batch,
+        };
+        let failures = self.visible().failures;
+        let mut sequencer = self.sequencer();
+        sequencer.check_usable(self)?;
+        let origin = context.origin.as_ref();
+        if let Some(origin) = origin {
+            match sequencer.origins.check(origin) {
+                OriginCheck::Next => {}
+                OriginCheck::Applied(applied) => {
+                    return Err(AppendError::AlreadyApplied { applied });
+                }
+                OriginCheck::Unknown => return Err(AppendError::OriginNotLoaded),
+            }
+        }
+        if let ProducerCheck::Duplicate(original) = sequencer.producers.check(&batch)? {
+            let wait = Wait::Original { visible: self.subscribe(), failures };
+            let appended = Appended {
+                base_offset: Offset(original.last_offset.0 - i64::from(original.last_offset_delta)),
+                last_offset: original.last_offset,
+                log_append_time: Some(original.log_append_time).filter(|time| *time >= 0),
+                log_start_offset: self.offsets().log_start_offset,
+                duplicate: true,
+            };
+            return Ok(PendingAppend { partition: Arc::clone(self), appended, wait });
+        }
+        let (appended, write) = self.submit(&mut sequencer, batch, context)?;
+        Ok(PendingAppend { partition: Arc::clone(self), appended, wait: Wait::Write(write) })
+    }
+
+    /// Builds and submits the write, and only then changes the state in memory.
+    fn submit(
+        self: &Arc<Self>,
+        sequencer: &mut Sequencer,
+        batch: RecordBatch,
+        context: &AppendContext,
+    ) -> Result<(Appended, PendingWrite), AppendError> {
+        let keys = *self.keys();
+        let LogEnd { next_offset: base_offset, leader_epoch, open_chunk } = sequencer.end;
+        let span = i64::from(batch.header().last_offset_delta);
+        let last_offset = base_offset.checked_add(span).ok_or(AppendError::OffsetsExhausted)?;
+        let next_offset = last_offset.checked_add(1).ok_or(AppendError::OffsetsExhausted)?;
+        let batch = batch.placed(base_offset, leader_epoch);
+        let log_append_time = context.rules.log_append_time.then_some(context.now_ms);
+
+        let mut write = WriteBatch::new();
+        write.put(keys.batch(last_offset), batch.as_bytes().clone());
+        let chunk = Chunk {
+            base_offset: open_chunk.base_offset,
+            bytes: open_chunk.bytes.saturating_add(batch.size() as u64),
+            max_timestamp: open_chunk.max_timestamp.max(batch.max_timestamp()),
+        };
+        let open_chunk = if chunk.bytes >= limits::LOG_CHUNK_BYTES as u64 {
+            write.put(keys.chunk(last_offset), chunk.encode());
+            Chunk::empty(next_offset)
+        } else {
+            chunk
+        };
+        let end = LogEnd { next_offset, leader_epoch, open_chunk };
+        write.put(keys.end(), end.encode());
+        if base_offset == Offset(0) {
+            write.put(keys.epoch(leader_epoch), encode_offset(base_offset));
+        }
+        let producer =
+            sequencer.producers.entry_after(&batch, log_append_time, context.now_ms, last_offset);
+        let forgotten = sequencer.producers.to_forget(&batch, context.now_ms);
+        for id in &forgotten {
+            write.delete(keys.producer(*id));
+        }
+        if let Some((id, entry)) = &producer {
+            write.put(keys.producer(*id), entry.encode());
+        }
+        if let Some(Origin { key, last_seq, .. }) = &context.origin {
+            write.put(keys.origin(&key.edge, key.incarnation, key.lane), encode_origin(*last_seq));
+        }
+        let completed = Arc::clone(self);
+        let write = write
+            .in_era(sequencer.era)
+            .on_complete(move |outcome| completed.complete(outcome.is_ok(), next_offset));
+        let pending = self.store().submit(write)?;
+
+        sequencer.end = end;
+        sequencer.producers.forget(&forgotten);
+        if let Some((id, entry)) = producer {
+            sequencer.producers.insert(id, entry);
+        }
+        if let Some(origin) = &context.origin {
+            sequencer.origins.record(origin, last_offset, self.visible().high_watermark);
+        }
+        let log_start_offset = self.offsets().log_start_offset;
+        let appended = Appended {
+            base_offset,
+            last_offset,
+            log_append_time,
+            log_start_offset,
+            duplicate: false,
+        };
+        Ok((appended, pending))
+    }
+}
+
+impl Sequencer {
+    fn check_usable(&self, partition: &partition::Partition) -> Result<(), AppendError> {
+        if self.closed {
+            return Err(AppendError::Dropped(partition.keys().topic));
+        }
+        if self.era != partition.store().era() {
+            return Err(AppendError::NotReady);
+        }
+        Ok(())
+    }
+}
+
+fn check_batch(batch: &RecordBatch, limit: usize) -> Result<(), AppendError> {
+    if batch.size() > limit {
+        return Err(AppendError::TooLarge { bytes: batch.size(), limit });
+    }
+    if batch.attributes().is_transactional() {
+        return Err(AppendError::Transactional);
+    }
+    if batch.records_count() < 1 {
+        return Err(AppendError::Invalid("it holds no records"));
+    }
+    Ok(())
+}
