@@ -1,0 +1,193 @@
+//! The client programs under `tests/clients`: one command line and one report for all.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// Longer than the programs' own `--timeout`, which gives the better message.
+const PROGRAM: Duration = Duration::from_secs(100);
+
+/// A Kafka client library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    ConfluentKafka,
+    KafkaPython,
+    Aiokafka,
+    Java,
+}
+
+impl Client {
+    pub const ALL: [Self; 4] =
+        [Self::ConfluentKafka, Self::KafkaPython, Self::Aiokafka, Self::Java];
+
+    fn command(self) -> anyhow::Result<Command> {
+        match self {
+            Self::ConfluentKafka => python("confluent_client.py"),
+            Self::KafkaPython => python("kafka_python_client.py"),
+            Self::Aiokafka => python("aiokafka_client.py"),
+            Self::Java => java(),
+        }
+    }
+}
+
+/// What a program is asked to produce or to read.
+#[derive(Clone, Debug)]
+pub struct Job<'a> {
+    pub kafka: &'a str,
+    pub topic: &'a str,
+    pub count: u64,
+    /// Further arguments, such as `--compression zstd`.
+    pub more: &'a [&'a str],
+}
+
+/// What a reading program counted. See `tally.py`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Report {
+    pub distinct: u64,
+    pub repeated: u64,
+    pub out_of_order: u64,
+    pub wrong: u64,
+    pub members: Vec<u64>,
+    pub committed: Option<u64>,
+    pub end: Option<u64>,
+}
+
+impl Report {
+    /// Every one of `count` records once and in order.
+    #[must_use]
+    pub fn is_exact(&self, count: u64) -> bool {
+        self.distinct == count && self.repeated == 0 && self.out_of_order == 0 && self.wrong == 0
+    }
+}
+
+/// The folder of the programs.
+#[must_use]
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
+}
+
+/// A script under `tests/clients`, in the Python that has the client libraries.
+///
+/// # Errors
+/// When there is none.
+pub fn python(script: &str) -> anyhow::Result<Command> {
+    let python = installed("ROBUSTMQ_PYTHON", "venv/bin/python")?;
+    let mut command = Command::new(python);
+    command
+        .arg(folder().join(script))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUNBUFFERED", "1");
+    Ok(command)
+}
+
+fn java() -> anyhow::Result<Command> {
+    let jars = installed("ROBUSTMQ_KAFKA_JARS", "kafka-java")?;
+    let mut command = Command::new("java");
+    command.arg("-Xmx256m").arg("-cp").arg(jars.join("*")).arg(folder().join("JavaClient.java"));
+    Ok(command)
+}
+
+fn installed(variable: &str, otherwise: &str) -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(path.into());
+    }
+    let cache = std::env::var_os("ROBUSTMQ_CACHE").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| home.map(|home| home.join(".cache/robustmq")));
+    let path = cache.context("neither ROBUSTMQ_CACHE nor HOME is set")?.join(otherwise);
+    ensure!(path.exists(), "{} is missing: run scripts/setup", path.display());
+    Ok(path)
+}
+
+fn spawn(mut command: Command, job: &Job<'_>, verb: &str) -> anyhow::Result<Child> {
+    let count = job.count.to_string();
+    command.args([verb, "--bootstrap", job.kafka, "--topic", job.topic, "--count", &count]);
+    command.args(job.more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true).spawn().with_context(|| format!("start {command:?}"))
+}
+
+/// Runs a program to its end and gives its standard output.
+///
+/// # Errors
+/// When it fails or takes too long, with what it said.
+pub async fn output(mut command: Command) -> anyhow::Result<String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().with_context(|| format!("start {command:?}"))?;
+    finish(child).await
+}
+
+async fn finish(child: Child) -> anyhow::Result<String> {
+    let output = tokio::time::timeout(PROGRAM, child.wait_with_output()).await;
+    let output = output.with_context(|| format!("the client did not end after {PROGRAM:?}"))??;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the client failed: {}\n{printed}\n{said}", output.status);
+    Ok(printed)
+}
+
+/// Produces `job.count` records; all are acknowledged when this returns.
+///
+/// # Errors
+/// When one is not.
+pub async fn produce(client: Client, job: &Job<'_>) -> anyhow::Result<()> {
+    let printed = finish(spawn(client.command()?, job, "produce")?).await;
+    printed.map(drop).with_context(|| format!("{client:?} produces"))
+}
+
+/// Reads all partitions from the start until `job.count` different records have come.
+///
+/// # Errors
+/// When the client fails.
+pub async fn read(client: Client, job: &Job<'_>) -> anyhow::Result<Report> {
+    let printed = finish(spawn(client.command()?, job, "read")?).await;
+    report(&printed.with_context(|| format!("{client:?} reads"))?)
+}
+
+/// Three members of one group; `produce` runs when each has partitions; the third leaves in the middle.
+///
+/// # Errors
+/// When the client fails, or the members never all get partitions.
+pub async fn group(
+    client: Client,
+    job: &Job<'_>,
+    produce: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Report> {
+    let mut child = spawn(client.command()?, job, "group")?;
+    let stdout = child.stdout.take().context("standard output was asked for")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let first =
+        tokio::time::timeout(PROGRAM, lines.next_line()).await.context("no group formed")??;
+    match first {
+        Some(line) if line.contains("ready") => {}
+        other => {
+            let mut said = String::new();
+            if let Some(mut stderr) = child.stderr.take() {
+                stderr.read_to_string(&mut said).await?;
+            }
+            bail!("{client:?}: expected the ready event, got {other:?}\n{said}");
+        }
+    }
+    produce.await?;
+    let mut printed = String::new();
+    let rest = async {
+        while let Some(line) = lines.next_line().await? {
+            printed.push_str(&line);
+            printed.push('\n');
+        }
+        anyhow::Ok(())
+    };
+    let (read, ended) = tokio::join!(tokio::time::timeout(PROGRAM, rest), finish(child));
+    read.context("the group did not end")??;
+    ended.with_context(|| format!("{client:?} in a group; it printed {printed}"))?;
+    report(&printed)
+}
+
+fn report(printed: &str) -> anyhow::Result<Report> {
+    let last = printed.lines().last().context("the client printed nothing")?;
+    serde_json::from_str(last).with_context(|| format!("not a report: {last}"))
+}
