@@ -194,8 +194,7 @@ fn print(reports: &[DeviceReport], account: &Account, outage: Outage) -> bool {
     println!(
         "  buffered when the edge was killed: {buffered}; in the queue after it: {kept}; replayed: {to_replay}"
     );
-    let held =
-        account.broken(|_| Quality::ExactlyOnce).is_empty() && account.sequences_repeated == 0;
+    let held = account.broken(|_| Quality::ExactlyOnce).is_empty() && account.sequences_hold();
     let sessions: u64 = reports.iter().map(|report| report.sessions_lost).sum();
     let held = held && sessions == 0 && kept >= buffered;
     if held {

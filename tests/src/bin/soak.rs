@@ -76,11 +76,12 @@ fn print(outcome: &Outcome) {
     }
     println!();
     println!(
-        "{} kills of the edge, {} of the cloud, {:.0} s; edge sequences repeated: {}",
+        "{} kills of the edge, {} of the cloud, {:.0} s; edge sequences: {} repeated, {} missing",
         outcome.edge_kills,
         outcome.cloud_kills,
         outcome.took.as_secs_f64(),
-        outcome.account.sequences_repeated
+        outcome.account.sequences_repeated,
+        outcome.account.sequences_missing
     );
     println!(
         "(repeated with QoS 1: the device sent again because the kill ate its PUBACK; each is an edge sequence of its own)"

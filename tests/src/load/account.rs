@@ -8,8 +8,8 @@ use anyhow::Context;
 use super::device::{DeviceReport, Quality};
 use crate::clients::kcat::Record;
 
-/// The header in which the cloud writes the record's number within its lane of the edge's queue.
-pub const SEQUENCE_HEADER: &str = "robustmq.sequence";
+/// The header in which the cloud names the record of the edge for good: `INCARNATION:LANE:SEQUENCE`.
+pub const SEQUENCE_HEADER: &str = "robustmq.edge.seq";
 
 /// One device's messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,9 @@ pub struct Account {
     pub devices: Vec<DeviceAccount>,
     /// Records whose edge sequence is in the log before.
     pub sequences_repeated: u64,
-    /// Records without an edge sequence.
+    /// Edge sequences below the highest of their lane that are in no record. Means something if all topics were read.
+    pub sequences_missing: u64,
+    /// Records that name no edge sequence.
     pub sequences_absent: u64,
 }
 
@@ -94,18 +96,33 @@ impl Account {
                 logs.get(&report.topic).with_context(|| format!("no log of {}", report.topic))?;
             account.devices.push(DeviceAccount::of(report, log));
         }
-        let mut sequences = BTreeSet::new();
-        for record in logs.values().flatten() {
-            match record.header(SEQUENCE_HEADER) {
-                None => account.sequences_absent += 1,
-                Some(sequence) => {
-                    if !sequences.insert(sequence.to_owned()) {
-                        account.sequences_repeated += 1;
-                    }
-                }
+        account.count_sequences(logs.values().flatten());
+        Ok(account)
+    }
+
+    fn count_sequences<'a>(&mut self, records: impl Iterator<Item = &'a Record>) {
+        let mut lanes: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        for record in records {
+            let named = record.header(SEQUENCE_HEADER).and_then(|name| name.rsplit_once(':'));
+            let Some((lane, Ok(sequence))) = named.map(|(lane, last)| (lane, last.parse())) else {
+                self.sequences_absent += 1;
+                continue;
+            };
+            let edge = record.header("robustmq.edge").unwrap_or_default();
+            if !lanes.entry(format!("{edge}:{lane}")).or_default().insert(sequence) {
+                self.sequences_repeated += 1;
             }
         }
-        Ok(account)
+        for sequences in lanes.values() {
+            let highest = sequences.last().copied().unwrap_or_default();
+            self.sequences_missing += highest.saturating_sub(sequences.len() as u64);
+        }
+    }
+
+    /// Every edge sequence is there once.
+    #[must_use]
+    pub fn sequences_hold(&self) -> bool {
+        (self.sequences_repeated, self.sequences_missing, self.sequences_absent) == (0, 0, 0)
     }
 
     /// The devices of which the promise does not hold.
@@ -164,5 +181,25 @@ mod tests {
 
         let json = account(1, &[("d", "{\"n\":0,\"value\":1}")]);
         assert!(json.holds(Quality::ExactlyOnce), "{json}");
+    }
+
+    #[test]
+    fn edge_sequences_are_counted_by_lane() {
+        let record = |name: &str| Record {
+            headers: vec![(SEQUENCE_HEADER.to_owned(), name.to_owned())],
+            ..Record::default()
+        };
+        let check = |names: &[&str], expected: (u64, u64, u64)| {
+            let records: Vec<Record> = names.iter().map(|name| record(name)).collect();
+            let mut account = Account::default();
+            account.count_sequences(records.iter());
+            let found =
+                (account.sequences_repeated, account.sequences_missing, account.sequences_absent);
+            assert_eq!(found, expected, "{names:?}");
+        };
+        check(&["1:0:1", "1:0:2", "1:1:1", "2:0:1"], (0, 0, 0));
+        check(&["1:0:1", "1:0:1"], (1, 0, 0));
+        check(&["1:0:3", "1:0:1"], (0, 1, 0));
+        check(&["", "1:0:x", "7"], (0, 0, 3));
     }
 }

@@ -80,10 +80,10 @@ impl Outcome {
             }
         }
         let account = &self.account;
-        if account.sequences_repeated > 0 || account.sequences_absent > 0 {
-            let (repeated, absent) = (account.sequences_repeated, account.sequences_absent);
-            faults
-                .push(format!("edge sequences: {repeated} repeated, {absent} records without one"));
+        if !account.sequences_hold() {
+            let [repeated, missing, absent] =
+                [account.sequences_repeated, account.sequences_missing, account.sequences_absent];
+            faults.push(format!("edge sequences: {repeated} repeated, {missing} missing; {absent} records without one"));
         }
         faults.extend(self.errors.iter().map(|line| format!("logged: {line}")));
         faults
