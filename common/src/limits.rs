@@ -196,3 +196,44 @@ pub const SYNC_REJECTIONS: usize = 2 * SYNC_BATCH_ENTRIES;
 pub const SYNC_ANSWER_BYTES: usize = SYNC_LANES * (SYNC_REJECTIONS * 9 + 128);
 /// Bytes of one stored batch's records, decompressed, that a look-up by time may take.
 pub const LOOKUP_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
+
+// The edge's gateway.
+
+/// MQTT connections at once by default: what a gateway with 512 MB of memory carries with ease.
+pub const EDGE_MQTT_CONNECTIONS: usize = 1_000;
+/// Inputs (packets, closed connections) on their way from connections to the hub.
+pub const EDGE_HUB_INPUTS: usize = 1_024;
+/// Inputs that the hub takes before it looks at anything else.
+pub const EDGE_HUB_INPUTS_AT_ONCE: usize = 256;
+/// Packets of more than this are read only within `EDGE_LARGE_PACKETS_BYTES`.
+pub const EDGE_SMALL_PACKET_BYTES: usize = 8 * 1024;
+/// Memory for larger packets on their way from sockets to the hub, of all connections together.
+pub const EDGE_LARGE_PACKETS_BYTES: usize = 8 * 1024 * 1024;
+/// A connection that has begun a large packet and then sends nothing for this long is closed: others wait for its share.
+pub const EDGE_LARGE_READ: Duration = Duration::from_secs(20);
+/// Read buffer of a connection.
+pub const EDGE_READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Read buffer of a connection that filled the smaller one.
+pub const EDGE_BUSY_READ_BUFFER_BYTES: usize = 16 * 1024;
+/// Packets are written together up to this size.
+pub const EDGE_WRITE_CHUNK_BYTES: usize = 64 * 1024;
+/// A connection that takes nothing of a chunk for this long is closed.
+pub const EDGE_WRITE_STALL: Duration = Duration::from_secs(60);
+/// How long a closing connection may take to write what is left.
+pub const EDGE_CLOSE: Duration = Duration::from_secs(5);
+/// Pause after a failed accept, so that it does not spin.
+pub const EDGE_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long stopping may wait for connections, the queue and the state.
+pub const EDGE_DRAIN: Duration = Duration::from_secs(10);
+/// Age that the figures in status and metrics may have while the gateway is busy.
+pub const EDGE_FIGURES: Duration = Duration::from_millis(200);
+/// How long a batch of the uplink that is not full waits for more records.
+pub const UPLINK_LINGER_MS: u64 = 20;
+/// A batch of the uplink is sent when it has reached this size.
+pub const UPLINK_BATCH_BYTES: usize = 1024 * 1024;
+/// Threads of the edge that serve connections: a gateway has few cores.
+pub const EDGE_WORKER_THREADS: usize = 2;
+/// Threads of the edge for what blocks (file reads, name look-ups).
+pub const EDGE_BLOCKING_THREADS: usize = 4;
+/// Stack of each of them.
+pub const EDGE_THREAD_STACK_BYTES: usize = 1024 * 1024;

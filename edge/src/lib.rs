@@ -3,5 +3,6 @@
 pub mod admin;
 pub mod gateway;
 pub mod queue;
+pub mod settings;
 pub mod state;
 pub mod uplink;

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! table "state":     key bytes -> value bytes          (layout: whoever submits the changes)
-//! table "positions": lane (1 byte) -> sequence (8, big-endian)
-//! table "meta":      "format" -> 1
+//! table "positions": lane (u8) -> sequence (u64)
+//! table "meta":      "format" -> 1;  "server_ms", "wall_ms" -> the saved clock;
+//!                    "queue_store" -> which queue directory the positions belong to
 //! ```
 
 use std::fs::File;
@@ -18,7 +19,7 @@ use redb::{
 use robustmq_common::ids::{EdgeSeq, LaneId};
 use robustmq_common::limits;
 
-use super::{Change, ChangeSet, Positions, State};
+use super::{Change, ChangeSet, Positions, SavedClock, State};
 
 const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 const POSITIONS: TableDefinition<'_, u8, u64> = TableDefinition::new("positions");
@@ -174,6 +175,33 @@ impl StateFile {
         read().map_err(|source| database_error(&self.path, source))
     }
 
+    /// The server's time as it was last saved.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the file cannot be read.
+    pub fn clock(&self) -> Result<SavedClock, OpenError> {
+        let read = || -> Result<SavedClock, redb::Error> {
+            let meta = self.database.begin_read()?.open_table(META)?;
+            let value = |name| meta.get(name).map(|found| found.map(|value| value.value()));
+            let server_ms = value("server_ms")?.unwrap_or(0);
+            let wall_ms = value("wall_ms")?.and_then(|wall| i64::try_from(wall).ok());
+            Ok(SavedClock { server_ms, wall_ms })
+        };
+        read().map_err(|source| database_error(&self.path, source))
+    }
+
+    /// Which queue directory the positions belong to, if that was ever said.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the file cannot be read.
+    pub fn queue_store(&self) -> Result<Option<u64>, OpenError> {
+        let read = || -> Result<Option<u64>, redb::Error> {
+            let meta = self.database.begin_read()?.open_table(META)?;
+            Ok(meta.get("queue_store")?.map(|value| value.value()))
+        };
+        read().map_err(|source| database_error(&self.path, source))
+    }
+
     /// Starts the writer.
     ///
     /// # Errors
@@ -195,15 +223,30 @@ pub(super) fn commit(database: &Database, sets: &[ChangeSet]) -> Result<(), Box<
                 for change in &set.changes {
                     apply(&mut table, change)?;
                 }
-                if let Some((lane, sequence)) = set.reflects {
+                for (lane, sequence) in &set.reflects {
                     positions.insert(lane.0, sequence.0)?;
                 }
+            }
+            if let Some(clock) = sets.iter().rev().find_map(|set| set.clock) {
+                save_clock(&mut transaction.open_table(META)?, clock)?;
+            }
+            if let Some(store) = sets.iter().rev().find_map(|set| set.queue_store) {
+                transaction.open_table(META)?.insert("queue_store", store)?;
             }
         }
         transaction.commit()?;
         Ok(())
     };
     write().map_err(Box::new)
+}
+
+fn save_clock(meta: &mut redb::Table<'_, &str, u64>, clock: SavedClock) -> Result<(), redb::Error> {
+    meta.insert("server_ms", clock.server_ms)?;
+    match clock.wall_ms.and_then(|wall| u64::try_from(wall).ok()) {
+        Some(wall) => meta.insert("wall_ms", wall)?,
+        None => meta.remove("wall_ms")?,
+    };
+    Ok(())
 }
 
 fn apply(table: &mut redb::Table<'_, &[u8], &[u8]>, change: &Change) -> Result<(), redb::Error> {

@@ -63,9 +63,22 @@ impl Change {
 pub struct ChangeSet {
     /// Applied in this order.
     pub changes: Vec<Change>,
-    /// The queue record that these changes reflect, if one caused them. Every earlier record of the lane must have been
-    /// reflected by this change set or one submitted before it.
-    pub reflects: Option<(LaneId, EdgeSeq)>,
+    /// The queue records that these changes reflect, the last of each lane. Every earlier record of the lane must have
+    /// been reflected by this change set or one submitted before it.
+    pub reflects: Vec<(LaneId, EdgeSeq)>,
+    /// The server's time at this moment, if it is to be saved.
+    pub clock: Option<SavedClock>,
+    /// Which queue directory the positions belong to, from now on.
+    pub queue_store: Option<u64>,
+}
+
+/// The MQTT server's time, so that it goes on from there after a restart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SavedClock {
+    /// Milliseconds of server time: it never goes back.
+    pub server_ms: u64,
+    /// Milliseconds since 1970 at the same moment; `None` when the wall clock was not set.
+    pub wall_ms: Option<i64>,
 }
 
 /// For each lane, the last queue record that the stored state reflects.

@@ -8,7 +8,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use redb::StorageBackend;
 use robustmq_common::ids::{EdgeSeq, LaneId};
 
-use super::{Change, ChangeSet, CommitTicket, State, StateFile};
+use super::{Change, ChangeSet, CommitTicket, SavedClock, State, StateFile};
 
 fn put(key: &str, value: &str) -> Change {
     Change::Put { key: key.to_owned().into(), value: value.to_owned().into() }
@@ -19,7 +19,8 @@ fn delete(key: &str) -> Change {
 }
 
 fn set(changes: Vec<Change>, sequence: Option<u64>) -> ChangeSet {
-    ChangeSet { changes, reflects: sequence.map(|sequence| (LaneId(0), EdgeSeq(sequence))) }
+    let reflects = sequence.map(|sequence| (LaneId(0), EdgeSeq(sequence))).into_iter().collect();
+    ChangeSet { changes, reflects, ..ChangeSet::default() }
 }
 
 fn contents(file: &StateFile) -> BTreeMap<String, String> {
@@ -121,6 +122,26 @@ async fn what_was_committed_is_there_after_a_restart() {
     let expected = [("b", "2"), ("c", "3"), ("d", "4")];
     assert_eq!(contents(&file), expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
     assert_eq!(file.positions().unwrap(), [(LaneId(0), EdgeSeq(9))].into());
+}
+
+#[tokio::test]
+async fn the_latest_clock_and_queue_are_kept() {
+    let disk = Arc::new(Disk::default());
+    let file = open_on(&disk);
+    assert_eq!(file.clock().unwrap(), SavedClock::default());
+    assert_eq!(file.queue_store().unwrap(), None);
+    let state = file.start().unwrap();
+    let at = |server_ms, wall_ms| ChangeSet {
+        clock: Some(SavedClock { server_ms, wall_ms }),
+        ..ChangeSet::default()
+    };
+    state.submit(at(5, Some(1_800_000_000_000)));
+    state.submit(at(9, None));
+    state.submit(ChangeSet { queue_store: Some(u64::MAX), ..ChangeSet::default() });
+    state.submit(ChangeSet::default());
+    state.close().unwrap();
+    assert_eq!(open_on(&disk).queue_store().unwrap(), Some(u64::MAX));
+    assert_eq!(open_on(&disk).clock().unwrap(), SavedClock { server_ms: 9, wall_ms: None });
 }
 
 #[tokio::test]

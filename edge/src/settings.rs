@@ -1,0 +1,461 @@
+//! `edge.toml` as types: every key, its default and what is legal.
+//!
+//! **Invariant:** `Settings::validate` names the key of whatever it refuses, and nothing that passed it can fail to
+//! make sense later; only the machine (a port, a directory, a certificate) can still refuse.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use robustmq_common::config::{self, Invalid};
+use robustmq_common::ids::{EdgeId, KafkaTopic, LaneId};
+use robustmq_common::limits;
+use robustmq_common::mqtt::packet::TopicFilter;
+use robustmq_common::net::StartError;
+use robustmq_common::telemetry::LogSettings;
+use serde::{Deserialize, Serialize};
+
+use crate::queue::{FullPolicy, QueueSettings};
+
+/// All of `edge.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The gateway's name at its cloud. Empty: the machine's host name.
+    pub edge_id: String,
+    /// Where the queue and the state are kept.
+    pub data_dir: PathBuf,
+    /// Lets listeners without authentication bind to more than loopback.
+    pub insecure: bool,
+    /// What devices connect to.
+    pub mqtt: MqttSettings,
+    /// Store-and-forward.
+    pub queue: QueueSection,
+    /// The way to the cloud.
+    pub uplink: UplinkSettings,
+    /// Status and metrics.
+    pub admin: AdminSettings,
+    /// Logs.
+    pub log: LogSettings,
+    /// Where records go, first match first. What matches none goes up with the defaults of [`RouteSettings`].
+    #[serde(rename = "route")]
+    pub routes: Vec<RouteSettings>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            edge_id: String::new(),
+            data_dir: PathBuf::from("robustmq-edge-data"),
+            insecure: false,
+            mqtt: MqttSettings::default(),
+            queue: QueueSection::default(),
+            uplink: UplinkSettings::default(),
+            admin: AdminSettings::default(),
+            log: LogSettings::default(),
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// `[mqtt]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MqttSettings {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// The largest packet taken.
+    pub max_packet_bytes: usize,
+    /// PEM file with the server's certificate chain: the listener then speaks TLS only.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with the certificate's private key.
+    pub tls_key: Option<PathBuf>,
+}
+
+impl Default for MqttSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            max_connections: limits::EDGE_MQTT_CONNECTIONS,
+            max_packet_bytes: limits::MQTT_PACKET_BYTES,
+            tls_cert: None,
+            tls_key: None,
+        }
+    }
+}
+
+/// `[queue]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueSection {
+    /// What the queue may take on disk.
+    pub max_bytes: u64,
+    /// What a full queue does.
+    pub policy: QueuePolicy,
+    /// Size of one segment file; space is given back in these steps.
+    pub segment_bytes: u64,
+}
+
+impl Default for QueueSection {
+    fn default() -> Self {
+        Self {
+            max_bytes: limits::QUEUE_MAX_BYTES,
+            policy: QueuePolicy::Reject,
+            segment_bytes: limits::QUEUE_SEGMENT_BYTES,
+        }
+    }
+}
+
+/// `[queue] policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueuePolicy {
+    /// Refuse new records: the device hears of it.
+    Reject,
+    /// Drop the oldest records of the least important priority.
+    DropOldest,
+}
+
+/// `[uplink]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UplinkSettings {
+    /// Where the cloud listens, `http(s)://HOST:9440`. Unset: the gateway serves local clients only and queues nothing.
+    pub url: Option<String>,
+    /// File with the token that `robustmq-cloud edge add` printed.
+    pub token_file: Option<PathBuf>,
+    /// PEM file with the certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How long a batch that is not full waits for more records.
+    pub linger_ms: u64,
+    /// A batch is sent when it has reached this size.
+    pub batch_bytes: usize,
+}
+
+impl Default for UplinkSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            token_file: None,
+            ca_file: None,
+            linger_ms: limits::UPLINK_LINGER_MS,
+            batch_bytes: limits::UPLINK_BATCH_BYTES,
+        }
+    }
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8091)) }
+    }
+}
+
+/// `[[route]]`: what happens to messages whose topic matches `filter`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSettings {
+    /// An MQTT topic filter.
+    pub filter: String,
+    /// The Kafka topic. Unset: the topic map makes it from the MQTT topic.
+    #[serde(default)]
+    pub topic: Option<String>,
+    /// The Kafka key.
+    #[serde(default)]
+    pub key: RouteKey,
+    /// What goes first over a narrow link.
+    #[serde(default)]
+    pub priority: RoutePriority,
+    /// Seconds after which a record need not be sent any more. Unset: it always is.
+    #[serde(default)]
+    pub ttl_secs: Option<u32>,
+    /// Stays on this gateway: not queued, not sent.
+    #[serde(default)]
+    pub local: bool,
+}
+
+/// `[[route]] key`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteKey {
+    /// The MQTT client id: order is kept for each device.
+    #[default]
+    ClientId,
+    /// The MQTT topic: order is kept for each topic.
+    MqttTopic,
+    /// No key: records spread over all partitions.
+    None,
+}
+
+/// `[[route]] priority`. Each is one lane of the queue, in order within itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoutePriority {
+    /// First.
+    High,
+    /// Second.
+    #[default]
+    Normal,
+    /// Last, and the first to be dropped.
+    Low,
+}
+
+impl RoutePriority {
+    /// The lane of the queue that carries it.
+    #[must_use]
+    pub fn lane(self) -> LaneId {
+        match self {
+            Self::High => LaneId(0),
+            Self::Normal => LaneId(1),
+            Self::Low => LaneId(2),
+        }
+    }
+}
+
+fn invalid(key: &str, problem: impl ToString) -> Invalid {
+    Invalid::new(key, problem.to_string())
+}
+
+fn refuse_edge_id(reason: impl ToString) -> StartError {
+    StartError::Refused { key: "edge_id".to_owned(), reason: reason.to_string() }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    key: &str,
+    value: T,
+    least: T,
+    most: T,
+) -> Result<(), Invalid> {
+    if value < least || value > most {
+        return Err(invalid(key, format!("{value} is not between {least} and {most}")));
+    }
+    Ok(())
+}
+
+impl config::Settings for Settings {
+    fn validate(&self) -> Result<(), Invalid> {
+        if !self.edge_id.is_empty() {
+            EdgeId::new(&self.edge_id).map_err(|error| invalid("edge_id", error))?;
+        }
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(invalid("data_dir", "must name a directory"));
+        }
+        self.validate_mqtt()?;
+        within("queue.max_bytes", self.queue.max_bytes, limits::QUEUE_LEAST_MAX_BYTES, u64::MAX)?;
+        within("queue.segment_bytes", self.queue.segment_bytes, 64 * 1024, 1024 * 1024 * 1024)?;
+        self.validate_uplink()?;
+        for (index, route) in self.routes.iter().enumerate() {
+            route.validate(index)?;
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    fn validate_mqtt(&self) -> Result<(), Invalid> {
+        let mqtt = &self.mqtt;
+        within("mqtt.max_connections", mqtt.max_connections, 1, limits::MQTT_CONNECTIONS)?;
+        within("mqtt.max_packet_bytes", mqtt.max_packet_bytes, 128, limits::MQTT_PACKET_BYTES)?;
+        match (&mqtt.tls_cert, &mqtt.tls_key) {
+            (Some(_), None) => Err(invalid("mqtt.tls_cert", "needs tls_key beside it")),
+            (None, Some(_)) => Err(invalid("mqtt.tls_key", "needs tls_cert beside it")),
+            _ => Ok(()),
+        }
+    }
+
+    fn validate_uplink(&self) -> Result<(), Invalid> {
+        let uplink = &self.uplink;
+        within("uplink.linger_ms", uplink.linger_ms, 0, 60_000)?;
+        within("uplink.batch_bytes", uplink.batch_bytes, 1024, limits::SYNC_BATCH_BYTES)?;
+        if let Some(url) = &uplink.url {
+            let parsed: axum::http::Uri = url
+                .parse()
+                .map_err(|error| invalid("uplink.url", format!("{url:?} is no URL: {error}")))?;
+            let scheme = parsed.scheme_str().unwrap_or_default();
+            if !matches!(scheme, "http" | "https") || parsed.host().is_none() {
+                let problem = format!("{url:?} must be http://HOST:PORT or https://HOST:PORT");
+                return Err(invalid("uplink.url", problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// The gateway's name: `edge_id`, or the host name.
+    ///
+    /// # Errors
+    /// [`StartError::Refused`] when `edge_id` is not set and the host name is no legal name.
+    pub fn resolve_edge_id(&self) -> Result<EdgeId, StartError> {
+        if !self.edge_id.is_empty() {
+            return EdgeId::new(&self.edge_id).map_err(refuse_edge_id);
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        EdgeId::new(host.trim()).map_err(|error| {
+            refuse_edge_id(format!("not set, and the host name does not do: {error}"))
+        })
+    }
+
+    /// The queue's own settings. What the gateway's state has not taken up yet is kept for start-up replay.
+    #[must_use]
+    pub fn queue_settings(&self) -> QueueSettings {
+        QueueSettings {
+            max_bytes: self.queue.max_bytes,
+            policy: match self.queue.policy {
+                QueuePolicy::Reject => FullPolicy::Reject,
+                QueuePolicy::DropOldest => FullPolicy::DropOldest,
+            },
+            segment_bytes: self.queue.segment_bytes,
+            keep_until_reflected: true,
+            ..QueueSettings::default()
+        }
+    }
+
+    /// Where the queue's files are.
+    #[must_use]
+    pub fn queue_dir(&self) -> PathBuf {
+        self.data_dir.join("queue")
+    }
+
+    /// The file with sessions and retained messages.
+    #[must_use]
+    pub fn state_file(&self) -> PathBuf {
+        self.data_dir.join("state.redb")
+    }
+
+    /// How long a batch that is not full waits for more records.
+    #[must_use]
+    pub fn linger(&self) -> Duration {
+        Duration::from_millis(self.uplink.linger_ms)
+    }
+}
+
+impl RouteSettings {
+    fn validate(&self, index: usize) -> Result<(), Invalid> {
+        let wrong = |name: &str, problem: &dyn std::fmt::Display| {
+            invalid(
+                &format!("route.{name}"),
+                format!("{problem} (in [[route]] number {})", index + 1),
+            )
+        };
+        TopicFilter::new(&self.filter).map_err(|error| wrong("filter", &error))?;
+        if let Some(topic) = &self.topic {
+            KafkaTopic::new(topic).map_err(|error| wrong("topic", &error))?;
+        }
+        if self.ttl_secs == Some(0) {
+            return Err(wrong("ttl_secs", &"0 would send nothing; use local = true"));
+        }
+        if self.local && (self.topic.is_some() || self.ttl_secs.is_some()) {
+            return Err(wrong("local", &"what stays local has neither topic nor ttl_secs"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use robustmq_common::config::{self, Sources};
+
+    use super::Settings;
+
+    fn load(text: &str) -> Result<Settings, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("edge.toml");
+        std::fs::write(&file, text).unwrap();
+        let sources = Sources { file: Some(&file), ..Sources::default() };
+        config::load(&sources).map_err(|error| error.to_string())
+    }
+
+    fn sample() -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/edge/edge.toml");
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// The sample with every commented-out key and section put in force.
+    fn sample_in_full() -> String {
+        let in_force = |line: &str| {
+            let text = line.strip_prefix("# ")?;
+            let is_key = text.split_once(" = ").is_some_and(|(key, _)| {
+                key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            });
+            (is_key || text == "[[route]]").then(|| text.to_owned())
+        };
+        sample().lines().map(|line| in_force(line).unwrap_or(line.to_owned()) + "\n").collect()
+    }
+
+    #[test]
+    fn the_sample_file_is_good_and_its_comments_tell_the_defaults() {
+        let sample = load(&sample()).unwrap();
+        let expected =
+            Settings { data_dir: "/var/lib/robustmq-edge".into(), ..Settings::default() };
+        assert_eq!(sample, expected);
+        let full = load(&sample_in_full()).unwrap();
+        assert_eq!(full.queue, expected.queue);
+        assert_eq!(full.admin, expected.admin);
+        assert_eq!(full.log, expected.log);
+        assert_eq!(full.mqtt.max_connections, expected.mqtt.max_connections);
+        assert_eq!(full.mqtt.max_packet_bytes, expected.mqtt.max_packet_bytes);
+        assert_eq!(full.uplink.linger_ms, expected.uplink.linger_ms);
+        assert_eq!(full.uplink.batch_bytes, expected.uplink.batch_bytes);
+        assert_eq!(full.routes.len(), 2);
+    }
+
+    #[test]
+    fn the_sample_file_shows_every_key() {
+        let full = toml::Value::try_from(load(&sample_in_full()).unwrap()).unwrap();
+        let sample = sample_in_full();
+        let check = |table: &toml::Value| {
+            for key in table.as_table().unwrap().keys() {
+                let shown =
+                    sample.contains(&format!("\n{key} = ")) || sample.contains(&format!("[{key}]"));
+                assert!(shown, "deploy/edge/edge.toml does not show {key}");
+            }
+        };
+        check(&full);
+        for section in ["mqtt", "queue", "uplink", "admin", "log"] {
+            check(&full[section]);
+        }
+        check(&full["route"][0]);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_file_and_key() {
+        let check = |text: &str, parts: &[&str]| {
+            let error = load(text).unwrap_err();
+            for part in parts.iter().chain(&["edge.toml"]) {
+                assert!(error.contains(part), "{text:?}: {error:?} does not say {part:?}");
+            }
+            assert!(!error.contains('\n'), "{error:?} is more than one line");
+        };
+        check("edge_id = 'a b'", &["edge_id", "a b"]);
+        check("edge = 'a'", &["edge", "unknown"]);
+        check("[mqtt]\nlisten = 'here'", &["[mqtt] listen"]);
+        check("[mqtt]\nmax_connections = 0", &["[mqtt] max_connections"]);
+        check("[mqtt]\ntls_cert = 'x'", &["[mqtt] tls_cert", "tls_key"]);
+        check("[queue]\nmax_bytes = 10", &["[queue] max_bytes"]);
+        check("[queue]\nmax_bytes = -1", &["[queue] max_bytes"]);
+        check("[queue]\npolicy = 'keep'", &["[queue] policy", "reject", "drop-oldest"]);
+        check("[uplink]\nurl = 'cloud:9440'", &["[uplink] url", "http"]);
+        check("[uplink]\nbatch_bytes = 1000000000", &["[uplink] batch_bytes"]);
+        check("[[route]]\nfilter = 'a/#/b'", &["filter"]);
+        check("[[route]]\nfilter = 'a'\ntopic = 'a b'", &["topic"]);
+        check("[[route]]\nfilter = 'a'\nlocal = true\nttl_secs = 5", &["local"]);
+        check("[[route]]\ntopic = 'a'", &["filter"]);
+    }
+
+    #[test]
+    fn the_printed_configuration_is_a_configuration() {
+        let settings = load(&sample_in_full()).unwrap();
+        let printed = config::print_config(&settings).unwrap();
+        assert_eq!(load(&printed).unwrap(), settings);
+    }
+}
