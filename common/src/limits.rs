@@ -192,6 +192,32 @@ pub const SYNC_BATCH_BYTES: usize = 4 * 1024 * 1024 + 64 * 1024;
 pub const SYNC_FRAME_BYTES: usize = SYNC_BATCH_BYTES + SYNC_BATCH_BYTES / 64;
 /// Rejections of one lane that the cloud remembers until the edge confirms that it knows them.
 pub const SYNC_REJECTIONS: usize = 2 * SYNC_BATCH_ENTRIES;
+/// Edges of which the cloud holds state in memory.
+pub const UPLINK_EDGES: usize = 100_000;
+/// An edge that was quiet for so long may be dropped from memory to make room.
+pub const UPLINK_IDLE: Duration = Duration::from_secs(600);
+/// An edge that was quiet for so long is taken for gone: another gateway may have its id.
+pub const UPLINK_SESSION_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a batch that came before its predecessor waits for it.
+pub const UPLINK_GAP_WAIT: Duration = Duration::from_secs(2);
+/// What an edge is told to wait when the cloud cannot take a batch.
+pub const UPLINK_RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Topics that one edge may bring into being by default.
+pub const UPLINK_TOPICS_PER_EDGE: u64 = 10_000;
+/// Older incarnations whose lanes are kept, so that a gateway that comes back can prove its history.
+pub const UPLINK_INCARNATIONS_KEPT: u64 = 16;
+/// Partitions that one batch is appended to at once.
+pub const UPLINK_CONCURRENT_APPENDS: usize = 64;
+/// Connections of edges at once.
+pub const UPLINK_CONNECTIONS: usize = 10_000;
+/// Request bodies that the cloud reads and works on at once; each takes up to three times [`SYNC_FRAME_BYTES`].
+pub const UPLINK_BODIES_IN_WORK: usize = 64;
+/// HTTP/2 flow-control window of the uplink: two batches in flight on a long fat link.
+pub const UPLINK_HTTP2_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Requests in work at once on one uplink connection.
+pub const UPLINK_HTTP2_STREAMS: u32 = 32;
+/// Edges that one answer to `edge list` holds.
+pub const UPLINK_LISTED_EDGES: usize = 1_000;
 /// One answer on the wire.
 pub const SYNC_ANSWER_BYTES: usize = SYNC_LANES * (SYNC_REJECTIONS * 9 + 128);
 /// Bytes of one stored batch's records, decompressed, that a look-up by time may take.
