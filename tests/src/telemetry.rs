@@ -47,7 +47,8 @@ fn text(path: &str) -> String {
 }
 
 fn number(word: Option<&str>) -> Value {
-    word.and_then(|word| word.parse::<f64>().ok()).map_or(Value::Null, |number| json!(number))
+    let parsed = word.and_then(|word| word.parse::<serde_json::Number>().ok());
+    parsed.map_or(Value::Null, Value::Number)
 }
 
 fn cpu(fields: &mut Map<String, Value>) {
@@ -78,7 +79,7 @@ fn load(fields: &mut Map<String, Value>) {
 
 fn network(fields: &mut Map<String, Value>) {
     let interfaces = text("/proc/net/dev");
-    let columns: Vec<Vec<f64>> = interfaces
+    let columns: Vec<Vec<u64>> = interfaces
         .lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(_, counters)| {
@@ -94,7 +95,7 @@ fn network(fields: &mut Map<String, Value>) {
 
 fn disk(fields: &mut Map<String, Value>) {
     let disks = text("/proc/diskstats");
-    let columns: Vec<Vec<f64>> = disks
+    let columns: Vec<Vec<u64>> = disks
         .lines()
         .map(|line| line.split_whitespace().skip(3).filter_map(|word| word.parse().ok()).collect())
         .collect();
@@ -104,7 +105,7 @@ fn disk(fields: &mut Map<String, Value>) {
     }
 }
 
-fn sum(rows: &[Vec<f64>], column: usize) -> f64 {
+fn sum(rows: &[Vec<u64>], column: usize) -> u64 {
     rows.iter().filter_map(|row| row.get(column)).sum()
 }
 
