@@ -2,6 +2,8 @@
 
 mod edge_to_cloud;
 mod kafka_clients;
+mod kafka_frames;
 mod kill_rounds;
 mod mqtt_clients;
+mod queue_limits;
 mod sizes;
