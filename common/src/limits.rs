@@ -80,6 +80,8 @@ pub const MQTT_INFLIGHT_MESSAGES: u16 = 256;
 pub const MQTT_CONNECTION_BACKLOG_BYTES: usize = 256 * 1024;
 /// Publishes of one connection that wait for the queue's sync, above which the connection is not read.
 pub const MQTT_PENDING_PUBLISHES: usize = 1024;
+/// Bytes of all publishes that wait for the queue's sync, above which no MQTT connection is read.
+pub const MQTT_PENDING_BYTES: usize = 8 * 1024 * 1024;
 /// The longest client identifier taken.
 pub const MQTT_CLIENT_ID_BYTES: usize = 256;
 /// Stored publishes after which the state's queue position is persisted even if the state did not change, so that the

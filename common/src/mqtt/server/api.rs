@@ -43,6 +43,11 @@ impl Millis {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
+/// One session, never used again for another: also not for the same client's next session, nor after a restart. So
+/// what was stored for a session that has ended is never taken for its successor's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
 /// Names one [`Action::Store`]. Tickets rise in the order of the actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreTicket(pub u64);
@@ -187,6 +192,8 @@ pub struct ServerSettings {
     pub connection_backlog_bytes: usize,
     /// Publishes of one connection that wait for the store, above which it is not read.
     pub pending_publishes: usize,
+    /// Bytes of all publishes that wait for the store, above which no connection is read.
+    pub pending_bytes: usize,
     /// Longest client identifier taken.
     pub max_client_id_bytes: usize,
 }
@@ -208,6 +215,7 @@ impl Default for ServerSettings {
             max_retained: limits::MQTT_RETAINED_MESSAGES,
             connection_backlog_bytes: limits::MQTT_CONNECTION_BACKLOG_BYTES,
             pending_publishes: limits::MQTT_PENDING_PUBLISHES,
+            pending_bytes: limits::MQTT_PENDING_BYTES,
             max_client_id_bytes: limits::MQTT_CLIENT_ID_BYTES,
         }
     }
@@ -227,6 +235,8 @@ pub enum RecordSource {
 pub struct PublishRecord {
     /// Who published it.
     pub client_id: ClientId,
+    /// In which session: packet ids mean something within one session only.
+    pub session: SessionId,
     /// How.
     pub source: RecordSource,
     /// The publisher's QoS.
@@ -361,6 +371,8 @@ pub struct Counters {
     pub dropped_queue_full_qos0: u64,
     /// Messages dropped for a session whose queue was full, QoS 1 and 2.
     pub dropped_queue_full_qos12: u64,
+    /// QoS 0 messages for a session that is not connected.
+    pub dropped_offline_qos0: u64,
     /// Messages that expired before they were delivered.
     pub dropped_expired: u64,
     /// Messages larger than the client's Maximum Packet Size.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::api::{ClientId, Millis};
+use super::api::{ClientId, Millis, SessionId};
 use crate::mqtt::packet::{
     MessageProperties, PacketId, ProtocolVersion, QoS, SubscriptionOptions, TopicFilter, TopicName,
     Will,
@@ -18,6 +18,8 @@ use crate::mqtt::packet::{
 /// What is kept of a persistent session itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionState {
+    /// The session's own number.
+    pub id: SessionId,
     /// Of its latest connection.
     pub version: ProtocolVersion,
     /// Seconds that it outlives its connection; `u32::MAX`: it does not expire.

@@ -1,0 +1,149 @@
+//! Retained messages (section 3.3.1.3), in the order of their topics.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::api::Millis;
+use super::changes::Message;
+use crate::mqtt::packet::{TopicName, topic_matches_filter};
+
+/// The retained message of each topic that has one.
+#[derive(Default)]
+pub(super) struct Retained {
+    messages: BTreeMap<TopicName, Arc<Message>>,
+}
+
+/// What became of a message that was to be retained.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It is the topic's first.
+    New,
+    /// It replaced another.
+    Replaced,
+    /// There are too many.
+    Full,
+}
+
+impl Retained {
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Keeps a message, unless its topic is new and `limit` are kept.
+    pub(super) fn insert(&mut self, message: Arc<Message>, limit: usize) -> Kept {
+        let full = self.messages.len() >= limit;
+        if full && !self.messages.contains_key(&message.topic) {
+            return Kept::Full;
+        }
+        match self.messages.insert(message.topic.clone(), message) {
+            None => Kept::New,
+            Some(_) => Kept::Replaced,
+        }
+    }
+
+    /// Removes a topic's message. `true` if there was one.
+    pub(super) fn remove(&mut self, topic: &TopicName) -> bool {
+        self.messages.remove(topic).is_some()
+    }
+
+    /// The first message after topic `after` whose topic matches and which has not expired.
+    pub(super) fn next_match(
+        &self,
+        filter: &str,
+        after: Option<&TopicName>,
+        now: Millis,
+    ) -> Option<Arc<Message>> {
+        let live = |message: &Message| message.expires_at.is_none_or(|at| at > now);
+        if !filter.contains(['+', '#']) {
+            let found = self.messages.get(filter)?;
+            return (after.is_none() && live(found)).then(|| found.clone());
+        }
+        // All topics that match start with what stands before the first wildcard; `a/#` matches `a` too.
+        let prefix = filter.split(['+', '#']).next().unwrap_or_default();
+        let prefix = if filter.ends_with("/#") && prefix.len() + 1 == filter.len() {
+            prefix.trim_end_matches('/')
+        } else {
+            prefix
+        };
+        let start = match after {
+            Some(topic) => Bound::Excluded(topic.as_str()),
+            None => Bound::Included(prefix),
+        };
+        self.messages
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(|(topic, _)| topic.as_str().starts_with(prefix))
+            .find(|(topic, message)| topic_matches_filter(topic.as_str(), filter) && live(message))
+            .map(|(_, message)| message.clone())
+    }
+
+    /// Topics whose message has expired.
+    pub(super) fn expired(&self, now: Millis) -> Vec<TopicName> {
+        self.messages
+            .values()
+            .filter(|message| message.expires_at.is_some_and(|at| at <= now))
+            .map(|message| message.topic.clone())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::{Kept, Retained};
+    use crate::mqtt::packet::{MessageProperties, QoS, TopicName};
+    use crate::mqtt::server::{Message, Millis};
+
+    fn message(topic: &str, expires_at: Option<u64>) -> Arc<Message> {
+        Arc::new(Message {
+            topic: TopicName::new(topic).expect("valid"),
+            payload: Bytes::from_static(b"x"),
+            qos: QoS::AtMostOnce,
+            properties: MessageProperties::default(),
+            expires_at: expires_at.map(Millis),
+        })
+    }
+
+    #[test]
+    fn a_filter_walks_over_the_topics_that_it_matches() {
+        let mut retained = Retained::default();
+        for topic in ["a", "a/b", "a/b/c", "a-b", "aa", "b/x", "$SYS/x", "/a"] {
+            assert_eq!(retained.insert(message(topic, None), 100), Kept::New);
+        }
+        let check = |filter: &str, expected: &[&str]| {
+            let (mut found, mut after) = (Vec::new(), None);
+            while let Some(next) = retained.next_match(filter, after.as_ref(), Millis(0)) {
+                found.push(next.topic.as_str().to_owned());
+                after = Some(next.topic.clone());
+            }
+            assert_eq!(found, expected, "{filter}");
+        };
+        check("a", &["a"]);
+        check("a/#", &["a", "a/b", "a/b/c"]);
+        check("a/+", &["a/b"]);
+        check("+/x", &["b/x"]);
+        check("$SYS/#", &["$SYS/x"]);
+        check("#", &["/a", "a", "a-b", "a/b", "a/b/c", "aa", "b/x"]);
+        check("/+", &["/a"]);
+        check("/#", &["/a"]);
+        check("nothing", &[]);
+    }
+
+    #[test]
+    fn an_expired_message_is_not_found_and_can_be_swept() {
+        let mut retained = Retained::default();
+        retained.insert(message("a", Some(10)), 1);
+        assert!(retained.next_match("a", None, Millis(9)).is_some());
+        assert!(retained.next_match("a", None, Millis(10)).is_none());
+        assert_eq!(retained.insert(message("b", None), 1), Kept::Full);
+        assert_eq!(retained.insert(message("a", None), 1), Kept::Replaced);
+        retained.insert(message("a", Some(10)), 1);
+        let expired = retained.expired(Millis(10));
+        assert_eq!(expired.len(), 1);
+        assert!(retained.remove(&expired[0]));
+        assert!(!retained.remove(&expired[0]));
+    }
+}

@@ -1,0 +1,256 @@
+//! What the server keeps of a session and of a connection.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::api::{ClientId, ConnId, Millis, PeerInfo, PersistTicket, ServerSettings, SessionId};
+use super::changes::{Message, Outgoing, OutgoingPhase, SessionState, Subscription};
+use crate::mqtt::packet::{
+    Packet, PacketId, ProtocolVersion, QoS, SubscriptionOptions, TopicFilter, TopicName, Will,
+};
+
+/// A session (section 4.1).
+pub(super) struct Session {
+    pub id: SessionId,
+    pub client: ClientId,
+    pub version: ProtocolVersion,
+    /// Seconds that it outlives its connection; 0: it ends with it; `u32::MAX`: it does not expire.
+    pub expiry_interval_secs: u32,
+    /// Its state is durable. Not so where it ends with its connection.
+    pub persistent: bool,
+    pub conn: Option<ConnId>,
+    pub expires_at: Option<Millis>,
+    pub will: Option<Box<Will>>,
+    pub will_at: Option<Millis>,
+    /// A will that is published and not yet applied. Part of the durable state, so that a crash does not lose it.
+    pub publishing_will: Option<Box<Will>>,
+    pub subscriptions: BTreeMap<TopicFilter, (SubscriptionOptions, Option<NonZeroU32>)>,
+    /// Packet ids of QoS 2 publishes from the client that are not yet released.
+    pub received: BTreeMap<PacketId, Received>,
+    /// Publishes from this session that are not yet applied.
+    pub pending: usize,
+    pub out: Outbound,
+    /// Retained messages that are still to be sent.
+    pub retained: VecDeque<RetainedCursor>,
+}
+
+/// How far a QoS 2 publish from the client has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    /// It is on its way to the store; no PUBREC yet.
+    Storing,
+    /// It has been stored and PUBREC sent.
+    Stored,
+}
+
+/// Where sending a subscription's retained messages stands.
+pub(super) struct RetainedCursor {
+    pub filter: TopicFilter,
+    pub options: SubscriptionOptions,
+    pub identifier: Option<NonZeroU32>,
+    pub after: Option<TopicName>,
+}
+
+impl Session {
+    pub(super) fn new(id: SessionId, client: ClientId, version: ProtocolVersion) -> Self {
+        Self {
+            id,
+            client,
+            version,
+            expiry_interval_secs: 0,
+            persistent: false,
+            conn: None,
+            expires_at: None,
+            will: None,
+            will_at: None,
+            publishing_will: None,
+            subscriptions: BTreeMap::new(),
+            received: BTreeMap::new(),
+            pending: 0,
+            out: Outbound::default(),
+            retained: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn state(&self) -> SessionState {
+        SessionState {
+            id: self.id,
+            version: self.version,
+            expiry_interval_secs: self.expiry_interval_secs,
+            expires_at: self.expires_at,
+            will: self.will.as_deref().or(self.publishing_will.as_deref()).cloned(),
+            will_at: self.will_at,
+        }
+    }
+
+    pub(super) fn subscription(&self, filter: &TopicFilter) -> Option<Subscription> {
+        let &(options, identifier) = self.subscriptions.get(filter)?;
+        Some(Subscription { filter: filter.clone(), options, identifier })
+    }
+}
+
+/// One message on its way to a client.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    /// Orders a session's messages.
+    pub number: u64,
+    pub message: Arc<Message>,
+    pub qos: QoS,
+    pub retain: bool,
+    pub identifiers: Vec<NonZeroU32>,
+    pub shared: Option<TopicFilter>,
+    pub phase: OutgoingPhase,
+}
+
+impl Delivery {
+    /// What it takes in memory, roughly, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 128;
+        OVERHEAD + self.message.payload.len() + self.message.topic.as_str().len()
+    }
+
+    pub(super) fn packet_id(&self) -> Option<PacketId> {
+        match self.phase {
+            OutgoingPhase::Queued => None,
+            OutgoingPhase::Published(id) | OutgoingPhase::Released(id) => Some(id),
+        }
+    }
+
+    pub(super) fn to_outgoing(&self) -> Outgoing {
+        Outgoing {
+            message: self.message.clone(),
+            qos: self.qos,
+            retain: self.retain,
+            subscription_identifiers: self.identifiers.clone(),
+            shared: self.shared.clone(),
+            phase: self.phase,
+        }
+    }
+}
+
+/// Messages to a client: first those in flight, in the order in which they were first sent, then those that wait.
+#[derive(Default)]
+pub(super) struct Outbound {
+    pub inflight: VecDeque<Delivery>,
+    /// From this index on, `inflight` has not been sent on the present connection.
+    pub unsent_from: usize,
+    pub queued: VecDeque<Delivery>,
+    pub queued_bytes: usize,
+    pub next_number: u64,
+    last_packet_id: u16,
+}
+
+impl Outbound {
+    pub(super) fn take_number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    pub(super) fn push(&mut self, delivery: Delivery) {
+        self.queued_bytes += delivery.bytes();
+        self.queued.push_back(delivery);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.queued.pop_front()?;
+        self.queued_bytes = self.queued_bytes.saturating_sub(delivery.bytes());
+        Some(delivery)
+    }
+
+    pub(super) fn remove_queued(&mut self, index: usize) -> Option<Delivery> {
+        let delivery = self.queued.remove(index)?;
+        self.queued_bytes = self.queued_bytes.saturating_sub(delivery.bytes());
+        Some(delivery)
+    }
+
+    pub(super) fn find(&self, id: PacketId) -> Option<usize> {
+        // Clients acknowledge in order, so it is found near the front.
+        self.inflight.iter().position(|delivery| delivery.packet_id() == Some(id))
+    }
+
+    pub(super) fn remove_inflight(&mut self, index: usize) -> Option<Delivery> {
+        let delivery = self.inflight.remove(index)?;
+        if index < self.unsent_from {
+            self.unsent_from -= 1;
+        }
+        Some(delivery)
+    }
+
+    /// A packet id that is not in use [MQTT-2.2.1-3]; `None` if all are.
+    pub(super) fn take_packet_id(&mut self) -> Option<PacketId> {
+        for _ in 0..=u16::MAX {
+            self.last_packet_id = self.last_packet_id.wrapping_add(1);
+            let Some(id) = PacketId::new(self.last_packet_id) else { continue };
+            if self.find(id).is_none() {
+                return Some(id);
+            }
+        }
+        None
+    }
+}
+
+/// A network connection.
+pub(super) struct Connection {
+    pub peer: PeerInfo,
+    /// `None` until its CONNECT is accepted.
+    pub session: Option<SessionId>,
+    pub version: ProtocolVersion,
+    pub opened_at: Millis,
+    pub last_received: Millis,
+    pub keep_alive_secs: u16,
+    /// QoS 1 and 2 messages that the client takes at once.
+    pub window: usize,
+    /// The largest packet that the client takes, in bytes.
+    pub max_packet_bytes: usize,
+    /// Topic aliases that the client has set.
+    pub aliases: BTreeMap<NonZeroU16, TopicName>,
+    /// Publishes from this connection that are not yet applied.
+    pub pending: usize,
+    /// Those of them with QoS 1.
+    pub pending_qos1: usize,
+    /// Bytes handed out and not yet written.
+    pub unwritten_bytes: usize,
+    /// Packets that wait for state to be durable, and those behind them.
+    pub held: VecDeque<Held>,
+    pub paused: bool,
+}
+
+/// A packet in [`Connection::held`].
+pub(super) struct Held {
+    pub until: Option<PersistTicket>,
+    pub packet: Packet,
+    pub bytes: usize,
+}
+
+impl Connection {
+    pub(super) fn new(now: Millis, peer: PeerInfo) -> Self {
+        Self {
+            peer,
+            session: None,
+            version: ProtocolVersion::V311,
+            opened_at: now,
+            last_received: now,
+            keep_alive_secs: 0,
+            window: 0,
+            max_packet_bytes: usize::MAX,
+            aliases: BTreeMap::new(),
+            pending: 0,
+            pending_qos1: 0,
+            unwritten_bytes: 0,
+            held: VecDeque::new(),
+            paused: false,
+        }
+    }
+
+    /// When it is closed if nothing is received: connect timeout, or 1.5 times the keep alive [MQTT-3.1.2-22].
+    pub(super) fn deadline(&self, settings: &ServerSettings) -> Option<Millis> {
+        if self.session.is_none() {
+            return Some(self.opened_at.after(settings.connect_timeout));
+        }
+        let keep_alive = Duration::from_millis(u64::from(self.keep_alive_secs) * 1500);
+        (!keep_alive.is_zero()).then(|| self.last_received.after(keep_alive))
+    }
+}
