@@ -18,6 +18,9 @@ mod header;
 mod records;
 mod varint;
 
+#[cfg(test)]
+mod tests;
+
 pub use batch::{RecordBatch, place, split_batches};
 pub use builder::{BatchBuilder, NewRecord};
 pub use compression::Compression;
