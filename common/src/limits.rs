@@ -47,6 +47,8 @@ pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 pub const ADMIN_CONNECTIONS: usize = 64;
 /// The largest request body of the admin listener.
 pub const ADMIN_BODY_BYTES: usize = 1024 * 1024;
+/// An admin request that is not answered after this long gets 408.
+pub const ADMIN_REQUEST: Duration = Duration::from_secs(30);
 /// HTTP/2 window of an admin connection.
 pub const ADMIN_HTTP2_WINDOW_BYTES: u32 = 256 * 1024;
 /// Requests in work at once on one HTTP/2 admin connection.
@@ -218,6 +220,8 @@ pub const UPLINK_BODIES_IN_WORK: usize = 64;
 pub const UPLINK_HTTP2_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Requests in work at once on one uplink connection.
 pub const UPLINK_HTTP2_STREAMS: u32 = 32;
+/// A sync request that is not answered after this long gets 408; long enough for a full batch over a very slow link.
+pub const UPLINK_REQUEST: Duration = Duration::from_secs(600);
 /// Edges that one answer to `edge list` holds.
 pub const UPLINK_LISTED_EDGES: usize = 1_000;
 /// One answer on the wire.

@@ -77,6 +77,7 @@ pub async fn run(
         connections: limits::UPLINK_CONNECTIONS,
         http2_window_bytes: limits::UPLINK_HTTP2_WINDOW_BYTES,
         http2_streams: limits::UPLINK_HTTP2_STREAMS,
+        request_timeout: limits::UPLINK_REQUEST,
     };
     serve_http(listener, tls, router, cost, shutdown).await;
 }

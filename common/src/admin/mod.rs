@@ -58,6 +58,7 @@ pub async fn run(listener: TcpListener, router: Router, shutdown: CancellationTo
         connections: limits::ADMIN_CONNECTIONS,
         http2_window_bytes: limits::ADMIN_HTTP2_WINDOW_BYTES,
         http2_streams: limits::ADMIN_HTTP2_STREAMS,
+        request_timeout: limits::ADMIN_REQUEST,
     };
     serve_http(listener, None, router, cost, shutdown).await;
 }

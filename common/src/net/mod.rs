@@ -10,6 +10,8 @@ mod shutdown;
 mod start;
 mod tls;
 
+#[cfg(test)]
+pub(crate) use http::tests as test_http;
 pub use http::{HttpLimits, serve_http};
 pub use listen::{Exposure, announce_ready, bind, check_exposure};
 pub use shutdown::shutdown_on_signals;

@@ -39,3 +39,48 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> (&'static str, 
         _ = interrupt.recv() => ("SIGINT", EXIT_INTERRUPTED),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::{EXIT_INTERRUPTED, EXIT_TERMINATED, shutdown_on_signals};
+
+    /// What the parent test runs as a process of its own, since a second signal ends it.
+    #[tokio::test]
+    #[ignore = "is the child process of the test below"]
+    async fn child() {
+        let token = shutdown_on_signals().expect("signals can be handled");
+        println!("\nup");
+        token.cancelled().await;
+        println!("\ndraining");
+        std::future::pending::<()>().await;
+    }
+
+    #[test]
+    fn the_first_signal_drains_and_the_second_ends_at_once() {
+        for (signal, code) in [("-TERM", EXIT_TERMINATED), ("-INT", EXIT_INTERRUPTED)] {
+            let own_binary = std::env::current_exe().expect("a running test has a binary");
+            let mut child = Command::new(own_binary)
+                .args(["--exact", "net::shutdown::tests::child", "--ignored", "--nocapture"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the test binary starts");
+            let pid = child.id().to_string();
+            let send = || {
+                let sent = Command::new("kill").args([signal, &pid]).status().expect("kill exists");
+                assert!(sent.success());
+            };
+            let out = BufReader::new(child.stdout.take().expect("standard output is piped"));
+            let mut lines = out.lines().map_while(Result::ok);
+            assert!(lines.any(|line| line == "up"));
+            send();
+            assert!(lines.any(|line| line == "draining"));
+            send();
+            let status = child.wait().expect("the child ends");
+            assert_eq!(status.code(), Some(code));
+        }
+    }
+}

@@ -106,3 +106,79 @@ fn refused(file: &Path, reason: &impl ToString) -> StartError {
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    use rustls_pki_types::ServerName;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::{client_tls, root_certificates, server_tls};
+    use crate::net::StartError;
+
+    fn file(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/net/testdata").join(name)
+    }
+
+    /// A handshake between both configurations; what the client and the server say about it, and the protocol chosen.
+    async fn handshake(
+        ca: &Path,
+        server_alpn: &[&[u8]],
+        client_alpn: &[&[u8]],
+    ) -> Result<Option<Vec<u8>>, String> {
+        let server = server_tls(&file("server.pem"), &file("server.key"), server_alpn)
+            .expect("usable files");
+        let client = client_tls(Some(ca), client_alpn).expect("a usable file");
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let accepted = tokio::spawn(async move {
+            let mut stream = TlsAcceptor::from(server).accept(far).await?;
+            stream.write_all(b"hello").await?;
+            stream.shutdown().await
+        });
+        let name = ServerName::try_from("localhost").expect("a host name");
+        let connected = TlsConnector::from(Arc::clone(&client)).connect(name, near).await;
+        let mut stream = connected.map_err(|error| error.to_string())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.map_err(|error| error.to_string())?;
+        assert_eq!(text, "hello");
+        accepted.await.expect("the server does not panic").map_err(|error| error.to_string())?;
+        Ok(stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
+    }
+
+    #[tokio::test]
+    async fn client_and_server_agree_on_a_protocol() {
+        let chosen = handshake(&file("ca.pem"), &[b"h2", b"http/1.1"], &[b"http/1.1", b"h2"]).await;
+        assert_eq!(chosen, Ok(Some(b"h2".to_vec())));
+        assert_eq!(handshake(&file("ca.pem"), &[], &[]).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_another_authority_signed_is_refused() {
+        // The server's own certificate is no authority for itself: it says CA:FALSE.
+        let error = handshake(&file("server.pem"), &[], &[]).await.expect_err("not trusted");
+        assert!(error.contains("invalid peer certificate"), "{error}");
+    }
+
+    #[test]
+    fn files_that_are_not_usable_are_named() {
+        let check = |what: &str, result: Result<(), StartError>, name: &str| {
+            let error = result.expect_err(what);
+            assert!(matches!(error, StartError::Refused { .. }), "{what}: {error}");
+            assert!(error.to_string().contains(name), "{what}: {error}");
+        };
+        let server = |cert, key| server_tls(&file(cert), &file(key), &[]).map(drop);
+        check("no such certificate", server("none.pem", "server.key"), "none.pem");
+        check("no such key", server("server.pem", "none.key"), "none.key");
+        check("a key is no certificate", server("server.key", "server.key"), "server.key");
+        check("a certificate is no key", server("server.pem", "server.pem"), "server.pem");
+        check("the key of another certificate", server("ca.pem", "server.key"), "ca.pem");
+        check(
+            "no certificate in it",
+            root_certificates(Some(&file("generate"))).map(drop),
+            "generate",
+        );
+    }
+}
