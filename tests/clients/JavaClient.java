@@ -62,7 +62,7 @@ public final class JavaClient {
         while (value.length() < number("size", 100)) value.append('x');
         var message =
             new ProducerRecord<byte[], byte[]>(
-                args.get("topic"), bytes("key-" + n % 10), bytes(value.toString()));
+                args.get("topic"), bytes("key-" + n % 100), bytes(value.toString()));
         message.headers().add("number", bytes("" + n)).add("client", bytes("java"));
         sent.add(producer.send(message));
       }
@@ -109,7 +109,7 @@ public final class JavaClient {
     int n = Integer.parseInt(new String(header.value(), StandardCharsets.UTF_8));
     String key = new String(message.key(), StandardCharsets.UTF_8);
     String value = new String(message.value(), StandardCharsets.UTF_8);
-    if (!key.equals("key-" + n % 10) || !value.startsWith(n + ":")) wrong++;
+    if (!key.equals("key-" + n % 100) || !value.startsWith(n + ":")) wrong++;
     if (timesSeen.merge(n, 1, Integer::sum) == 1) {
       if (n < lastOfKey.getOrDefault(key, -1)) outOfOrder++;
       lastOfKey.put(key, n);

@@ -1,6 +1,6 @@
 """What the Python client programs share: the records that they write, what they count when they read, the command line.
 
-Record number n has key `key-{n % 10}`, a value that starts with `n:` and is filled up to the wanted size, and the headers
+Record number n has key `key-{n % 100}`, a value that starts with `n:` and is filled up to the wanted size, and the headers
 `number` and `client`.
 
 Commands, all reporting one JSON object per line on standard output:
@@ -16,7 +16,7 @@ import json
 import threading
 import time
 
-KEYS = 10
+KEYS = 100
 MEMBERS = 3
 
 
