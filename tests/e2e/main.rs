@@ -1,6 +1,7 @@
 //! Real binaries, real clients. One binary, so that linking happens once.
 
 mod edge_to_cloud;
+mod edge_tokens;
 mod kafka_clients;
 mod kafka_frames;
 mod kill_rounds;
