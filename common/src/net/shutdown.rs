@@ -47,9 +47,9 @@ mod tests {
 
     use super::{EXIT_INTERRUPTED, EXIT_TERMINATED, shutdown_on_signals};
 
-    /// What the parent test runs as a process of its own, since a second signal ends it.
-    #[tokio::test]
-    #[ignore = "is the child process of the test below"]
+    /// Set in the process that the test starts and then sends signals to, since the second one ends it.
+    const IS_CHILD: &str = "TEST_OF_SHUTDOWN_IS_CHILD";
+
     async fn child() {
         let token = shutdown_on_signals().expect("signals can be handled");
         println!("\nup");
@@ -58,12 +58,17 @@ mod tests {
         std::future::pending::<()>().await;
     }
 
-    #[test]
-    fn the_first_signal_drains_and_the_second_ends_at_once() {
+    #[tokio::test]
+    async fn the_first_signal_drains_and_the_second_ends_at_once() {
+        if std::env::var_os(IS_CHILD).is_some() {
+            child().await;
+        }
+        let own_name = "net::shutdown::tests::the_first_signal_drains_and_the_second_ends_at_once";
         for (signal, code) in [("-TERM", EXIT_TERMINATED), ("-INT", EXIT_INTERRUPTED)] {
             let own_binary = std::env::current_exe().expect("a running test has a binary");
             let mut child = Command::new(own_binary)
-                .args(["--exact", "net::shutdown::tests::child", "--ignored", "--nocapture"])
+                .args(["--exact", own_name, "--nocapture"])
+                .env(IS_CHILD, "1")
                 .stdout(Stdio::piped())
                 .stderr(Stdio::null())
                 .spawn()
