@@ -114,6 +114,10 @@ pub const QUEUE_RECORD_BYTES: usize = 4 * 1024 * 1024;
 pub const QUEUE_PENDING_BYTES: usize = 8 * 1024 * 1024;
 /// Buffers larger than this are given back to the system after use.
 pub const QUEUE_KEPT_BUFFER_BYTES: usize = 256 * 1024;
+/// Bytes that the start-up replay reads ahead.
+pub const QUEUE_REPLAY_BYTES: usize = 256 * 1024;
+/// Records that the start-up replay reads ahead.
+pub const QUEUE_REPLAY_RECORDS: usize = 1024;
 /// Boots of which the queue remembers when they began.
 pub const QUEUE_BOOTS_REMEMBERED: usize = 32;
 /// Separate ranges of dropped sequences that a cursor lists; beyond this, neighbours are merged.

@@ -45,12 +45,29 @@
 //! scans one segment), `mmap` (a bad sector would be a signal instead of an error), knowledge of what a record's body says.
 
 pub mod clock;
+mod cursor;
 pub mod disk;
 mod errors;
+mod handle;
+mod read;
+mod recover;
+mod register;
+mod scan;
+mod segment;
+pub mod sim_disk;
+mod state;
+mod ticket;
+mod trim;
 mod types;
+mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use clock::{BootId, Clock, Now, Stamp, SystemClock};
 pub use errors::{AppendError, OpenError, QueueError};
+pub use handle::{Queue, Replay};
+pub use ticket::PendingAppend;
 pub use types::{
     Append, Damage, Drops, Entry, FullPolicy, LaneStatus, Origin, Position, QueueSettings,
     ReadBatch, Recovered, RecoveredLane, Skip, SkipReason, StoreId,

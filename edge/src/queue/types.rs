@@ -140,7 +140,10 @@ pub struct ReadBatch {
     pub from: EdgeSeq,
     /// The first one not covered; `from` if there is nothing yet.
     pub next: EdgeSeq,
-    /// The lane's digest at `next - 1`.
+    /// The lane's digest before `from`.
+    pub digest_before: ChainDigest,
+    /// The lane's digest at `next - 1`. Where that sequence has no record, it is the digest of the last one before it that
+    /// could be read; the batch that begins at `next` has the same one as its `digest_before`.
     pub digest: ChainDigest,
     /// The records.
     pub entries: Vec<Entry>,
@@ -173,7 +176,7 @@ pub struct Position {
     pub synced_digest: ChainDigest,
     /// The last sequence that the cloud has, as far as this queue knows; 0 if none.
     pub acknowledged_through: EdgeSeq,
-    /// The digest there.
+    /// The digest there; 0 only if nothing from which it could be known was left when the acknowledgement came.
     pub acknowledged_digest: ChainDigest,
 }
 
