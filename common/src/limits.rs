@@ -228,6 +228,30 @@ pub const UPLINK_HTTP2_STREAMS: u32 = 32;
 pub const UPLINK_REQUEST: Duration = Duration::from_secs(600);
 /// Edges that one answer to `edge list` holds.
 pub const UPLINK_LISTED_EDGES: usize = 1_000;
+/// A batch of the uplink is sent when it has this many records.
+pub const UPLINK_BATCH_RECORDS: usize = 4_096;
+/// Batches of one lane that are under way at once by default, and at most.
+pub const UPLINK_WINDOW: usize = 2;
+/// See [`UPLINK_WINDOW`].
+pub const UPLINK_WINDOW_MAX: usize = 16;
+/// How often the cloud hears that an edge is alive: three times within [`UPLINK_SESSION_TIMEOUT`].
+pub const UPLINK_HEARTBEAT: Duration = Duration::from_secs(5);
+/// The limit of the first pause after a failure of the uplink; it doubles with each further one.
+pub const UPLINK_BACKOFF: Duration = Duration::from_millis(100);
+/// The limit of the longest pause of the uplink.
+pub const UPLINK_MAX_BACKOFF: Duration = Duration::from_secs(15);
+/// The least pause after a refusal that only a person can mend.
+pub const UPLINK_REFUSED_PAUSE: Duration = Duration::from_secs(2);
+/// Hellos that follow on each other before the uplink pauses.
+pub const UPLINK_HELLOS: usize = 6;
+/// How long an edge waits for an answer of the cloud.
+pub const UPLINK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an edge waits for a connection, and for the sign of life that it asks of a silent one.
+pub const UPLINK_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// HTTP/2 window of the edge: what the cloud may send unasked; answers are small.
+pub const UPLINK_EDGE_WINDOW_BYTES: u32 = 256 * 1024;
+/// The edge's dead-letter files together.
+pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
 /// One answer on the wire.
 pub const SYNC_ANSWER_BYTES: usize = SYNC_LANES * (SYNC_REJECTIONS * 9 + 128);
 /// Bytes of one stored batch's records, decompressed, that a look-up by time may take.
