@@ -285,6 +285,9 @@ pub const EDGE_CLOSE: Duration = Duration::from_secs(5);
 pub const EDGE_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long stopping may wait for connections, the queue and the state.
 pub const EDGE_DRAIN: Duration = Duration::from_secs(10);
+/// How long a stored record may wait until the state that reflects it is saved, if nothing else has it saved earlier. Each
+/// save wears the disk; what is not reflected is replayed at start-up.
+pub const EDGE_CHECKPOINT: Duration = Duration::from_secs(60);
 /// Age that the figures in status and metrics may have while the gateway is busy.
 pub const EDGE_FIGURES: Duration = Duration::from_millis(200);
 /// How long a batch of the uplink that is not full waits for more records.

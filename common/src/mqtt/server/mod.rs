@@ -11,7 +11,7 @@
 //! answers       stored(now, StoreTicket, Result<(), StoreRefusal>) / persisted(now, PersistTicket)
 //! time          timer(now); next_deadline() -> Option<Millis>
 //! its own       publish_local(now, LocalPublish) -> LocalTicket / disconnect(now, &ClientId, ReasonCode) /
-//!               shutdown(now)
+//!               shutdown(now) / checkpoint()
 //! afterwards    poll() -> Option<Action> until None; counters(), gauges()
 //! ```
 //!
@@ -173,6 +173,12 @@ impl Server {
     /// The next thing to do. Durable changes come last, so that one batch takes in all that a burst of calls changed.
     pub fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front().or_else(|| self.journal.take())
+    }
+
+    /// Makes what is reflected durable although nothing else changes: an [`Action::Persist`] comes, unless everything
+    /// stored is reflected already. For drivers that keep records until they are.
+    pub fn checkpoint(&mut self) {
+        self.journal.want_position();
     }
 
     /// Counts since the start.

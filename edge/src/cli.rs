@@ -1,0 +1,194 @@
+//! Commands, flags, and what they print.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use robustmq_common::config::{self, Sources};
+use robustmq_common::limits;
+use robustmq_common::net::{self, StartError};
+use robustmq_common::telemetry;
+use robustmq_edge::admin;
+use robustmq_edge::gateway::Gateway;
+use robustmq_edge::settings::Settings;
+
+/// MQTT gateway: serves devices, keeps everything on disk while the uplink is down, replicates upstream exactly once.
+#[derive(Parser)]
+#[command(
+    name = "robustmq-edge",
+    version,
+    about,
+    after_help = "Example:\n  robustmq-edge serve --data-dir ./data --uplink http://127.0.0.1:9440"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway
+    #[command(
+        after_help = "Examples:\n  robustmq-edge serve --config /etc/robustmq/edge.toml\n  robustmq-edge serve --data-dir ./data --mqtt-listen 127.0.0.1:1883 --uplink http://127.0.0.1:9440"
+    )]
+    Serve(Serve),
+    /// Show the state of a running gateway: uplink, queue, drops, sessions
+    #[command(
+        after_help = "Examples:\n  robustmq-edge status\n  robustmq-edge status --admin http://127.0.0.1:8091 --json"
+    )]
+    Status(Status),
+    /// Check a configuration without starting
+    #[command(
+        after_help = "Examples:\n  robustmq-edge check-config --config /etc/robustmq/edge.toml\n  robustmq-edge check-config --config edge.toml --print-config"
+    )]
+    CheckConfig(CheckConfig),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Configuration file; deploy/edge/edge.toml shows every key
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where queue and state are kept
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// This gateway's name at the cloud; the host name if not set
+    #[arg(long, value_name = "ID")]
+    edge_id: Option<String>,
+    /// Where devices connect; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    mqtt_listen: Option<String>,
+    /// The cloud, http(s)://HOST:9440; without it messages stay on this gateway
+    #[arg(long, value_name = "URL")]
+    uplink: Option<String>,
+    /// File with this gateway's token, as `robustmq-cloud edge add` printed it
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where status and metrics are served; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// Check the configuration and leave
+    #[arg(long)]
+    check_config: bool,
+    /// Print the configuration in force and leave
+    #[arg(long)]
+    print_config: bool,
+}
+
+#[derive(Args)]
+struct Status {
+    /// The admin listener of the gateway
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8091")]
+    admin: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct CheckConfig {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the configuration in force as well
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// Parses the command line and runs the command.
+pub fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve(&args),
+        Command::Status(args) => status(&args),
+        Command::CheckConfig(args) => check_config(args.config.as_deref(), args.print_config),
+    };
+    result.unwrap_or_else(|error| {
+        complain(&error);
+        error.exit_code()
+    })
+}
+
+fn serve(args: &Serve) -> Result<ExitCode, StartError> {
+    let settings = load(args)?;
+    if args.print_config {
+        print(&config::print_config(&settings)?);
+    }
+    if args.check_config || args.print_config {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let log_level = telemetry::init(&settings.log).map_err(|error| StartError::Refused {
+        key: "[log] level".to_owned(),
+        reason: error.to_string(),
+    })?;
+    runtime(limits::EDGE_WORKER_THREADS)?.block_on(async {
+        let shutdown = net::shutdown_on_signals()?;
+        let gateway = Gateway::start(&settings, log_level).await?;
+        net::announce_ready(&[
+            ("mqtt", gateway.mqtt_address()),
+            ("admin", gateway.admin_address()),
+        ]);
+        gateway.run(shutdown).await.map_err(StartError::Failed)?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn load(args: &Serve) -> Result<Settings, StartError> {
+    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let mut sources = Sources::of_process(args.config.as_deref());
+    sources
+        .flag("data_dir", args.data_dir.as_ref().map(text))
+        .flag("edge_id", args.edge_id.clone())
+        .flag("mqtt.listen", args.mqtt_listen.clone())
+        .flag("uplink.url", args.uplink.clone())
+        .flag("uplink.token_file", args.token_file.as_ref().map(text))
+        .flag("admin.listen", args.admin_listen.clone());
+    Ok(config::load(&sources)?)
+}
+
+fn check_config(file: Option<&Path>, print_it: bool) -> Result<ExitCode, StartError> {
+    let settings: Settings = config::load(&Sources::of_process(file))?;
+    if print_it {
+        print(&config::print_config(&settings)?);
+    } else {
+        print("the configuration is good\n");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(args: &Status) -> Result<ExitCode, StartError> {
+    let fetched = runtime(1)?.block_on(admin::fetch(&args.admin));
+    let status = fetched.map_err(|error| StartError::Failed(error.to_string()))?;
+    if args.json {
+        print_json(&status)?;
+    } else {
+        print(&format!("{status}\n"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), StartError> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| StartError::Failed(format!("cannot be written as JSON: {error}")))?;
+    print(&format!("{text}\n"));
+    Ok(())
+}
+
+/// To standard output. A reader that went away is no reason to complain.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn complain(error: &StartError) {
+    let _ = writeln!(std::io::stderr().lock(), "robustmq-edge: {error}");
+}
+
+fn runtime(workers: usize) -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(limits::EDGE_BLOCKING_THREADS)
+        .thread_stack_size(limits::EDGE_THREAD_STACK_BYTES)
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::Failed(format!("cannot start threads: {error}")))
+}

@@ -1,0 +1,289 @@
+//! One MQTT connection: bytes to packets for the hub, packets from the hub to bytes.
+//!
+//! Reading and writing are two loops in one task, so neither waits for the other, except that both stall while the hub is
+//! not taking input: that is how a slow disk slows devices down.
+//!
+//! **Invariant:** a packet above `EDGE_SMALL_PACKET_BYTES` is read only after its size was taken from the shared budget,
+//! and gives it back when the hub has dealt with it. All smaller ones together are bounded by the number of connections.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Buf, BytesMut};
+use robustmq_common::limits;
+use robustmq_common::mqtt::codec::{self, DecodeError};
+use robustmq_common::mqtt::packet::{Packet, ProtocolVersion};
+use robustmq_common::mqtt::server::{CloseReason, ConnId, PeerInfo};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::outbox::Outbox;
+
+/// What a connection tells the hub.
+pub(super) enum Input {
+    /// It is there. Always the first.
+    Connected {
+        /// Which.
+        conn: ConnId,
+        /// Who.
+        peer: PeerInfo,
+        /// Where the hub puts what it has to write.
+        outbox: Outbox,
+    },
+    /// It sent a packet.
+    Packet {
+        /// Which.
+        conn: ConnId,
+        /// What.
+        packet: Packet,
+        /// Given back when the hub drops it.
+        budget: Option<OwnedSemaphorePermit>,
+    },
+    /// It sent what is no packet.
+    Malformed {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        error: DecodeError,
+    },
+    /// So much of what it was sent has been written.
+    Written {
+        /// Which.
+        conn: ConnId,
+        /// How much.
+        bytes: usize,
+    },
+    /// It has ended by itself.
+    Closed {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// What all connections share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    /// To the hub.
+    pub input: mpsc::Sender<Input>,
+    /// Memory for large packets on their way to the hub, in KiB.
+    pub budget: Arc<Semaphore>,
+    /// The largest packet taken.
+    pub max_packet_bytes: usize,
+}
+
+/// Why a loop ended.
+enum Ended {
+    /// The hub asked for it and knows.
+    ByHub,
+    /// Something that the hub has to hear of.
+    By(CloseReason),
+    /// There is no hub any more.
+    NoHub,
+}
+
+struct Connection {
+    id: ConnId,
+    outbox: Outbox,
+    shared: Shared,
+    version: OnceLock<ProtocolVersion>,
+}
+
+/// Serves a connection until it ends; the hub has then heard of it.
+pub(super) async fn serve<S>(stream: S, id: ConnId, peer: PeerInfo, shared: Shared)
+where
+    S: AsyncRead + AsyncWrite + Send,
+{
+    let outbox = Outbox::default();
+    let connected = Input::Connected { conn: id, peer, outbox: outbox.clone() };
+    if shared.input.send(connected).await.is_err() {
+        return;
+    }
+    let connection = Connection { id, outbox, shared, version: OnceLock::new() };
+    let (reader, writer) = tokio::io::split(stream);
+    let ended = tokio::select! {
+        ended = connection.write(writer) => ended,
+        ended = connection.read(reader) => ended,
+    };
+    if let Err(Ended::By(reason)) = ended {
+        let closed = Input::Closed { conn: id, reason };
+        // Without a hub nobody needs to know.
+        let _ = connection.shared.input.send(closed).await;
+    }
+}
+
+type Never = std::convert::Infallible;
+
+impl Connection {
+    async fn tell(&self, input: Input) -> Result<(), Ended> {
+        self.shared.input.send(input).await.map_err(|_| Ended::NoHub)
+    }
+
+    async fn read(&self, mut reader: impl AsyncRead + Unpin) -> Result<Never, Ended> {
+        let mut buffer = BytesMut::new();
+        let mut budget = None;
+        let mut chunk = limits::EDGE_READ_BUFFER_BYTES;
+        loop {
+            self.hand_over(&mut buffer, &mut budget).await?;
+            self.outbox.readable().await;
+            let wanted = match announced_bytes(&buffer) {
+                Some(total) if total > limits::EDGE_SMALL_PACKET_BYTES => {
+                    if budget.is_none() {
+                        budget = Some(self.take_budget(total).await?);
+                    }
+                    total.saturating_sub(buffer.len())
+                }
+                _ => chunk,
+            };
+            buffer.reserve(wanted);
+            let room = buffer.capacity() - buffer.len();
+            let read = match budget {
+                None => reader.read_buf(&mut buffer).await,
+                // Holds what others could use, so it has to get on.
+                Some(_) => {
+                    tokio::time::timeout(limits::EDGE_LARGE_READ, reader.read_buf(&mut buffer))
+                        .await
+                        .map_err(|_| Ended::By(CloseReason::NetworkError))?
+                }
+            };
+            match read {
+                Ok(0) => return Err(Ended::By(CloseReason::PeerClosed)),
+                // Who sends much gets a larger buffer.
+                Ok(read) if read >= room => chunk = limits::EDGE_BUSY_READ_BUFFER_BYTES,
+                Ok(_) => chunk = limits::EDGE_READ_BUFFER_BYTES,
+                Err(_) => return Err(Ended::By(CloseReason::NetworkError)),
+            }
+        }
+    }
+
+    /// Hands every whole packet in the buffer to the hub.
+    async fn hand_over(
+        &self,
+        buffer: &mut BytesMut,
+        budget: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Ended> {
+        loop {
+            let version = self.version.get().copied();
+            match codec::decode(buffer, version, self.shared.max_packet_bytes) {
+                Ok(Some(packet)) => {
+                    if let Packet::Connect(connect) = &packet {
+                        self.version.get_or_init(|| connect.version);
+                    }
+                    let budget = budget.take();
+                    self.tell(Input::Packet { conn: self.id, packet, budget }).await?;
+                }
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    if let DecodeError::UnsupportedVersion { answer_in, .. } = &error {
+                        self.version.get_or_init(|| *answer_in);
+                    }
+                    self.tell(Input::Malformed { conn: self.id, error }).await?;
+                    // The hub has the connection closed, after the reason was written.
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+
+    async fn take_budget(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Ended> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let budget = Arc::clone(&self.shared.budget);
+        budget.acquire_many_owned(kib).await.map_err(|_| Ended::NoHub)
+    }
+
+    async fn write(&self, mut writer: impl AsyncWrite + Unpin) -> Result<Never, Ended> {
+        let mut buffer = BytesMut::new();
+        loop {
+            let pending = self.outbox.pending().await;
+            for packet in &pending.packets {
+                let version = self.version.get().copied().unwrap_or(ProtocolVersion::V5);
+                if let Err(error) = codec::encode(packet, version, &mut buffer) {
+                    tracing::error!(packet = packet.name(), %error, "a packet cannot be encoded");
+                    return Err(Ended::By(CloseReason::NetworkError));
+                }
+                if buffer.len() >= limits::EDGE_WRITE_CHUNK_BYTES {
+                    self.flush(&mut writer, &mut buffer).await?;
+                }
+            }
+            self.flush(&mut writer, &mut buffer).await?;
+            if pending.close.is_some() {
+                // The peer may be gone already, which is what closing is for.
+                let _ = tokio::time::timeout(limits::EDGE_CLOSE, writer.shutdown()).await;
+                return Err(Ended::ByHub);
+            }
+            if buffer.capacity() > limits::EDGE_WRITE_CHUNK_BYTES {
+                buffer = BytesMut::new();
+            }
+        }
+    }
+
+    async fn flush(
+        &self,
+        writer: &mut (impl AsyncWrite + Unpin),
+        buffer: &mut BytesMut,
+    ) -> Result<(), Ended> {
+        let bytes = buffer.len();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let written = async {
+            writer.write_all_buf(buffer).await?;
+            writer.flush().await
+        };
+        let written = tokio::select! {
+            written = written => written.map_err(|_| Ended::By(CloseReason::NetworkError)),
+            () = tokio::time::sleep(limits::EDGE_WRITE_STALL) => {
+                Err(Ended::By(CloseReason::NetworkError))
+            }
+            () = self.close_is_overdue() => Err(Ended::ByHub),
+        };
+        written?;
+        buffer.clear();
+        self.tell(Input::Written { conn: self.id, bytes }).await
+    }
+
+    async fn close_is_overdue(&self) {
+        self.outbox.closing().await;
+        tokio::time::sleep(limits::EDGE_CLOSE).await;
+    }
+}
+
+/// The size that the fixed header at the buffer's start announces; `None` while that header is not whole.
+fn announced_bytes(buffer: &BytesMut) -> Option<usize> {
+    let mut header = buffer.get(1..).unwrap_or_default();
+    let mut remaining = 0_usize;
+    for at in 0..4_u32 {
+        if !header.has_remaining() {
+            return None;
+        }
+        let byte = header.get_u8();
+        remaining |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            let header_bytes = 2 + usize::try_from(at).unwrap_or_default();
+            return Some(header_bytes + remaining);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::announced_bytes;
+
+    #[test]
+    fn the_fixed_header_announces_the_size() {
+        let check = |bytes: &[u8], expected: Option<usize>| {
+            assert_eq!(announced_bytes(&BytesMut::from(bytes)), expected, "{bytes:?}");
+        };
+        check(&[], None);
+        check(&[0x30], None);
+        check(&[0xc0, 0], Some(2));
+        check(&[0x30, 0x7f], Some(129));
+        check(&[0x30, 0x80], None);
+        check(&[0x30, 0x80, 0x01], Some(131));
+        check(&[0x30, 0xff, 0xff, 0xff, 0x7f], Some(268_435_460));
+        check(&[0x30, 0xff, 0xff, 0xff, 0xff, 0x01], None);
+    }
+}
