@@ -30,7 +30,7 @@ pub trait Disk: Send + Sync {
 /// An open file.
 pub trait DiskFile: Send + Sync {
     /// Its length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn byte_len(&self) -> io::Result<u64>;
     /// Reads at an offset; may return less than asked for, and 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes at an offset; may write less than asked for.
@@ -160,7 +160,7 @@ impl Disk for ReadOnlyDisk {
 struct RealFile(File);
 
 impl DiskFile for RealFile {
-    fn len(&self) -> io::Result<u64> {
+    fn byte_len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

@@ -218,23 +218,25 @@ impl Source<'_> {
         });
         let mut scan = self.scan(start);
         let mut damaged = false;
-        while !account.is_full() {
+        // What the file holds from `next_base` on was refused once and is not part of the lane.
+        while !account.is_full() && account.next < next_base {
             match scan.next().map_err(|source| self.disk_error(source))? {
                 Some(Found::Record(record)) => account.record(&record, self.segment),
                 Some(Found::Damage { to, .. }) => {
                     damaged = true;
                     if let Some(to) = to {
-                        account.skip(to, SkipReason::Quarantined);
+                        account.skip(to.min(next_base), SkipReason::Quarantined);
                     }
                 }
                 None => {
-                    damaged |= account.next < next_base;
+                    damaged = true;
                     account.skip(next_base, SkipReason::Quarantined);
-                    account.digest =
-                        border_digest(self.shared, self.lane, next_base)?.unwrap_or(account.digest);
-                    break;
                 }
             }
+        }
+        if account.next == next_base {
+            account.digest =
+                border_digest(self.shared, self.lane, next_base)?.unwrap_or(account.digest);
         }
         if damaged {
             trim::report_damage(self.shared, self.lane, self.segment.base);

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use robustmq_common::ids::{ChainDigest, EdgeSeq, LaneId};
@@ -86,7 +86,7 @@ pub(super) fn open(
         pending_bytes: 0,
     };
     let store = identity.store;
-    let writer = Writer { lanes: files, identity: identity_file, lock };
+    let writer = Writer { lanes: files, identity: identity_file, _lock: lock };
     let shared = Shared::new(disk, clock, dir.to_owned(), settings, store, state);
     Ok((Arc::new(shared), writer, report))
 }
@@ -176,7 +176,7 @@ impl Opening<'_> {
         let file = at("open", path, self.disk.open(path, false))?;
         let mut bytes = [0u8; HEADER_BYTES];
         let filled = at("read", path, disk::read_up_to(file.as_ref(), &mut bytes, 0))?;
-        let len = at("read", path, file.len())?;
+        let len = at("read", path, file.byte_len())?;
         Ok((Header::decode(bytes.get(..filled).unwrap_or_default()), len))
     }
 
@@ -337,9 +337,9 @@ impl Opening<'_> {
             };
             return Ok(Tail { next, digest, truncated_bytes, active });
         }
-        let digest = match floor == due {
-            true => cursor.digest,
-            false => cursor.floor_digest,
+        let digest = match cursor.next_floor >= due {
+            true => cursor.floor_digest,
+            false => cursor.digest,
         };
         Ok(Tail { next: floor, digest, truncated_bytes, active: None })
     }
@@ -349,7 +349,7 @@ impl Opening<'_> {
     fn scan_last(
         &mut self,
         id: LaneId,
-        path: &PathBuf,
+        path: &Path,
         last: &mut Segment,
         floor: EdgeSeq,
     ) -> Result<Scanned, OpenError> {

@@ -45,7 +45,7 @@ impl Register {
     /// Opens the file, made if need be, and reads it. The caller makes its name durable.
     pub fn open(disk: &dyn Disk, path: &Path) -> io::Result<(Self, Held)> {
         let file = disk.open(path, true)?;
-        let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
+        let len = usize::try_from(file.byte_len()?).unwrap_or(usize::MAX);
         if len < 2 * SLOT_BYTES {
             disk::write_all(file.as_ref(), &vec![0u8; 2 * SLOT_BYTES - len], len as u64)?;
             file.sync()?;

@@ -334,7 +334,7 @@ impl SimFile {
 }
 
 impl DiskFile for SimFile {
-    fn len(&self) -> io::Result<u64> {
+    fn byte_len(&self) -> io::Result<u64> {
         self.with(false, |inner, inode| Ok(inner.files[inode].now.len() as u64))
     }
 

@@ -81,7 +81,7 @@ pub(super) struct State {
     /// `incarnation` or `boots` differ from what is durable.
     pub identity_dirty: bool,
     /// Resolved when everything up to now is durable, cursors included.
-    pub flush: Option<Arc<Ticket<Result<(), Arc<str>>>>>,
+    pub flush: Option<FlushTicket>,
     /// The queue was found full: release what can be released.
     pub purge_wanted: bool,
     pub purged_at: Option<Duration>,
@@ -162,6 +162,9 @@ impl Group {
         Self { bytes, ticket: Ticket::new() }
     }
 }
+
+/// Resolves with the reason why nothing can be made durable any more, if so.
+pub(super) type FlushTicket = Arc<Ticket<Result<(), Arc<str>>>>;
 
 /// Where a sequence is to be found.
 pub(super) enum Location {

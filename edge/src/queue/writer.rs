@@ -18,7 +18,7 @@ use super::disk::{self, DiskFile};
 use super::errors::AppendError;
 use super::register::Register;
 use super::segment::{self, HEADER_BYTES, Header};
-use super::state::{Group, RETRY_INTERVAL, Segment, Shared, State};
+use super::state::{FlushTicket, Group, RETRY_INTERVAL, Segment, Shared, State};
 use super::ticket::{GroupOutcome, Ticket};
 use super::types::{FullPolicy, QueueSettings};
 
@@ -27,7 +27,7 @@ pub(super) struct Writer {
     pub lanes: Vec<LaneFiles>,
     pub identity: Register,
     /// Held for as long as the queue is open.
-    pub lock: Box<dyn Send + Sync>,
+    pub _lock: Box<dyn Send + Sync>,
 }
 
 /// One lane's files.
@@ -56,7 +56,7 @@ pub(super) enum WriteError {
 /// What there is to do.
 struct Job {
     groups: Vec<(LaneId, Group)>,
-    flush: Option<Arc<Ticket<Result<(), Arc<str>>>>>,
+    flush: Option<FlushTicket>,
     identity: bool,
     purge: bool,
     closing: bool,
@@ -254,13 +254,15 @@ impl Writer {
         Ok(())
     }
 
-    /// After a refused write: the file is again as long as what is synced in it.
+    /// After a refused write: the file is again as long as what is synced in it, durably, since the refused sequences are
+    /// given out again.
     fn undo(&mut self, shared: &Shared, lane: LaneId) -> Result<(), WriteError> {
         let next = shared.lock().lane(lane).map_or(EdgeSeq(0), |lane| EdgeSeq(lane.synced.0 + 1));
         let files = self.lane_files(lane).map_err(|e| WriteError::Failed(e.to_string()))?;
         let Some(active) = &files.active else { return Ok(()) };
         if active.len > 0 {
-            return active.file.set_len(active.len).map_err(|error| {
+            let cut = active.file.set_len(active.len).and_then(|()| active.file.sync());
+            return cut.map_err(|error| {
                 WriteError::Failed(format!("cutting back a refused write: {error}"))
             });
         }

@@ -216,7 +216,7 @@ fn drop_oldest_takes_from_less_important_lanes_first_and_never_from_more_importa
     let (important, other) = drops(&queue);
     assert_eq!(important, 0);
     assert_eq!(other, 2);
-    while let Ok(_) = append(&queue, &big(0)) {
+    while append(&queue, &big(0)).is_ok() {
         if drops(&queue).0 > 0 {
             break;
         }

@@ -184,10 +184,9 @@ impl World {
             let append =
                 Append { ttl: ttl.then(|| Duration::from_secs(50)), ..record(lane, body.clone()) };
             let mut state = queue.shared.lock();
-            match state.append(&append, &stamp, &queue.shared.settings, salt) {
-                Ok(pending) => waiting.push((body, pending)),
-                // Refused at once: it can never turn up.
-                Err(_) => {}
+            // What is refused at once can never turn up.
+            if let Ok(pending) = state.append(&append, &stamp, &queue.shared.settings, salt) {
+                waiting.push((body, pending));
             }
         }
         let _ = now(queue.flush());
