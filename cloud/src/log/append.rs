@@ -162,7 +162,7 @@ impl PendingAppend {
                 }
             }
         }
-        let log_start_offset = self.partition.offsets().log_start_offset;
+        let log_start_offset = self.partition.log_start();
         Ok(Appended { log_start_offset, ..self.appended })
     }
 }
@@ -205,7 +205,7 @@ impl Partition {
                 base_offset: Offset(original.last_offset.0 - i64::from(original.last_offset_delta)),
                 last_offset: original.last_offset,
                 log_append_time: Some(original.log_append_time).filter(|time| *time >= 0),
-                log_start_offset: self.offsets().log_start_offset,
+                log_start_offset: self.log_start(),
                 duplicate: true,
             };
             return Ok(PendingAppend { partition: Arc::clone(self), appended, wait });
@@ -273,7 +273,7 @@ impl Partition {
         if let Some(origin) = &context.origin {
             sequencer.origins.record(origin, last_offset, self.visible().high_watermark);
         }
-        let log_start_offset = self.offsets().log_start_offset;
+        let log_start_offset = self.log_start();
         let appended = Appended {
             base_offset,
             last_offset,

@@ -188,11 +188,16 @@ impl Partition {
     pub fn offsets(&self) -> Offsets {
         let high_watermark = self.visible().high_watermark;
         Offsets {
-            log_start_offset: Offset(self.log_start.load(Ordering::Acquire)),
+            log_start_offset: self.log_start(),
             high_watermark,
             last_stable_offset: high_watermark,
             leader_epoch: self.sequencer().end.leader_epoch,
         }
+    }
+
+    /// The first readable offset. Takes no lock, so that it can be asked while the sequencer is held.
+    pub(super) fn log_start(&self) -> Offset {
+        Offset(self.log_start.load(Ordering::Acquire))
     }
 
     pub(super) fn set_log_start(&self, offset: Offset) {
