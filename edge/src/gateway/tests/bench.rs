@@ -91,8 +91,6 @@ impl Bench {
     }
 
     pub(super) async fn status(&self) -> Status {
-        // Fails when there is one already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         fetch(&self.admin()).await.unwrap()
     }
 
