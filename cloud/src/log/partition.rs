@@ -1,7 +1,7 @@
 //! One partition: its state, reads, and readiness.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -84,7 +84,9 @@ pub struct Partition {
     store: Arc<dyn Store>,
     keys: PartitionKeys,
     sequencer: Mutex<Sequencer>,
+    /// What readers need is kept apart from the sequencer, so that they never wait for its lock.
     log_start: AtomicI64,
+    leader_epoch: AtomicI32,
     visible: watch::Sender<Visible>,
     /// One change of the log start, or one reading of the state, at a time.
     pub(super) maintenance: tokio::sync::Mutex<()>,
@@ -149,6 +151,7 @@ impl Partition {
         Ok(Self {
             store,
             keys,
+            leader_epoch: AtomicI32::new(sequencer.end.leader_epoch.0),
             sequencer: Mutex::new(sequencer),
             log_start: AtomicI64::new(log_start.0),
             visible,
@@ -191,7 +194,7 @@ impl Partition {
             log_start_offset: self.log_start(),
             high_watermark,
             last_stable_offset: high_watermark,
-            leader_epoch: self.sequencer().end.leader_epoch,
+            leader_epoch: LeaderEpoch(self.leader_epoch.load(Ordering::Acquire)),
         }
     }
 

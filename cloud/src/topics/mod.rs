@@ -1,1 +1,26 @@
 //! The catalogue: topic names, ids, partition counts and configuration.
+//!
+//! Creating a topic is one metadata write: no file, no partition state. A start reads no topics: they are looked up when
+//! they are asked for, and a bounded number is cached.
+//!
+//! **Invariant:** a topic is its id. One that is created again under an old name has another id, and none of its records,
+//! offsets or producers.
+//! **Invariant:** all topics of one request are created by one atomic write.
+//! **Invariant:** [`Catalogue::version`] grows after each change, before the change's caller is answered.
+//! **Invariant:** a deleted topic's records are removed, also if the broker dies in between: what is to be removed is written
+//! together with the deletion.
+//! **Invariant:** an unknown or wrong configuration entry is refused with its name; nothing is silently ignored.
+
+mod catalogue;
+mod config;
+mod config_keys;
+
+pub use catalogue::{Catalogue, NewTopic, Topic, TopicError, TopicPage};
+pub use config::{
+    ConfigChange, ConfigEntry, ConfigError, ConfigOp, ConfigSource, StorageMode, TopicConfig,
+    apply_changes, describe,
+};
+pub use config_keys::{ConfigKey, ConfigType, KEYS};
+
+#[cfg(test)]
+mod tests;

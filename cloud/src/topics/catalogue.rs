@@ -1,0 +1,405 @@
+//! Creating, finding, changing and deleting topics.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use robustmq_common::ids::{KafkaTopic, TopicId};
+use robustmq_common::limits;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::config::{ConfigChange, ConfigError, TopicConfig, apply_changes};
+use crate::log::Log;
+use crate::store::keys::topic::{deletion_key, id_key, name_key, names_after, parse_deletion_key};
+use crate::store::keys::{Family, damaged};
+use crate::store::{self, ScanLimit, Store, StoreError, WriteBatch};
+
+/// One topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name.
+    pub name: KafkaTopic,
+    /// Its id.
+    pub id: TopicId,
+    /// How many partitions it has: 0 to `partitions - 1`.
+    pub partitions: i32,
+    /// When it was created, milliseconds since 1970.
+    pub created_ms: i64,
+    /// The configuration entries that it sets.
+    pub overrides: BTreeMap<String, String>,
+    /// Its configuration as the broker uses it.
+    pub config: TopicConfig,
+}
+
+/// A topic to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: KafkaTopic,
+    /// How many partitions it gets.
+    pub partitions: i32,
+    /// The configuration entries that it sets.
+    pub overrides: BTreeMap<String, String>,
+}
+
+/// Why a topic was not created, found, changed or deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// Kafka: TOPIC_ALREADY_EXISTS.
+    #[error("topic {0} exists already")]
+    Exists(KafkaTopic),
+    /// Kafka: UNKNOWN_TOPIC_OR_PARTITION.
+    #[error("there is no topic {0}")]
+    Unknown(KafkaTopic),
+    /// Kafka: INVALID_PARTITIONS.
+    #[error("topic {name} cannot have {partitions} partitions: it may have {from} to {to}")]
+    Partitions {
+        /// The topic.
+        name: KafkaTopic,
+        /// The number asked for.
+        partitions: i32,
+        /// The fewest that it may have.
+        from: i32,
+        /// The most that it may have.
+        to: i32,
+    },
+    /// Kafka: INVALID_CONFIG.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Kafka: KAFKA_STORAGE_ERROR.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct TopicPage {
+    /// Topics by name.
+    pub topics: Vec<Arc<Topic>>,
+    /// There are more after the last one.
+    pub more: bool,
+}
+
+/// What the store holds under a topic's name.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredTopic {
+    id: TopicId,
+    partitions: i32,
+    created_ms: i64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    configs: BTreeMap<String, String>,
+}
+
+/// All topics of one store.
+pub struct Catalogue {
+    store: Arc<dyn Store>,
+    log: Arc<Log>,
+    /// One change at a time: what was checked stays true until it is written.
+    changes: tokio::sync::Mutex<()>,
+    cache: Mutex<Cache>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Cache {
+    topics: HashMap<KafkaTopic, Arc<Topic>>,
+    names: HashMap<TopicId, KafkaTopic>,
+}
+
+impl Cache {
+    /// When it is full it starts anew: what is in use comes back at once.
+    fn insert(&mut self, topic: &Arc<Topic>) {
+        if self.topics.len() >= limits::CACHED_TOPICS {
+            *self = Self::default();
+        }
+        self.names.insert(topic.id, topic.name.clone());
+        self.topics.insert(topic.name.clone(), Arc::clone(topic));
+    }
+
+    fn remove(&mut self, topic: &Topic) {
+        self.names.remove(&topic.id);
+        self.topics.remove(&topic.name);
+    }
+}
+
+impl Catalogue {
+    /// The topics of `log`'s store. Goes on with the deletions that a crash interrupted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open(log: Arc<Log>) -> Result<Self, StoreError> {
+        let catalogue = Self {
+            store: Arc::clone(log.store()),
+            log,
+            changes: tokio::sync::Mutex::new(()),
+            cache: Mutex::new(Cache::default()),
+            version: watch::channel(1).0,
+        };
+        catalogue.finish_deletions().await?;
+        Ok(catalogue)
+    }
+
+    /// Grows with each change. What was built from the catalogue at one version is true while the version stays.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        *self.version.borrow()
+    }
+
+    /// Wakes at each change.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// The topic of that name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get(&self, name: &KafkaTopic) -> Result<Option<Arc<Topic>>, StoreError> {
+        if let Some(topic) = self.cache().topics.get(name) {
+            return Ok(Some(Arc::clone(topic)));
+        }
+        let version = self.version();
+        let key = name_key(name.as_str());
+        let Some(value) = self.store.get(&key).await? else { return Ok(None) };
+        let topic = Arc::new(decode(&key, name.clone(), &value)?);
+        let mut cache = self.cache();
+        // A change that was made meanwhile has put what is true now.
+        if self.version() == version {
+            cache.insert(&topic);
+        }
+        Ok(Some(topic))
+    }
+
+    /// The topic with that id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get_by_id(&self, id: TopicId) -> Result<Option<Arc<Topic>>, StoreError> {
+        let cached = self.cache().names.get(&id).cloned();
+        let name = match cached {
+            Some(name) => name,
+            None => {
+                let key = id_key(id);
+                let Some(value) = self.store.get(&key).await? else { return Ok(None) };
+                let name = std::str::from_utf8(&value).map_err(|error| damaged(&key, error))?;
+                KafkaTopic::new(name).map_err(|error| damaged(&key, error))?
+            }
+        };
+        // The name may have gone to another topic since.
+        Ok(self.get(&name).await?.filter(|topic| topic.id == id))
+    }
+
+    /// Up to `limit` topics after `after` by name (from the first one for `None`).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list(
+        &self,
+        after: Option<&KafkaTopic>,
+        limit: usize,
+    ) -> Result<TopicPage, StoreError> {
+        let range = names_after(after.map(KafkaTopic::as_str));
+        let limit = ScanLimit::items(limit.clamp(1, limits::TOPIC_PAGE));
+        let page = self.store.scan(range, limit).await?;
+        let mut topics = Vec::with_capacity(page.items.len());
+        for (key, value) in &page.items {
+            topics.push(Arc::new(decode(key, parse_name(key)?, value)?));
+        }
+        Ok(TopicPage { topics, more: page.resume.is_some() })
+    }
+
+    /// Creates topics: all that can be created, in one atomic write; one answer for each. With `validate_only` nothing is
+    /// written, and the answers say what would have been.
+    pub async fn create(
+        &self,
+        topics: Vec<NewTopic>,
+        validate_only: bool,
+        now_ms: i64,
+    ) -> Vec<Result<Arc<Topic>, TopicError>> {
+        let _one_at_a_time = self.changes.lock().await;
+        let mut answers: Vec<Result<Arc<Topic>, TopicError>> = Vec::with_capacity(topics.len());
+        let mut write = WriteBatch::new();
+        let mut names = std::collections::HashSet::new();
+        for new in topics {
+            let name = new.name.clone();
+            let answer = match names.contains(&name) {
+                true => Err(TopicError::Exists(name)),
+                false => self.check_new(new, now_ms).await,
+            };
+            if let Ok(topic) = &answer {
+                names.insert(topic.name.clone());
+                put(&mut write, topic);
+                write.put(id_key(topic.id), topic.name.as_str().as_bytes().to_vec());
+            }
+            answers.push(answer);
+        }
+        if validate_only || write.is_empty() {
+            return answers;
+        }
+        match store::write(&*self.store, write).await {
+            Ok(()) => {
+                let created: Vec<_> = answers.iter().flatten().cloned().collect();
+                self.publish(|cache| created.iter().for_each(|topic| cache.insert(topic)));
+                answers
+            }
+            Err(error) => {
+                let failed = |answer: Result<_, _>| answer.and(Err(error.clone().into()));
+                answers.into_iter().map(failed).collect()
+            }
+        }
+    }
+
+    async fn check_new(&self, new: NewTopic, now_ms: i64) -> Result<Arc<Topic>, TopicError> {
+        let NewTopic { name, partitions, overrides } = new;
+        let to = limits::PARTITIONS_PER_TOPIC;
+        if !(1..=to).contains(&partitions) {
+            return Err(TopicError::Partitions { name, partitions, from: 1, to });
+        }
+        let config = TopicConfig::parse(&overrides)?;
+        if self.get(&name).await?.is_some() {
+            return Err(TopicError::Exists(name));
+        }
+        let id = TopicId::random();
+        Ok(Arc::new(Topic { name, id, partitions, created_ms: now_ms, overrides, config }))
+    }
+
+    /// Gives a topic more partitions. `validate_only` writes nothing.
+    ///
+    /// # Errors
+    /// [`TopicError`].
+    pub async fn create_partitions(
+        &self,
+        name: &KafkaTopic,
+        partitions: i32,
+        validate_only: bool,
+    ) -> Result<Arc<Topic>, TopicError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let topic = self.existing(name).await?;
+        let to = limits::PARTITIONS_PER_TOPIC;
+        let from = topic.partitions.saturating_add(1);
+        if !(from..=to).contains(&partitions) {
+            let name = name.clone();
+            return Err(TopicError::Partitions { name, partitions, from, to });
+        }
+        self.change(Topic { partitions, ..Topic::clone(&topic) }, validate_only).await
+    }
+
+    /// Changes a topic's configuration. `validate_only` writes nothing.
+    ///
+    /// # Errors
+    /// [`TopicError`].
+    pub async fn alter_config(
+        &self,
+        name: &KafkaTopic,
+        changes: &[ConfigChange],
+        validate_only: bool,
+    ) -> Result<Arc<Topic>, TopicError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let topic = self.existing(name).await?;
+        let overrides = apply_changes(&topic.overrides, changes)?;
+        let config = TopicConfig::parse(&overrides)?;
+        self.change(Topic { overrides, config, ..Topic::clone(&topic) }, validate_only).await
+    }
+
+    /// Deletes topics, all in one atomic write; one answer for each. Their records are unreachable at once and removed by
+    /// range deletions that follow.
+    pub async fn delete(&self, names: &[KafkaTopic]) -> Vec<Result<Arc<Topic>, TopicError>> {
+        let _one_at_a_time = self.changes.lock().await;
+        let mut answers = Vec::with_capacity(names.len());
+        let mut write = WriteBatch::new();
+        for name in names {
+            let answer = self.existing(name).await;
+            if let Ok(topic) = &answer {
+                write.delete(name_key(name.as_str()));
+                write.delete(id_key(topic.id));
+                write.put(deletion_key(topic.id), Bytes::new());
+            }
+            answers.push(answer);
+        }
+        if write.is_empty() {
+            return answers;
+        }
+        if let Err(error) = store::write(&*self.store, write).await {
+            let failed = |answer: Result<_, _>| answer.and(Err(error.clone().into()));
+            return answers.into_iter().map(failed).collect();
+        }
+        let deleted: Vec<_> = answers.iter().flatten().cloned().collect();
+        self.publish(|cache| deleted.iter().for_each(|topic| cache.remove(topic)));
+        if let Err(error) = self.finish_deletions().await {
+            tracing::warn!(%error, "records of deleted topics are removed later");
+        }
+        answers
+    }
+
+    /// Removes the records of deleted topics. Called at the start, and after each deletion.
+    async fn finish_deletions(&self) -> Result<(), StoreError> {
+        let mut range = Family::TopicDeletion.range();
+        loop {
+            let page = self.store.scan(range.clone(), ScanLimit::items(limits::TOPIC_PAGE)).await?;
+            for (key, _) in page.items {
+                let id = parse_deletion_key(&key).map_err(|error| damaged(&key, error))?;
+                let mut write = WriteBatch::new();
+                write.delete(key);
+                self.store.ready().await?;
+                // The keys go together with the note that they are to go; nobody has to wait for it.
+                drop(self.log.drop_topic(id, write)?);
+            }
+            match page.resume {
+                Some(resume) => range.start = resume,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn existing(&self, name: &KafkaTopic) -> Result<Arc<Topic>, TopicError> {
+        self.get(name).await?.ok_or_else(|| TopicError::Unknown(name.clone()))
+    }
+
+    async fn change(&self, topic: Topic, validate_only: bool) -> Result<Arc<Topic>, TopicError> {
+        let topic = Arc::new(topic);
+        if !validate_only {
+            let mut write = WriteBatch::new();
+            put(&mut write, &topic);
+            store::write(&*self.store, write).await?;
+            self.publish(|cache| cache.insert(&topic));
+        }
+        Ok(topic)
+    }
+
+    /// Puts a change into the cache and moves the version, so that nobody sees one without the other.
+    fn publish(&self, change: impl FnOnce(&mut Cache)) {
+        let mut cache = self.cache();
+        change(&mut cache);
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn put(write: &mut WriteBatch, topic: &Topic) {
+    let stored = StoredTopic {
+        id: topic.id,
+        partitions: topic.partitions,
+        created_ms: topic.created_ms,
+        configs: topic.overrides.clone(),
+    };
+    let value = serde_json::to_vec(&stored).expect("text, numbers and a map with text keys");
+    write.put(name_key(topic.name.as_str()), value);
+}
+
+fn parse_name(key: &[u8]) -> Result<KafkaTopic, StoreError> {
+    let mut text = key.get(1..).unwrap_or_default();
+    let name = store::keys::text::take(&mut text).map_err(|error| damaged(key, error))?;
+    KafkaTopic::new(&name).map_err(|error| damaged(key, error))
+}
+
+fn decode(key: &[u8], name: KafkaTopic, value: &[u8]) -> Result<Topic, StoreError> {
+    let StoredTopic { id, partitions, created_ms, configs } =
+        serde_json::from_slice(value).map_err(|error| damaged(key, error))?;
+    let config = TopicConfig::parse(&configs).map_err(|error| damaged(key, error))?;
+    Ok(Topic { name, id, partitions, created_ms, overrides: configs, config })
+}

@@ -1,0 +1,135 @@
+//! Every topic configuration entry: name, type, default, rule, documentation. Kafka's names, types and defaults are those of
+//! Apache Kafka 4.1.
+
+/// The types that DescribeConfigs tells (KIP-569).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigType {
+    /// `true` or `false`.
+    Boolean,
+    /// Any text.
+    String,
+    /// A 32-bit number.
+    Int,
+    /// A 64-bit number.
+    Long,
+    /// A number with a fraction.
+    Double,
+    /// Values with commas between them.
+    List,
+}
+
+/// Which values are legal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Rule {
+    Boolean,
+    /// A whole number from..=to.
+    Number(i64, i64),
+    Fraction(f64, f64),
+    OneOf(&'static [&'static str]),
+    /// A list of these, not empty.
+    AnyOf(&'static [&'static str]),
+    /// Known, legal in Kafka, and refused here: only these values, for this reason.
+    Only(&'static [&'static str], &'static str),
+    /// `replica:broker` pairs in Kafka: any text.
+    Text,
+}
+
+/// One configuration entry that a topic may have.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfigKey {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: ConfigType,
+    /// Its value where the topic sets none; `None` is null.
+    pub default: Option<&'static str>,
+    /// What it does, in a sentence.
+    pub doc: &'static str,
+    pub(super) rule: Rule,
+}
+
+const I32: i64 = i32::MAX as i64;
+const I64: i64 = i64::MAX;
+const LONG_MAX: &str = "9223372036854775807";
+const NO_SEGMENTS: &str =
+    "Accepted for Kafka's sake, without effect: topics have no files of their own.";
+const NO_REPLICAS: &str =
+    "Accepted for Kafka's sake, without effect: durability comes from the store's sync.";
+const STORED_AS_SENT: &str = "records are stored as their producer compressed them";
+const LATER: &str = "it is not in this release";
+
+const fn key(
+    name: &'static str,
+    kind: ConfigType,
+    default: &'static str,
+    rule: Rule,
+    doc: &'static str,
+) -> ConfigKey {
+    ConfigKey { name, kind, default: Some(default), doc, rule }
+}
+
+const fn unset(name: &'static str, kind: ConfigType, rule: Rule, doc: &'static str) -> ConfigKey {
+    ConfigKey { name, kind, default: None, doc, rule }
+}
+
+use ConfigType::{Boolean, Double, Int, List, Long, String as Text};
+
+/// All of them, by name.
+#[rustfmt::skip]
+pub static KEYS: &[ConfigKey] = &[
+    key("cleanup.policy", List, "delete", Rule::AnyOf(&["delete", "compact"]),
+        "What happens to old records: `delete` drops them by age and size; `compact` keeps them (older values of a key are not removed yet)."),
+    key("compression.gzip.level", Int, "-1", Rule::Number(-1, 9), "Accepted for Kafka's sake, without effect: records are stored as sent."),
+    key("compression.lz4.level", Int, "9", Rule::Number(1, 17), "Accepted for Kafka's sake, without effect: records are stored as sent."),
+    key("compression.type", Text, "producer", Rule::Only(&["producer"], STORED_AS_SENT),
+        "How records are stored: always as their producer compressed them."),
+    key("compression.zstd.level", Int, "3", Rule::Number(-131_072, 22), "Accepted for Kafka's sake, without effect: records are stored as sent."),
+    key("delete.retention.ms", Long, "86400000", Rule::Number(0, I64), "How long compaction keeps tombstones; without effect yet."),
+    key("file.delete.delay.ms", Long, "60000", Rule::Number(0, I64), NO_SEGMENTS),
+    key("flush.messages", Long, LONG_MAX, Rule::Number(1, I64), "Accepted for Kafka's sake, without effect: each produce is synced."),
+    key("flush.ms", Long, LONG_MAX, Rule::Number(0, I64), "Accepted for Kafka's sake, without effect: each produce is synced."),
+    key("follower.replication.throttled.replicas", List, "", Rule::Text, NO_REPLICAS),
+    key("index.interval.bytes", Int, "4096", Rule::Number(0, I32), NO_SEGMENTS),
+    key("leader.replication.throttled.replicas", List, "", Rule::Text, NO_REPLICAS),
+    key("local.retention.bytes", Long, "-2", Rule::Number(-2, I64), "Accepted for Kafka's sake, without effect."),
+    key("local.retention.ms", Long, "-2", Rule::Number(-2, I64), "Accepted for Kafka's sake, without effect."),
+    key("max.compaction.lag.ms", Long, LONG_MAX, Rule::Number(1, I64), "The longest time before a record is compacted; without effect yet."),
+    key("max.message.bytes", Int, "1048588", Rule::Number(0, I32), "The largest record batch taken, in bytes as sent."),
+    key("message.timestamp.after.max.ms", Long, LONG_MAX, Rule::Number(0, I64), "Accepted for Kafka's sake, without effect: gateways without a clock are normal here."),
+    key("message.timestamp.before.max.ms", Long, LONG_MAX, Rule::Number(0, I64), "Accepted for Kafka's sake, without effect: backfill is normal here."),
+    key("message.timestamp.type", Text, "CreateTime", Rule::OneOf(&["CreateTime", "LogAppendTime"]),
+        "Whether records keep their producer's timestamp or get the broker's."),
+    key("min.cleanable.dirty.ratio", Double, "0.5", Rule::Fraction(0.0, 1.0), "When compaction starts; without effect yet."),
+    key("min.compaction.lag.ms", Long, "0", Rule::Number(0, I64), "The shortest time before a record is compacted; without effect yet."),
+    key("min.insync.replicas", Int, "1", Rule::Number(1, I32), NO_REPLICAS),
+    key("preallocate", Boolean, "false", Rule::Boolean, NO_SEGMENTS),
+    key("remote.storage.enable", Boolean, "false", Rule::Only(&["false"], "use robustmq.storage.mode=tiered"),
+        "Kafka's tiered storage; here it is the storage mode `tiered`."),
+    key("retention.bytes", Long, "-1", Rule::Number(-1, I64), "Bytes that a partition keeps at least before old records are deleted; -1 is no limit."),
+    key("retention.ms", Long, "604800000", Rule::Number(-1, I64), "How long records are kept at least; -1 is forever."),
+    key("segment.bytes", Int, "1073741824", Rule::Number(1, I32), NO_SEGMENTS),
+    key("segment.index.bytes", Int, "10485760", Rule::Number(4, I32), NO_SEGMENTS),
+    key("segment.jitter.ms", Long, "0", Rule::Number(0, I64), NO_SEGMENTS),
+    key("segment.ms", Long, "604800000", Rule::Number(1, I64), NO_SEGMENTS),
+    key("unclean.leader.election.enable", Boolean, "false", Rule::Boolean, NO_REPLICAS),
+    unset("robustmq.flush.ms", Long, Rule::Only(&[], LATER), "Write-behind interval of the storage mode `hybrid`."),
+    unset("robustmq.mqtt.topic", Text, Rule::Text, "The MQTT topic that this topic appears under."),
+    unset("robustmq.source", Text, Rule::Only(&[], LATER), "`s3://bucket/prefix/` or `file:///dir/`: serves data that is there already."),
+    unset("robustmq.source.epochs", Int, Rule::Only(&[], LATER), "How often a dataset is repeated."),
+    unset("robustmq.source.exclude", Text, Rule::Only(&[], LATER), "Objects of the source to leave out."),
+    unset("robustmq.source.format", Text, Rule::Only(&[], LATER), "How the source's objects are read."),
+    unset("robustmq.source.include", Text, Rule::Only(&[], LATER), "Objects of the source to take."),
+    unset("robustmq.source.index", Text, Rule::Only(&[], LATER), "Whether the source is indexed at once or as it is read."),
+    unset("robustmq.source.on.corrupt", Text, Rule::Only(&[], LATER), "What to do about a sample that cannot be read."),
+    unset("robustmq.source.seed", Long, Rule::Only(&[], LATER), "The seed of a dataset's order."),
+    unset("robustmq.source.shuffle", Text, Rule::Only(&[], LATER), "The order of a dataset."),
+    key("robustmq.storage.mode", Text, "persistent", Rule::Only(&["persistent"], "memory, hybrid and tiered are not in this release"),
+        "Where records are kept and when they are acknowledged."),
+    unset("robustmq.tier.hot.bytes", Long, Rule::Only(&[], LATER), "What the storage mode `tiered` keeps in memory."),
+    unset("robustmq.tier.local.ms", Long, Rule::Only(&[], LATER), "How long the storage mode `tiered` keeps records locally."),
+];
+
+/// The entry called `name`.
+pub(super) fn find(name: &str) -> Option<&'static ConfigKey> {
+    KEYS.iter().find(|key| key.name == name)
+}

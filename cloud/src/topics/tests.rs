@@ -1,0 +1,270 @@
+//! The catalogue over the memory engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex};
+use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch};
+
+use super::config_keys::Rule;
+use super::{
+    Catalogue, ConfigChange, ConfigError, ConfigOp, ConfigSource, KEYS, NewTopic, TopicConfig,
+    TopicError, apply_changes, describe,
+};
+use crate::log::{AppendContext, Log, LogError};
+use crate::store::keys::Family;
+use crate::store::{MemoryStore, ScanLimit, Store, StoreError};
+
+fn name(name: &str) -> KafkaTopic {
+    KafkaTopic::new(name).expect("a legal name")
+}
+
+fn new_topic(topic: &str, partitions: i32) -> NewTopic {
+    NewTopic { name: name(topic), partitions, overrides: BTreeMap::new() }
+}
+
+fn entries(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+    entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+async fn catalogue(store: &Arc<MemoryStore>) -> Catalogue {
+    let store: Arc<dyn Store> = Arc::clone(store) as _;
+    Catalogue::open(Arc::new(Log::new(store))).await.expect("an intact store")
+}
+
+fn batch() -> RecordBatch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(&NewRecord { value: Some(b"v"), ..NewRecord::default() }).expect("it fits");
+    builder.build().expect("it fits")
+}
+
+#[tokio::test]
+async fn topics_outlive_a_restart_and_are_found_by_name_and_id() {
+    let store = Arc::new(MemoryStore::new());
+    let topics = catalogue(&store).await;
+    let mut wanted = new_topic("a", 3);
+    wanted.overrides = entries(&[("retention.ms", "1000"), ("max.message.bytes", "5000")]);
+    let created = topics.create(vec![wanted], false, 42).await.remove(0).expect("created");
+
+    let after = catalogue(&Arc::new(store.crash(0))).await;
+    let found = after.get(&name("a")).await.expect("readable").expect("there");
+    assert_eq!(found, created);
+    assert_eq!((found.partitions, found.created_ms), (3, 42));
+    assert_eq!(found.config.max_message_bytes, 5000);
+    assert_eq!(after.get_by_id(created.id).await, Ok(Some(created)));
+    assert_eq!(after.get(&name("b")).await, Ok(None));
+}
+
+#[tokio::test]
+async fn each_topic_of_a_request_gets_its_own_answer() {
+    let store = Arc::new(MemoryStore::new());
+    let topics = catalogue(&store).await;
+    let mut wrong = new_topic("wrong", 1);
+    wrong.overrides = entries(&[("retention.msec", "1")]);
+    let request =
+        vec![new_topic("a", 1), new_topic("a", 1), new_topic("none", 0), wrong, new_topic("b", 2)];
+    let writes = store.stats().writes;
+    let answers = topics.create(request, false, 0).await;
+    assert!(answers[0].is_ok() && answers[4].is_ok());
+    assert_eq!(answers[1], Err(TopicError::Exists(name("a"))));
+    assert!(matches!(&answers[2], Err(TopicError::Partitions { .. })));
+    let unknown = ConfigError::Unknown { name: "retention.msec".to_owned() };
+    assert_eq!(answers[3], Err(TopicError::Config(unknown)));
+    assert_eq!(store.stats().writes, writes + 1);
+}
+
+#[tokio::test]
+async fn validate_only_changes_nothing() {
+    let store = Arc::new(MemoryStore::new());
+    let topics = catalogue(&store).await;
+    let version = topics.version();
+    assert!(topics.create(vec![new_topic("a", 1)], true, 0).await[0].is_ok());
+    assert_eq!(topics.get(&name("a")).await, Ok(None));
+    topics.create(vec![new_topic("a", 1)], false, 0).await.remove(0).expect("created");
+    assert!(topics.version() > version);
+    let version = topics.version();
+    let wider = topics.create_partitions(&name("a"), 2, true).await.expect("legal");
+    assert_eq!(wider.partitions, 2);
+    assert_eq!(topics.get(&name("a")).await.expect("readable").expect("there").partitions, 1);
+    assert_eq!(topics.version(), version);
+}
+
+#[tokio::test]
+async fn partitions_grow_and_never_shrink() {
+    let store = Arc::new(MemoryStore::new());
+    let topics = catalogue(&store).await;
+    topics.create(vec![new_topic("a", 2)], false, 0).await.remove(0).expect("created");
+    let refused = topics.create_partitions(&name("a"), 2, false).await;
+    assert!(matches!(refused, Err(TopicError::Partitions { from: 3, .. })), "{refused:?}");
+    let version = topics.version();
+    topics.create_partitions(&name("a"), 5, false).await.expect("legal");
+    assert!(topics.version() > version);
+    assert_eq!(topics.get(&name("a")).await.expect("readable").expect("there").partitions, 5);
+    let unknown = topics.create_partitions(&name("b"), 5, false).await;
+    assert_eq!(unknown, Err(TopicError::Unknown(name("b"))));
+}
+
+#[tokio::test]
+async fn a_listing_goes_page_by_page_in_order() {
+    let store = Arc::new(MemoryStore::new());
+    let topics = catalogue(&store).await;
+    let request = (0..25).map(|n| new_topic(&format!("t-{n:02}"), 1)).collect();
+    topics.create(request, false, 0).await;
+    let mut seen = Vec::new();
+    loop {
+        let page = topics.list(seen.last(), 10).await.expect("readable");
+        seen.extend(page.topics.iter().map(|topic| topic.name.clone()));
+        if !page.more {
+            break;
+        }
+    }
+    let expected: Vec<_> = (0..25).map(|n| name(&format!("t-{n:02}"))).collect();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn a_deleted_topic_leaves_nothing_and_its_name_starts_afresh() {
+    let store = Arc::new(MemoryStore::new());
+    let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
+    let topics = Catalogue::open(Arc::clone(&log)).await.expect("an intact store");
+    let old = topics.create(vec![new_topic("a", 1)], false, 0).await.remove(0).expect("created");
+    let partition = log.partition(old.id, PartitionIndex(0)).await.expect("loaded");
+    let append = || partition.append(batch(), &AppendContext::at(0));
+    append().expect("taken").durable().await.expect("durable");
+
+    topics.delete(&[name("a")]).await.remove(0).expect("deleted");
+    assert!(append().is_err());
+    let gone = log.partition(old.id, PartitionIndex(0)).await;
+    assert_eq!(gone.err(), Some(LogError::Dropped(old.id)));
+    assert_eq!(topics.get_by_id(old.id).await, Ok(None));
+    for family in [Family::Partition, Family::TopicDeletion, Family::TopicId, Family::TopicName] {
+        let page = store.scan(family.range(), ScanLimit::items(10)).await.expect("readable");
+        assert_eq!(page.items, [], "{family:?}");
+    }
+
+    let new = topics.create(vec![new_topic("a", 1)], false, 0).await.remove(0).expect("created");
+    assert_ne!(new.id, old.id);
+    let partition = log.partition(new.id, PartitionIndex(0)).await.expect("loaded");
+    assert_eq!(partition.offsets().high_watermark, Offset(0));
+}
+
+#[tokio::test]
+async fn a_deletion_that_a_crash_interrupted_is_finished_at_the_next_start() {
+    let store = Arc::new(MemoryStore::new());
+    let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
+    let topics = Arc::new(Catalogue::open(Arc::clone(&log)).await.expect("an intact store"));
+    let topic = topics.create(vec![new_topic("a", 1)], false, 0).await.remove(0).expect("created");
+    let partition = log.partition(topic.id, PartitionIndex(0)).await.expect("loaded");
+    let append = partition.append(batch(), &AppendContext::at(0)).expect("taken");
+    append.durable().await.expect("durable");
+
+    // The deletion is in the queue when the power goes; the disk got it, and not the range deletion after it.
+    store.hold();
+    let deletion = tokio::spawn(async move { topics.delete(&[name("a")]).await });
+    while store.queued() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let store = Arc::new(store.crash(1));
+    let unanswered = deletion.await.expect("no panic").remove(0);
+    assert_eq!(unanswered, Err(TopicError::Store(StoreError::Closed)));
+    let left = store.scan(Family::Partition.range(), ScanLimit::items(10)).await;
+    assert!(!left.expect("readable").items.is_empty());
+
+    let topics = catalogue(&store).await;
+    assert_eq!(topics.get(&name("a")).await, Ok(None));
+    for family in [Family::Partition, Family::TopicDeletion] {
+        let page = store.scan(family.range(), ScanLimit::items(10)).await.expect("readable");
+        assert_eq!(page.items, [], "{family:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_write_creates_nothing() {
+    let store = Arc::new(MemoryStore::new());
+    let topics = catalogue(&store).await;
+    let full = StoreError::NoSpace("no room".to_owned());
+    store.fail_next(full.clone());
+    let answer = topics.create(vec![new_topic("a", 1)], false, 0).await.remove(0);
+    assert_eq!(answer, Err(TopicError::Store(full)));
+    assert_eq!(topics.get(&name("a")).await, Ok(None));
+    topics.create(vec![new_topic("a", 1)], false, 0).await.remove(0).expect("there is room again");
+}
+
+#[test]
+fn values_are_checked_by_name_and_range() {
+    let check = |name: &str, value: &str, legal: bool| {
+        let parsed = TopicConfig::parse(&entries(&[(name, value)]));
+        assert_eq!(parsed.is_ok(), legal, "{name}={value}: {parsed:?}");
+    };
+    check("retention.ms", "-1", true);
+    check("retention.ms", "-2", false);
+    check("retention.ms", "1d", false);
+    check("max.message.bytes", "2147483648", false);
+    check("cleanup.policy", "compact,delete", true);
+    check("cleanup.policy", "shred", false);
+    check("cleanup.policy", "", false);
+    check("message.timestamp.type", "LogAppendTime", true);
+    check("message.timestamp.type", "logappendtime", false);
+    check("min.cleanable.dirty.ratio", "1.5", false);
+    check("min.cleanable.dirty.ratio", "NaN", false);
+    check("preallocate", "maybe", false);
+    check("compression.type", "producer", true);
+    check("compression.type", "zstd", false);
+    check("robustmq.storage.mode", "persistent", true);
+    check("robustmq.storage.mode", "memory", false);
+    check("robustmq.source", "s3://bucket/prefix/", false);
+    check("robustmq.mqtt.topic", "plant/line", true);
+    check("robustmq.mqtt.topic", &"x".repeat(5000), false);
+    check("no.such.thing", "1", false);
+}
+
+#[test]
+fn every_default_is_legal_and_names_are_sorted_within_their_family() {
+    for key in KEYS {
+        if let Some(default) = key.default {
+            TopicConfig::parse(&entries(&[(key.name, default)])).expect(key.name);
+        } else {
+            assert!(matches!(key.rule, Rule::Only([], _) | Rule::Text), "{}", key.name);
+        }
+        assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1);
+    }
+    let config = TopicConfig::parse(&BTreeMap::new()).expect("defaults");
+    assert_eq!(config.max_message_bytes, robustmq_common::limits::MAX_MESSAGE_BYTES);
+    assert_eq!(config.retention.age, Some(std::time::Duration::from_secs(7 * 24 * 3600)));
+    assert_eq!(config.retention.bytes, None);
+}
+
+#[test]
+fn compact_only_topics_lose_nothing_by_age() {
+    let config = TopicConfig::parse(&entries(&[("cleanup.policy", "compact")])).expect("legal");
+    assert_eq!((config.retention.age, config.retention.bytes), (None, None));
+}
+
+#[test]
+fn changes_set_delete_append_and_subtract() {
+    let change = |name: &str, op| ConfigChange { name: name.to_owned(), op };
+    let before = entries(&[("retention.ms", "5")]);
+    let apply = |changes: &[ConfigChange]| apply_changes(&before, changes);
+    let set = apply(&[change("segment.ms", ConfigOp::Set("7".to_owned()))]);
+    assert_eq!(set, Ok(entries(&[("retention.ms", "5"), ("segment.ms", "7")])));
+    assert_eq!(apply(&[change("retention.ms", ConfigOp::Delete)]), Ok(BTreeMap::new()));
+    let appended =
+        apply(&[change("cleanup.policy", ConfigOp::Append("compact".to_owned()))]).expect("a list");
+    assert_eq!(appended["cleanup.policy"], "delete,compact");
+    let emptied = apply(&[change("cleanup.policy", ConfigOp::Subtract("delete".to_owned()))]);
+    assert!(matches!(emptied, Err(ConfigError::Invalid { .. })));
+    let not_a_list = apply(&[change("retention.ms", ConfigOp::Append("1".to_owned()))]);
+    assert!(matches!(not_a_list, Err(ConfigError::NotAList { .. })));
+    let twice = [change("segment.ms", ConfigOp::Delete), change("segment.ms", ConfigOp::Delete)];
+    assert!(matches!(apply(&twice), Err(ConfigError::Twice { .. })));
+}
+
+#[test]
+fn a_description_says_where_values_come_from() {
+    let overrides = entries(&[("retention.ms", "5")]);
+    let entry = |name: &str| describe(&overrides).find(|e| e.key.name == name).expect(name);
+    let (set, unset) = (entry("retention.ms"), entry("segment.ms"));
+    assert_eq!((set.value, set.source), (Some("5"), ConfigSource::Topic));
+    assert_eq!((unset.value, unset.source), (Some("604800000"), ConfigSource::Default));
+    assert_eq!(entry("robustmq.source").value, None);
+}
