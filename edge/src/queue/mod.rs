@@ -49,6 +49,7 @@ mod cursor;
 pub mod disk;
 mod errors;
 mod handle;
+pub mod inspect;
 mod read;
 mod recover;
 mod register;

@@ -2,6 +2,7 @@
 
 mod cases;
 mod damage;
+mod inspect;
 mod model;
 mod threads;
 

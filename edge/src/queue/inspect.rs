@@ -1,0 +1,344 @@
+//! Looking at a queue's files without changing them, beside a running edge if need be.
+//!
+//! `inspect` reads headers, cursors and the last segment of each lane; `verify` reads every record and checks its CRC, its
+//! sequence and the digest chain across segments.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use robustmq_common::ids::{ChainDigest, EdgeSeq, LaneId};
+use robustmq_common::limits::QUEUE_LANES_MAX;
+use serde::Serialize;
+
+use super::cursor::{Cursor, Identity};
+use super::disk::{self, Disk, DiskFile, ReadOnlyDisk};
+use super::errors::OpenError;
+use super::register::Register;
+use super::scan::{At, Found, Scan};
+use super::segment::{self, HEADER_BYTES, Header, HeaderRead, Salt};
+use super::state::lane_dir_name;
+use super::types::{SkipReason, StoreId};
+
+/// How much is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    /// Headers, cursors, last segments.
+    Inspect,
+    /// Every record.
+    Verify,
+}
+
+/// What a queue directory holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// Its identity, in hexadecimal.
+    pub store: String,
+    /// What the cloud issued to it.
+    pub incarnation: Option<u64>,
+    /// Each lane.
+    pub lanes: Vec<LaneInspection>,
+    /// What is not as it should be; empty for a sound queue.
+    pub problems: Vec<String>,
+}
+
+/// What a lane's directory holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct LaneInspection {
+    /// The lane.
+    pub lane: u8,
+    /// The last sequence that the cloud has.
+    pub acknowledged_through: u64,
+    /// The sequence that the next append would get.
+    pub next_sequence: u64,
+    /// Given up since the queue was made.
+    pub expired_records: u64,
+    /// Dropped because the queue was full, since it was made.
+    pub dropped_records: u64,
+    /// Unreadable, since it was made.
+    pub quarantined_records: u64,
+    /// Sequences dropped that the cloud was not told about yet.
+    pub skips: Vec<SkipInspection>,
+    /// The files, oldest first.
+    pub segments: Vec<SegmentInspection>,
+}
+
+/// Sequences `[from, to)` that were dropped.
+#[derive(Clone, Debug, Serialize)]
+pub struct SkipInspection {
+    /// The first one.
+    pub from: u64,
+    /// The first one after them.
+    pub to: u64,
+    /// `expired`, `dropped` or `quarantined`.
+    pub reason: &'static str,
+}
+
+/// A segment file.
+#[derive(Clone, Debug, Serialize)]
+pub struct SegmentInspection {
+    /// Its name in the lane's directory.
+    pub file: String,
+    /// The first sequence in it.
+    pub first_sequence: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// Records in it that can be read, if it was read.
+    pub records: Option<u64>,
+    /// Bytes at its end that no record was promised in: an append that is under way or that a crash cut short.
+    pub unfinished_bytes: u64,
+}
+
+impl Inspection {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Looks at the queue in `dir`.
+///
+/// # Errors
+/// [`OpenError`] if there is no queue or the disk refuses.
+pub fn inspect(dir: &Path, depth: Depth) -> Result<Inspection, OpenError> {
+    inspect_on(&ReadOnlyDisk, dir, depth)
+}
+
+pub(super) fn inspect_on(
+    disk: &dyn Disk,
+    dir: &Path,
+    depth: Depth,
+) -> Result<Inspection, OpenError> {
+    let path = dir.join("queue.id");
+    let mut problems = Vec::new();
+    let identity = peek(disk, &path, Identity::decode, &mut problems)?;
+    let names = disk.list(dir).map_err(|source| disk_error("list", dir, source))?;
+    if identity.is_none() && !names.iter().any(|name| name.starts_with("lane-")) {
+        let source = ErrorKind::NotFound.into();
+        return Err(disk_error("find a queue in", dir, source));
+    }
+    let mut looking =
+        Looking { disk, dir, depth, store: identity.as_ref().map(|found| found.store), problems };
+    let mut lanes = Vec::new();
+    for lane in (0..QUEUE_LANES_MAX).map(LaneId) {
+        if names.contains(&lane_dir_name(lane)) {
+            lanes.push(looking.lane(lane)?);
+        }
+    }
+    Ok(Inspection {
+        store: looking.store.map_or_else(|| "unknown".to_owned(), |store| store.to_string()),
+        incarnation: identity.and_then(|found| found.incarnation).map(|incarnation| incarnation.0),
+        lanes,
+        problems: looking.problems,
+    })
+}
+
+fn disk_error(action: &'static str, path: &Path, source: std::io::Error) -> OpenError {
+    OpenError::Disk { action, path: path.to_owned(), source }
+}
+
+fn peek<T>(
+    disk: &dyn Disk,
+    path: &Path,
+    decode: impl FnOnce(&[u8]) -> Option<T>,
+    problems: &mut Vec<String>,
+) -> Result<Option<T>, OpenError> {
+    let held = Register::peek(disk, path).map_err(|source| disk_error("read", path, source))?;
+    let value = held.value.as_deref().and_then(decode);
+    // A register that was never stored to has neither.
+    if held.damaged || (held.value.is_some() && value.is_none()) {
+        let state = if value.is_some() { "one of two slots is unreadable" } else { "unreadable" };
+        problems.push(format!("{}: {state}", path.display()));
+    }
+    Ok(value)
+}
+
+struct Looking<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    depth: Depth,
+    store: Option<StoreId>,
+    problems: Vec<String>,
+}
+
+/// Where the segments so far end.
+struct End {
+    next: EdgeSeq,
+    digest: Option<ChainDigest>,
+}
+
+impl Looking<'_> {
+    fn lane(&mut self, id: LaneId) -> Result<LaneInspection, OpenError> {
+        let dir = self.dir.join(lane_dir_name(id));
+        let cursor = peek(self.disk, &dir.join("cursor"), Cursor::decode, &mut self.problems)?;
+        let cursor = cursor.unwrap_or_default();
+        let names = self.disk.list(&dir).map_err(|source| disk_error("list", &dir, source))?;
+        let mut found: Vec<_> =
+            names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
+        found.sort_unstable();
+        let first = cursor.skips.end().unwrap_or(EdgeSeq(cursor.acknowledged.0.saturating_add(1)));
+        let mut end = End { next: first, digest: None };
+        let mut segments = Vec::new();
+        for (index, (base, bad)) in found.iter().copied().enumerate() {
+            let next_base = found.get(index + 1).map(|(base, _)| *base);
+            let settled = next_base.is_some_and(|next| next <= first);
+            let name = segment::file_name(base, bad);
+            if bad && settled {
+                self.problems.push(format!("lane {id}: {name} is kept as evidence of damage"));
+            } else if !settled {
+                segments.extend(self.segment(id, &dir, (base, bad), next_base, &mut end)?);
+            }
+        }
+        let skips = cursor.skips.iter().map(|skip| SkipInspection {
+            from: skip.from.0,
+            to: skip.to.0,
+            reason: match skip.reason {
+                SkipReason::Expired => "expired",
+                SkipReason::Dropped => "dropped",
+                SkipReason::Quarantined => "quarantined",
+            },
+        });
+        Ok(LaneInspection {
+            lane: id.0,
+            acknowledged_through: cursor.acknowledged.0,
+            next_sequence: end.next.max(cursor.next_floor).0,
+            expired_records: cursor.drops.expired_records,
+            dropped_records: cursor.drops.dropped_records,
+            quarantined_records: cursor.drops.quarantined_records,
+            skips: skips.collect(),
+            segments,
+        })
+    }
+
+    /// `None` if the file went away meanwhile: the edge is running and trimmed it.
+    fn segment(
+        &mut self,
+        id: LaneId,
+        dir: &Path,
+        (base, bad): (EdgeSeq, bool),
+        next_base: Option<EdgeSeq>,
+        end: &mut End,
+    ) -> Result<Option<SegmentInspection>, OpenError> {
+        let name = segment::file_name(base, bad);
+        let path = dir.join(&name);
+        let file = match self.disk.open(&path, false) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(disk_error("open", &path, error)),
+        };
+        let error = |source| disk_error("read", &path, source);
+        let mut bytes = [0u8; HEADER_BYTES];
+        let filled = disk::read_up_to(file.as_ref(), &mut bytes, 0).map_err(error)?;
+        let len = file.byte_len().map_err(error)?;
+        let mut problems = Vec::new();
+        let base_digest = match Header::decode(bytes.get(..filled).unwrap_or_default()) {
+            HeaderRead::Good(header) => {
+                let store = *self.store.get_or_insert(header.store);
+                if (header.store, header.lane, header.base) != (store, id, base) {
+                    problems.push("belongs to another queue or place".to_owned());
+                }
+                Some(header.base_digest)
+            }
+            HeaderRead::Newer(format) => {
+                problems.push(format!("has the later format {format}"));
+                None
+            }
+            HeaderRead::Bad => {
+                problems.push("has an unreadable header".to_owned());
+                None
+            }
+        };
+        if base > end.next {
+            problems.push(format!(
+                "sequences {} to {} before it are missing",
+                end.next,
+                base.0 - 1
+            ));
+        } else if end.digest.is_some() && end.next == base && base_digest != end.digest {
+            problems.push("does not continue the digest of the one before it".to_owned());
+        }
+        let start = At { offset: HEADER_BYTES as u64, next: base, digest: base_digest };
+        let mut found = SegmentInspection {
+            file: name.clone(),
+            first_sequence: base.0,
+            bytes: len,
+            records: None,
+            unfinished_bytes: 0,
+        };
+        if self.depth == Depth::Verify || next_base.is_none() {
+            let salt = Salt::new(self.store.unwrap_or(StoreId([0; 16])), id);
+            let scan = Scan::new(file.as_ref() as &dyn DiskFile, salt, start, len);
+            *end = read(scan, next_base, &mut found, &mut problems).map_err(error)?;
+        } else if let Some(next) = next_base {
+            *end = End { next, digest: None };
+        }
+        self.problems.extend(problems.iter().map(|problem| format!("lane {id}: {name} {problem}")));
+        Ok(Some(found))
+    }
+}
+
+/// Reads a segment to its end.
+fn read(
+    mut scan: Scan<'_>,
+    next_base: Option<EdgeSeq>,
+    found: &mut SegmentInspection,
+    problems: &mut Vec<String>,
+) -> std::io::Result<End> {
+    let mut records = 0;
+    while next_base.is_none_or(|next| scan.at().next < next) {
+        match scan.next()? {
+            Some(Found::Record(_)) => records += 1,
+            Some(Found::Damage { at_byte, from, to, synced_before_next }) => {
+                let promised = synced_before_next.is_some_and(|synced| synced >= from);
+                if !promised && next_base.is_none() {
+                    found.unfinished_bytes = found.bytes - at_byte;
+                    found.records = Some(records);
+                    return Ok(End { next: from, digest: None });
+                }
+                let lost = to.or(next_base).map_or(0, |to| to.0.saturating_sub(from.0));
+                problems.push(format!("is damaged at byte {at_byte}: {lost} records from {from}"));
+            }
+            None => break,
+        }
+    }
+    found.records = Some(records);
+    let at = scan.at();
+    Ok(End { next: next_base.unwrap_or(at.next), digest: at.digest })
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let incarnation = self.incarnation.map_or("none yet".to_owned(), |n| n.to_string());
+        writeln!(f, "store {}, incarnation {incarnation}", self.store)?;
+        for lane in &self.lanes {
+            writeln!(
+                f,
+                "lane {}: acknowledged through {}, next {}, expired {}, dropped {}, quarantined {}",
+                lane.lane,
+                lane.acknowledged_through,
+                lane.next_sequence,
+                lane.expired_records,
+                lane.dropped_records,
+                lane.quarantined_records
+            )?;
+            for skip in &lane.skips {
+                writeln!(f, "  {} to {}: {}", skip.from, skip.to - 1, skip.reason)?;
+            }
+            for segment in &lane.segments {
+                write!(f, "  {}  {} bytes", segment.file, segment.bytes)?;
+                if let Some(records) = segment.records {
+                    write!(f, ", {records} records")?;
+                }
+                if segment.unfinished_bytes > 0 {
+                    write!(f, ", {} bytes unfinished", segment.unfinished_bytes)?;
+                }
+                writeln!(f)?;
+            }
+        }
+        for problem in &self.problems {
+            writeln!(f, "problem: {problem}")?;
+        }
+        Ok(())
+    }
+}
