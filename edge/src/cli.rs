@@ -11,6 +11,7 @@ use robustmq_common::net::{self, StartError};
 use robustmq_common::telemetry;
 use robustmq_edge::admin;
 use robustmq_edge::gateway::Gateway;
+use robustmq_edge::queue::inspect::{Depth, inspect};
 use robustmq_edge::settings::Settings;
 
 /// MQTT gateway: serves devices, keeps everything on disk while the uplink is down, replicates upstream exactly once.
@@ -38,6 +39,12 @@ enum Command {
         after_help = "Examples:\n  robustmq-edge status\n  robustmq-edge status --admin http://127.0.0.1:8091 --json"
     )]
     Status(Status),
+    /// Look at the queue's files; changes nothing, also beside a running gateway
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  robustmq-edge queue inspect --data-dir ./data\n  robustmq-edge queue verify --data-dir ./data --json"
+    )]
+    Queue(QueueCommand),
     /// Check a configuration without starting
     #[command(
         after_help = "Examples:\n  robustmq-edge check-config --config /etc/robustmq/edge.toml\n  robustmq-edge check-config --config edge.toml --print-config"
@@ -86,6 +93,27 @@ struct Status {
     json: bool,
 }
 
+#[derive(Subcommand)]
+enum QueueCommand {
+    /// Show lanes, segments, cursors and drops
+    Inspect(QueueArgs),
+    /// Read every record and check it; exit status 1 if something is wrong
+    Verify(QueueArgs),
+}
+
+#[derive(Args)]
+struct QueueArgs {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where queue and state are kept
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Args)]
 struct CheckConfig {
     /// Configuration file
@@ -101,6 +129,8 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve(&args),
         Command::Status(args) => status(&args),
+        Command::Queue(QueueCommand::Inspect(args)) => queue(&args, Depth::Inspect),
+        Command::Queue(QueueCommand::Verify(args)) => queue(&args, Depth::Verify),
         Command::CheckConfig(args) => check_config(args.config.as_deref(), args.print_config),
     };
     result.unwrap_or_else(|error| {
@@ -154,6 +184,21 @@ fn check_config(file: Option<&Path>, print_it: bool) -> Result<ExitCode, StartEr
         print("the configuration is good\n");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn queue(args: &QueueArgs, depth: Depth) -> Result<ExitCode, StartError> {
+    let mut sources = Sources::of_process(args.config.as_deref());
+    sources.flag("data_dir", args.data_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned()));
+    let settings: Settings = config::load(&sources)?;
+    let found = inspect(&settings.queue_dir(), depth)
+        .map_err(|error| StartError::Failed(error.to_string()))?;
+    if args.json {
+        print_json(&found)?;
+    } else {
+        print(&found.to_string());
+    }
+    let sound = depth == Depth::Inspect || found.is_sound();
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn status(args: &Status) -> Result<ExitCode, StartError> {
