@@ -1,0 +1,8 @@
+//! The checks that the fuzz targets run, each a plain function over bytes, and the seeds they start from.
+//!
+//! Each check has to hold for any bytes: it panics where a promise is broken, and the fuzzer looks for bytes that do that.
+
+pub mod mqtt;
+pub mod record;
+pub mod seeds;
+pub mod sync;
