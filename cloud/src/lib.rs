@@ -2,9 +2,12 @@
 
 pub mod admin;
 pub mod broker;
+pub mod cli;
 pub mod group;
 pub mod kafka;
 pub mod log;
+pub mod metrics;
+pub mod settings;
 pub mod store;
 pub mod topics;
 pub mod uplink;

@@ -1,1 +1,7 @@
-fn main() {}
+//! `robustmq-cloud`: the command line only.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    robustmq_cloud::cli::run()
+}

@@ -22,6 +22,39 @@ pub const KAFKA_PIPELINED_REQUESTS: usize = 64;
 pub const KAFKA_CONNECTIONS: usize = 10_000;
 /// A Kafka connection without a request for this long is closed (`connections.max.idle.ms`).
 pub const KAFKA_IDLE: Duration = Duration::from_secs(600);
+/// The id of the one broker that there is.
+pub const KAFKA_NODE_ID: i32 = 1;
+/// Array elements and tagged fields in one Kafka request, which bounds what decoding may allocate beyond the frame.
+pub const KAFKA_FRAME_ELEMENTS: usize = 1_000_000;
+/// What one array element of a request may take when decoded; charged to the request memory with the frame.
+pub const KAFKA_ELEMENT_BYTES: usize = 160;
+/// Frames of all Kafka connections that are being read or worked on, together with their decoded elements.
+pub const KAFKA_REQUEST_MEMORY_BYTES: usize = 512 * 1024 * 1024;
+/// Fetch answers of all Kafka connections that are being built or sent.
+pub const KAFKA_RESPONSE_MEMORY_BYTES: usize = 512 * 1024 * 1024;
+/// The first bytes of a frame, which are not charged to the request memory, so that small requests always get through.
+pub const KAFKA_FREE_FRAME_BYTES: usize = 4 * 1024;
+/// The first elements of a request, which are not charged either.
+pub const KAFKA_FREE_FRAME_ELEMENTS: usize = 64;
+/// A client that takes nothing of an answer for this long is disconnected.
+pub const KAFKA_SEND_TIMEOUT: Duration = Duration::from_secs(120);
+/// A frame may take this long, and one second more for each [`KAFKA_FRAME_BYTES_PER_SECOND`]; then its connection is
+/// closed, so that a slow sender does not hold memory for ever.
+pub const KAFKA_FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// The slowest rate at which a Kafka client may send a frame.
+pub const KAFKA_FRAME_BYTES_PER_SECOND: usize = 16 * 1024;
+/// Answers of one Kafka connection that wait to be sent; the next request is not begun before there is room.
+pub const KAFKA_QUEUED_ANSWER_BYTES: usize = 1024 * 1024;
+/// Metadata answers with all topics that are built at the same time.
+pub const KAFKA_TOPIC_LISTINGS: usize = 2;
+/// Partitions in one DescribeTopicPartitions answer (`max.request.partition.size.limit`).
+pub const DESCRIBED_PARTITIONS: i32 = 2000;
+/// The longest wait of a Fetch for new records, whatever the client asks for.
+pub const FETCH_WAIT: Duration = Duration::from_secs(300);
+/// How long a request waits for memory before its connection is closed.
+pub const KAFKA_MEMORY_WAIT: Duration = Duration::from_secs(30);
+/// How long connections may finish what they have begun after SIGTERM.
+pub const KAFKA_DRAIN: Duration = Duration::from_secs(10);
 /// The largest answer to one Fetch, whatever the client asks for (`fetch.max.bytes`).
 pub const FETCH_RESPONSE_BYTES: usize = 55 * 1024 * 1024;
 
@@ -30,6 +63,34 @@ pub const FETCH_RESPONSE_BYTES: usize = 55 * 1024 * 1024;
 /// Headers of one record. Apache Kafka has no limit; one here keeps a record of two-byte headers from taking thirty times its
 /// size in memory.
 pub const RECORD_HEADERS: usize = 65_536;
+
+// Consumer groups.
+
+/// Groups that one broker coordinates.
+pub const GROUPS: usize = 100_000;
+/// Members of one group (`group.max.size`).
+pub const GROUP_MEMBERS: usize = 10_000;
+/// Subscriptions and assignments of all members of one group.
+pub const GROUP_BYTES: usize = 64 * 1024 * 1024;
+/// The longest group id, member id or instance id.
+pub const GROUP_ID_BYTES: usize = 1024;
+/// The longest text stored with a committed offset (`offset.metadata.max.bytes`).
+pub const OFFSET_METADATA_BYTES: usize = 4096;
+/// The shortest session timeout of a group member (`group.min.session.timeout.ms`).
+pub const GROUP_SESSION_MIN: Duration = Duration::from_secs(6);
+/// The longest session timeout of a group member (`group.max.session.timeout.ms`).
+pub const GROUP_SESSION_MAX: Duration = Duration::from_secs(30 * 60);
+/// The longest wait of a rebalance for its members, whatever they ask for.
+pub const GROUP_REBALANCE_MAX: Duration = Duration::from_secs(3600);
+/// How often offsets that nobody needs are looked for.
+pub const GROUP_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+/// How often retention is enforced (`log.retention.check.interval.ms`).
+pub const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
+/// How long a new group waits for more members before its first generation (`group.initial.rebalance.delay.ms`;
+/// 3 s in Apache Kafka, less here since every test and every small deployment pays it).
+pub const GROUP_INITIAL_DELAY: Duration = Duration::from_millis(500);
+/// How long offsets of a group without members are kept (`offsets.retention.minutes`).
+pub const GROUP_OFFSET_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 // HTTP listeners (admin, uplink), TLS and logs.
 

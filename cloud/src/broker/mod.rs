@@ -1,1 +1,234 @@
-//! The composition root: the only place that names a concrete engine.
+//! The composition root: puts store, log, catalogue, groups and listeners together. The store's engine comes from outside.
+//!
+//! **Invariant:** nothing listens before the store has been read; the `ready` line comes after every listener is up.
+//! **Invariant:** at shutdown the listeners drain first, then the groups, then the store is closed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use rand::RngExt as _;
+use robustmq_common::admin::Readiness;
+use robustmq_common::ids::CloudGeneration;
+use robustmq_common::limits;
+use robustmq_common::net::{Exposure, StartError, bind, server_tls};
+use robustmq_common::telemetry::LogLevel;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::group::coordinator::Coordinator;
+use crate::kafka::memory::Budget;
+use crate::kafka::{self, Kafka, KafkaSettings};
+use crate::log::{Log, ProducerIds};
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use crate::store::keys::system::StoreIdentity;
+use crate::store::{Store, StoreError};
+use crate::topics::Catalogue;
+use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetrics};
+
+mod housekeeping;
+mod ingest_log;
+
+/// A running broker.
+pub struct Broker {
+    /// Where Kafka clients connect to.
+    pub kafka: SocketAddr,
+    /// Where edges connect to.
+    pub uplink: SocketAddr,
+    /// Where status and metrics are.
+    pub admin: SocketAddr,
+    tasks: Vec<JoinHandle<()>>,
+    groups: Coordinator,
+    store: Arc<dyn Store>,
+}
+
+struct Listeners {
+    kafka: (TcpListener, SocketAddr),
+    uplink: (TcpListener, SocketAddr),
+    admin: (TcpListener, SocketAddr),
+}
+
+fn failed(what: &str) -> impl Fn(StoreError) -> StartError + '_ {
+    move |error| StartError::Failed(format!("{what}: {error}"))
+}
+
+/// This build has no engine that keeps anything.
+///
+/// # Errors
+/// Always.
+pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    let directory = settings.data_dir.display();
+    Err(StartError::Failed(format!(
+        "{directory}: this binary was built without the rocksdb feature"
+    )))
+}
+
+/// Starts a broker over an open store. It runs until `shutdown`; await [`Broker::stopped`] then.
+///
+/// # Errors
+/// [`StartError`]: an address that cannot be listened on, a store that cannot be read.
+pub async fn start(
+    settings: &Settings,
+    store: Arc<dyn Store>,
+    log_level: LogLevel,
+    shutdown: CancellationToken,
+) -> Result<Broker, StartError> {
+    let tls = match (&settings.uplink.tls_cert, &settings.uplink.tls_key) {
+        (Some(cert), Some(key)) => Some(server_tls(cert, key, &[b"h2", b"http/1.1"])?),
+        _ => None,
+    };
+    let listeners = listen(settings, tls.is_some()).await?;
+    let (kafka_address, uplink_address, admin_address) =
+        (listeners.kafka.1, listeners.uplink.1, listeners.admin.1);
+    let parts = Parts::build(settings, store, kafka_address, shutdown.clone()).await?;
+
+    let admin_state = admin::State {
+        topics: parts.kafka.topics.clone(),
+        groups: parts.kafka.groups.clone(),
+        store: parts.store.clone(),
+    };
+    let admin_router = admin::router(admin_state, Readiness::default(), parts.registry, log_level)
+        .merge(uplink::manage_router(parts.tokens.clone(), parts.ingest.clone()));
+    let admission = Admission {
+        tls: tls.is_some(),
+        insecure: settings.insecure,
+        require_token: settings.uplink.require_token,
+    };
+    let uplink_router = uplink::router(parts.ingest, parts.tokens, admission);
+    let housekeeping = housekeeping::Housekeeping {
+        topics: parts.kafka.topics.clone(),
+        log: parts.kafka.log.clone(),
+        groups: parts.kafka.groups.clone(),
+        metrics: parts.kafka.metrics.clone(),
+        offset_retention: Duration::from_millis(settings.groups.offset_retention_ms),
+    };
+    let groups = parts.kafka.groups.clone();
+    let uplink =
+        uplink::run(listeners.uplink.0, tls.map(Into::into), uplink_router, shutdown.clone());
+    let admin = robustmq_common::admin::run(listeners.admin.0, admin_router, shutdown.clone());
+    let tasks = vec![
+        tokio::spawn(kafka::serve(listeners.kafka.0, parts.kafka, shutdown.clone())),
+        tokio::spawn(uplink),
+        tokio::spawn(admin),
+        tokio::spawn(housekeeping.run(shutdown)),
+    ];
+    Ok(Broker {
+        kafka: kafka_address,
+        uplink: uplink_address,
+        admin: admin_address,
+        tasks,
+        groups,
+        store: parts.store,
+    })
+}
+
+/// What the listeners work on.
+struct Parts {
+    store: Arc<dyn Store>,
+    registry: Registry,
+    kafka: Arc<Kafka>,
+    ingest: Ingest,
+    tokens: Tokens,
+}
+
+impl Parts {
+    async fn build(
+        settings: &Settings,
+        store: Arc<dyn Store>,
+        kafka_address: SocketAddr,
+        shutdown: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let fresh = CloudGeneration(rand::rng().random());
+        let identity = StoreIdentity::load_or_create(&*store, fresh).await;
+        let generation = identity.map_err(failed("the store cannot be used"))?.generation;
+        let log = Arc::new(Log::new(store.clone()));
+        let topics = Catalogue::open(log.clone()).await;
+        let topics = Arc::new(topics.map_err(failed("the topics cannot be read"))?);
+
+        let mut registry = Registry::default();
+        let metrics = Arc::new(Metrics::default());
+        metrics.register(&mut registry);
+        let ingest_log = ingest_log::StoredLog::new(
+            topics.clone(),
+            log.clone(),
+            settings.kafka.default_partitions,
+        );
+        let ingest = Ingest::new(
+            store.clone(),
+            Arc::new(ingest_log),
+            generation,
+            IngestSettings::default(),
+            UplinkMetrics::register(&mut registry),
+        );
+        let kafka = Kafka {
+            topics,
+            log,
+            groups: Coordinator::start(store.clone(), settings.timing(), shutdown.clone()),
+            producer_ids: ProducerIds::new(store.clone()),
+            settings: kafka_settings(settings, kafka_address, generation),
+            metrics,
+            request_memory: Budget::new(settings.kafka.request_memory_bytes),
+            answer_memory: Budget::new(settings.kafka.answer_memory_bytes),
+            shutdown,
+        };
+        let tokens = Tokens::new(store.clone());
+        Ok(Self { store, registry, kafka: Arc::new(kafka), ingest, tokens })
+    }
+}
+
+impl Broker {
+    /// Waits for the shutdown that was asked for: listeners drain, writes end, the store is closed.
+    ///
+    /// # Errors
+    /// What the last writes failed with.
+    pub async fn stopped(self) -> Result<(), StoreError> {
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a part of the broker failed");
+            }
+        }
+        self.groups.stopped().await;
+        self.store.close().await
+    }
+}
+
+async fn listen(settings: &Settings, uplink_tls: bool) -> Result<Listeners, StartError> {
+    let open = Exposure { authenticated: false, insecure: settings.insecure };
+    // Edges prove who they are by their tokens, which may travel over TLS only.
+    let edges = Exposure { authenticated: uplink_tls, insecure: settings.insecure };
+    let bound = async |key, address, exposure| {
+        let listener = bind(key, address, exposure).await?;
+        let address = listener.local_addr().map_err(|error| {
+            StartError::Failed(format!("{key}: its address is not known: {error}"))
+        })?;
+        Ok::<_, StartError>((listener, address))
+    };
+    Ok(Listeners {
+        kafka: bound("[kafka] listen", settings.kafka.listen, open).await?,
+        uplink: bound("[uplink] listen", settings.uplink.listen, edges).await?,
+        admin: bound("[admin] listen", settings.admin.listen, open).await?,
+    })
+}
+
+fn kafka_settings(
+    settings: &Settings,
+    listening: SocketAddr,
+    generation: CloudGeneration,
+) -> KafkaSettings {
+    let (advertised_host, advertised_port) = settings.advertised(listening);
+    KafkaSettings {
+        node_id: limits::KAFKA_NODE_ID,
+        cluster_id: format!("robustmq-{:016x}", generation.0),
+        advertised_host,
+        advertised_port,
+        auto_create_topics: settings.kafka.auto_create_topics,
+        default_partitions: settings.kafka.default_partitions,
+        frame_bytes: settings.kafka.max_frame_bytes,
+        connections: settings.kafka.max_connections,
+        idle: Duration::from_millis(settings.kafka.idle_timeout_ms),
+    }
+}

@@ -1,0 +1,153 @@
+//! `robustmq-cloud edge`, through the admin listener of the running broker.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use reqwest::{Client, Response};
+use robustmq_common::ids::EdgeId;
+use serde_json::Value;
+
+use super::table::table;
+use super::{CommandError, print, print_json};
+use crate::uplink::{AddEdge, AddedEdge, Rights};
+
+const ANSWER: Duration = Duration::from_secs(30);
+
+#[derive(Args)]
+pub(super) struct Edge {
+    #[command(subcommand)]
+    command: EdgeCommand,
+}
+
+#[derive(Args)]
+struct Admin {
+    /// The admin listener of the broker
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
+    admin: String,
+}
+
+#[derive(Subcommand)]
+enum EdgeCommand {
+    /// List the registered edges
+    #[command(after_help = "Example:\n  robustmq-cloud edge list --json")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Register an edge and print its token, which is not shown again
+    #[command(
+        after_help = "Examples:\n  robustmq-cloud edge add gateway-17 > gateway-17.token\n  robustmq-cloud edge add gateway-17 --write 'plant-7.*'"
+    )]
+    Add {
+        /// Its id
+        id: String,
+        /// A topic, or prefix*, that it may write to; may be given several times; everything if left out
+        #[arg(long, value_name = "TOPIC")]
+        write: Vec<String>,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Remove an edge: its token stops working
+    #[command(after_help = "Example:\n  robustmq-cloud edge remove gateway-17")]
+    Remove {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+}
+
+pub(super) async fn run(args: Edge) -> Result<(), CommandError> {
+    // Another part of the process may have chosen one already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder().timeout(ANSWER).no_proxy().build().map_err(failed)?;
+    match args.command {
+        EdgeCommand::List { json, admin } => list(&client, &admin, json).await,
+        EdgeCommand::Add { id, write, admin } => {
+            let edge = edge_id(&id)?;
+            let write = if write.is_empty() { Rights::all().write } else { write };
+            let request = client.post(url(&admin, "")).json(&AddEdge { edge, write });
+            let added: AddedEdge =
+                good(request.send().await).await?.json().await.map_err(failed)?;
+            print(&format!("{}\n", added.token));
+            Ok(())
+        }
+        EdgeCommand::Remove { id, admin } => {
+            let edge = edge_id(&id)?;
+            good(client.delete(url(&admin, &format!("/{edge}"))).send().await).await?;
+            print(&format!("removed {edge}\n"));
+            Ok(())
+        }
+    }
+}
+
+async fn list(client: &Client, admin: &Admin, json: bool) -> Result<(), CommandError> {
+    let mut edges: Vec<Value> = Vec::new();
+    loop {
+        let mut page_url = url(admin, "");
+        if let Some(last) = edges.last().and_then(|edge| edge.get("edge")).and_then(Value::as_str) {
+            page_url.push_str("?after=");
+            page_url.push_str(last);
+        }
+        let page: Vec<Value> =
+            good(client.get(page_url).send().await).await?.json().await.map_err(failed)?;
+        if page.is_empty() {
+            break;
+        }
+        edges.extend(page);
+    }
+    if json {
+        return print_json(&edges);
+    }
+    let cell = |value: Option<&Value>| match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    };
+    let row = |edge: &Value| {
+        let status = edge.get("status");
+        let of_status = |key| cell(status.and_then(|status| status.get(key)));
+        vec![
+            cell(edge.get("edge")),
+            of_status("connected"),
+            of_status("seen_seconds_ago"),
+            of_status("incarnation"),
+            cell(edge.get("write")),
+        ]
+    };
+    let rows: Vec<_> = edges.iter().map(row).collect();
+    print(&table(&["EDGE", "CONNECTED", "SEEN (S AGO)", "INCARNATION", "MAY WRITE"], &rows));
+    Ok(())
+}
+
+fn url(admin: &Admin, rest: &str) -> String {
+    format!("{}/v1/edges{rest}", admin.admin.trim_end_matches('/'))
+}
+
+fn edge_id(id: &str) -> Result<EdgeId, CommandError> {
+    EdgeId::new(id).map_err(|error| CommandError::Usage(error.to_string()))
+}
+
+fn failed(error: reqwest::Error) -> CommandError {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    CommandError::Failed(text)
+}
+
+async fn good(answer: Result<Response, reqwest::Error>) -> Result<Response, CommandError> {
+    let answer = answer.map_err(failed)?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let reason = answer.text().await.unwrap_or_default();
+    Err(CommandError::Failed(format!("the broker answers {status}: {}", reason.trim())))
+}

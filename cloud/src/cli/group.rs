@@ -1,0 +1,274 @@
+//! `robustmq-cloud group`.
+
+use clap::{Args, Subcommand};
+use kafka_protocol::messages::describe_groups_response::DescribedGroup;
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::{
+    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetCommitRequest,
+    OffsetFetchRequest, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use serde::Serialize;
+
+use super::client::{Client, check};
+use super::table::table;
+use super::topic::{EARLIEST, LATEST, metadata, offsets};
+use super::{Bootstrap, CommandError, print, print_json};
+
+#[derive(Args)]
+pub(super) struct Group {
+    #[command(subcommand)]
+    command: GroupCommand,
+}
+
+#[derive(Subcommand)]
+enum GroupCommand {
+    /// List all groups
+    #[command(after_help = "Example:\n  robustmq-cloud group list --json")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        bootstrap: Bootstrap,
+    },
+    /// Show a group's members, committed offsets and lag
+    #[command(after_help = "Example:\n  robustmq-cloud group describe training")]
+    Describe {
+        /// Its id
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        bootstrap: Bootstrap,
+    },
+    /// Move a group's committed offsets; the group may have no members
+    #[command(
+        after_help = "Example:\n  robustmq-cloud group reset training --topic telemetry --to earliest"
+    )]
+    Reset {
+        /// Its id
+        name: String,
+        /// The topic
+        #[arg(long, value_name = "TOPIC")]
+        topic: String,
+        /// Where to: earliest, latest or an offset
+        #[arg(long, value_name = "earliest|latest|OFFSET")]
+        to: String,
+        #[command(flatten)]
+        bootstrap: Bootstrap,
+    },
+    /// Delete a group with its committed offsets; it may have no members
+    #[command(after_help = "Example:\n  robustmq-cloud group delete training")]
+    Delete {
+        /// Its id
+        name: String,
+        #[command(flatten)]
+        bootstrap: Bootstrap,
+    },
+}
+
+pub(super) async fn run(args: Group) -> Result<(), CommandError> {
+    match args.command {
+        GroupCommand::List { json, bootstrap } => list(&bootstrap, json).await,
+        GroupCommand::Describe { name, json, bootstrap } => describe(&bootstrap, &name, json).await,
+        GroupCommand::Reset { name, topic, to, bootstrap } => {
+            reset(&bootstrap, &name, &topic, &to).await
+        }
+        GroupCommand::Delete { name, bootstrap } => delete(&bootstrap, &name).await,
+    }
+}
+
+fn group_id(name: &str) -> GroupId {
+    GroupId(StrBytes::from_string(name.to_owned()))
+}
+
+#[derive(Serialize)]
+struct ListedGroup {
+    group: String,
+    state: String,
+    protocol_type: String,
+}
+
+async fn list(bootstrap: &Bootstrap, json: bool) -> Result<(), CommandError> {
+    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let answer = client.call(4, &ListGroupsRequest::default()).await?;
+    check("groups", answer.error_code, None)?;
+    let listed = answer.groups.iter().map(|group| ListedGroup {
+        group: group.group_id.to_string(),
+        state: group.group_state.to_string(),
+        protocol_type: group.protocol_type.to_string(),
+    });
+    let listed: Vec<_> = listed.collect();
+    if json {
+        return print_json(&listed);
+    }
+    let row = |group: &ListedGroup| {
+        vec![group.group.clone(), group.state.clone(), group.protocol_type.clone()]
+    };
+    let rows: Vec<_> = listed.iter().map(row).collect();
+    print(&table(&["GROUP", "STATE", "TYPE"], &rows));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Shown {
+    group: String,
+    state: String,
+    protocol: String,
+    members: Vec<Member>,
+    offsets: Vec<Committed>,
+}
+
+#[derive(Serialize)]
+struct Member {
+    member_id: String,
+    instance_id: Option<String>,
+    client_id: String,
+    client_host: String,
+}
+
+#[derive(Serialize)]
+struct Committed {
+    topic: String,
+    partition: i32,
+    committed: i64,
+    end: i64,
+    lag: i64,
+}
+
+async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), CommandError> {
+    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let request = DescribeGroupsRequest::default().with_groups(vec![group_id(name)]);
+    let answer = client.call(6, &request).await?;
+    let Some(group) = answer.groups.first() else {
+        return Err(CommandError::Failed(format!("{name}: the broker says nothing about it")));
+    };
+    check(name, group.error_code, group.error_message.as_ref())?;
+    let offsets = committed(&mut client, name).await?;
+    let shown = shown(name, group, offsets);
+    if json {
+        return print_json(&shown);
+    }
+    print(&format!("group {} {} {}\n", shown.group, shown.state, shown.protocol));
+    let row = |m: &Member| {
+        let instance = m.instance_id.clone().unwrap_or_default();
+        vec![m.member_id.clone(), instance, m.client_id.clone(), m.client_host.clone()]
+    };
+    let rows: Vec<_> = shown.members.iter().map(row).collect();
+    print(&table(&["MEMBER", "INSTANCE", "CLIENT", "HOST"], &rows));
+    let row = |c: &Committed| {
+        let numbers = [i64::from(c.partition), c.committed, c.end, c.lag];
+        std::iter::once(c.topic.clone()).chain(numbers.map(|number| number.to_string())).collect()
+    };
+    let rows: Vec<_> = shown.offsets.iter().map(row).collect();
+    print(&table(&["TOPIC", "PARTITION", "COMMITTED", "END", "LAG"], &rows));
+    Ok(())
+}
+
+fn shown(name: &str, group: &DescribedGroup, offsets: Vec<Committed>) -> Shown {
+    let members = group.members.iter().map(|member| Member {
+        member_id: member.member_id.to_string(),
+        instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
+        client_id: member.client_id.to_string(),
+        client_host: member.client_host.to_string(),
+    });
+    Shown {
+        group: name.to_owned(),
+        state: group.group_state.to_string(),
+        protocol: group.protocol_data.to_string(),
+        members: members.collect(),
+        offsets,
+    }
+}
+
+async fn committed(client: &mut Client, name: &str) -> Result<Vec<Committed>, CommandError> {
+    let group = OffsetFetchRequestGroup::default().with_group_id(group_id(name)).with_topics(None);
+    let request = OffsetFetchRequest::default().with_groups(vec![group]);
+    let answer = client.call(8, &request).await?;
+    let mut all = Vec::new();
+    for group in &answer.groups {
+        check(name, group.error_code, None)?;
+        for topic in &group.topics {
+            let indexes: Vec<i32> = topic.partitions.iter().map(|p| p.partition_index).collect();
+            let ends = offsets(client, &topic.name, &indexes, LATEST).await?;
+            for (partition, (_, end)) in topic.partitions.iter().zip(ends) {
+                let committed = partition.committed_offset;
+                all.push(Committed {
+                    topic: topic.name.to_string(),
+                    partition: partition.partition_index,
+                    committed,
+                    end,
+                    lag: end.saturating_sub(committed),
+                });
+            }
+        }
+    }
+    Ok(all)
+}
+
+async fn reset(
+    bootstrap: &Bootstrap,
+    name: &str,
+    topic: &str,
+    to: &str,
+) -> Result<(), CommandError> {
+    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let found = metadata(&mut client, Some(vec![topic])).await?;
+    for found in &found {
+        check(topic, found.error_code, None)?;
+    }
+    let partitions = found.iter().flat_map(|topic| &topic.partitions);
+    let indexes: Vec<i32> = partitions.map(|partition| partition.partition_index).collect();
+    let targets = match to {
+        "earliest" => offsets(&mut client, topic, &indexes, EARLIEST).await?,
+        "latest" => offsets(&mut client, topic, &indexes, LATEST).await?,
+        number => {
+            let offset: i64 =
+                number.parse().ok().filter(|offset| *offset >= 0).ok_or_else(|| {
+                    CommandError::Usage(format!(
+                        "--to {to}: it is not earliest, latest or an offset"
+                    ))
+                })?;
+            indexes.into_iter().map(|index| (index, offset)).collect()
+        }
+    };
+    let partition = |(index, offset): (i32, i64)| {
+        OffsetCommitRequestPartition::default()
+            .with_partition_index(index)
+            .with_committed_offset(offset)
+            .with_committed_metadata(Some(StrBytes::new()))
+    };
+    let count = targets.len();
+    let commit = OffsetCommitRequestTopic::default()
+        .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
+        .with_partitions(targets.into_iter().map(partition).collect());
+    let request = OffsetCommitRequest::default()
+        .with_group_id(group_id(name))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![commit]);
+    let answer = client.call(8, &request).await?;
+    for partition in answer.topics.iter().flat_map(|topic| &topic.partitions) {
+        check(
+            &format!("{name} {topic} {}", partition.partition_index),
+            partition.error_code,
+            None,
+        )?;
+    }
+    print(&format!("reset {name} on {count} partitions of {topic} to {to}\n"));
+    Ok(())
+}
+
+async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
+    let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(name)]);
+    let answer = Client::connect(&bootstrap.bootstrap).await?.call(2, &request).await?;
+    for result in &answer.results {
+        check(name, result.error_code, None)?;
+    }
+    print(&format!("deleted {name}\n"));
+    Ok(())
+}

@@ -1,0 +1,316 @@
+//! `robustmq-cloud topic`.
+
+use clap::{Args, Subcommand};
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
+use kafka_protocol::messages::{
+    BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use serde::Serialize;
+
+use super::client::{Client, check};
+use super::table::table;
+use super::{Bootstrap, CommandError, print, print_json};
+
+const TOPIC: i8 = 2;
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const DEFAULT_CONFIG: i8 = 5;
+pub(super) const LATEST: i64 = -1;
+pub(super) const EARLIEST: i64 = -2;
+
+#[derive(Args)]
+pub(super) struct Topic {
+    #[command(subcommand)]
+    command: TopicCommand,
+}
+
+#[derive(Subcommand)]
+enum TopicCommand {
+    /// Create a topic
+    #[command(
+        after_help = "Example:\n  robustmq-cloud topic create telemetry --partitions 4 --config retention.ms=86400000"
+    )]
+    Create {
+        /// Its name
+        name: String,
+        /// How many partitions; the broker's default if left out
+        #[arg(long, value_name = "N")]
+        partitions: Option<i32>,
+        /// `robustmq.storage.mode`: where records are kept
+        #[arg(long, value_name = "MODE")]
+        storage_mode: Option<String>,
+        /// `robustmq.source`: the data set that the topic serves
+        #[arg(long, value_name = "URL")]
+        source: Option<String>,
+        /// A configuration entry; may be given several times
+        #[arg(long = "config", value_name = "KEY=VALUE")]
+        configs: Vec<String>,
+        #[command(flatten)]
+        bootstrap: Bootstrap,
+    },
+    /// List all topics
+    #[command(after_help = "Example:\n  robustmq-cloud topic list --json")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        bootstrap: Bootstrap,
+    },
+    /// Show a topic's partitions and configuration
+    #[command(after_help = "Example:\n  robustmq-cloud topic describe telemetry")]
+    Describe {
+        /// Its name
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        bootstrap: Bootstrap,
+    },
+    /// Change a topic's configuration
+    #[command(
+        after_help = "Examples:\n  robustmq-cloud topic alter telemetry --config retention.bytes=1000000000\n  robustmq-cloud topic alter telemetry --config retention.bytes="
+    )]
+    Alter {
+        /// Its name
+        name: String,
+        /// A configuration entry; may be given several times. Without a value it goes back to its default
+        #[arg(long = "config", value_name = "KEY=VALUE", required = true)]
+        configs: Vec<String>,
+        #[command(flatten)]
+        bootstrap: Bootstrap,
+    },
+    /// Delete a topic with its records
+    #[command(after_help = "Example:\n  robustmq-cloud topic delete telemetry")]
+    Delete {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        bootstrap: Bootstrap,
+    },
+}
+
+pub(super) async fn run(args: Topic) -> Result<(), CommandError> {
+    match args.command {
+        TopicCommand::Create { name, partitions, storage_mode, source, configs, bootstrap } => {
+            let mut entries = pairs(&configs)?;
+            entries.extend(storage_mode.map(|mode| ("robustmq.storage.mode".to_owned(), mode)));
+            entries.extend(source.map(|source| ("robustmq.source".to_owned(), source)));
+            create(&bootstrap, &name, partitions, entries).await
+        }
+        TopicCommand::List { json, bootstrap } => list(&bootstrap, json).await,
+        TopicCommand::Describe { name, json, bootstrap } => describe(&bootstrap, &name, json).await,
+        TopicCommand::Alter { name, configs, bootstrap } => {
+            alter(&bootstrap, &name, pairs(&configs)?).await
+        }
+        TopicCommand::Delete { name, bootstrap } => delete(&bootstrap, &name).await,
+    }
+}
+
+fn pairs(configs: &[String]) -> Result<Vec<(String, String)>, CommandError> {
+    let pair = |config: &String| match config.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(CommandError::Usage(format!("--config {config}: it is not KEY=VALUE"))),
+    };
+    configs.iter().map(pair).collect()
+}
+
+fn text(text: impl Into<String>) -> StrBytes {
+    StrBytes::from_string(text.into())
+}
+
+async fn create(
+    bootstrap: &Bootstrap,
+    name: &str,
+    partitions: Option<i32>,
+    configs: Vec<(String, String)>,
+) -> Result<(), CommandError> {
+    let config = |(key, value): (String, String)| {
+        CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value)))
+    };
+    let topic = CreatableTopic::default()
+        .with_name(TopicName(text(name)))
+        .with_num_partitions(partitions.unwrap_or(-1))
+        .with_replication_factor(-1)
+        .with_configs(configs.into_iter().map(config).collect());
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    let answer = Client::connect(&bootstrap.bootstrap).await?.call(7, &request).await?;
+    for topic in &answer.topics {
+        check(name, topic.error_code, topic.error_message.as_ref())?;
+        print(&format!("created {name} with {} partitions\n", topic.num_partitions));
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct ListedTopic {
+    name: String,
+    id: String,
+    partitions: usize,
+}
+
+/// Metadata of the topics named, or of all. Nothing is created.
+pub(super) async fn metadata(
+    client: &mut Client,
+    names: Option<Vec<&str>>,
+) -> Result<Vec<MetadataResponseTopic>, CommandError> {
+    let wanted =
+        |name: &str| MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
+    let topics = names.map(|names| names.into_iter().map(wanted).collect());
+    let request =
+        MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(false);
+    Ok(client.call(12, &request).await?.topics)
+}
+
+async fn list(bootstrap: &Bootstrap, json: bool) -> Result<(), CommandError> {
+    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let shown = |topic: &MetadataResponseTopic| ListedTopic {
+        name: topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default(),
+        id: topic.topic_id.to_string(),
+        partitions: topic.partitions.len(),
+    };
+    let topics: Vec<_> = metadata(&mut client, None).await?.iter().map(shown).collect();
+    if json {
+        return print_json(&topics);
+    }
+    let row = |topic: &ListedTopic| {
+        vec![topic.name.clone(), topic.partitions.to_string(), topic.id.clone()]
+    };
+    let rows: Vec<_> = topics.iter().map(row).collect();
+    print(&table(&["TOPIC", "PARTITIONS", "ID"], &rows));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct DescribedTopic {
+    name: String,
+    id: String,
+    partitions: Vec<DescribedPartition>,
+    /// The entries that the topic sets.
+    config: std::collections::BTreeMap<String, Option<String>>,
+}
+
+#[derive(Serialize)]
+struct DescribedPartition {
+    partition: i32,
+    log_start_offset: i64,
+    high_watermark: i64,
+}
+
+async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), CommandError> {
+    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let mut found = metadata(&mut client, Some(vec![name])).await?;
+    let Some(topic) = found.pop() else {
+        return Err(CommandError::Failed(format!("{name}: the broker says nothing about it")));
+    };
+    check(name, topic.error_code, None)?;
+    let indexes: Vec<i32> = topic.partitions.iter().map(|p| p.partition_index).collect();
+    let starts = offsets(&mut client, name, &indexes, EARLIEST).await?;
+    let ends = offsets(&mut client, name, &indexes, LATEST).await?;
+    let partitions = starts.into_iter().zip(ends).map(|((partition, start), (_, end))| {
+        DescribedPartition { partition, log_start_offset: start, high_watermark: end }
+    });
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(TOPIC)
+        .with_resource_name(text(name))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let answer = client.call(4, &request).await?;
+    let entries = answer.results.iter().flat_map(|result| &result.configs);
+    let set = entries.filter(|entry| entry.config_source != DEFAULT_CONFIG);
+    let described = DescribedTopic {
+        name: name.to_owned(),
+        id: topic.topic_id.to_string(),
+        partitions: partitions.collect(),
+        config: set
+            .map(|entry| (entry.name.to_string(), entry.value.as_ref().map(|v| v.to_string())))
+            .collect(),
+    };
+    if json {
+        return print_json(&described);
+    }
+    print(&format!("topic {} ({})\n", described.name, described.id));
+    for (key, value) in &described.config {
+        print(&format!("{key} = {}\n", value.as_deref().unwrap_or("null")));
+    }
+    let row = |p: &DescribedPartition| {
+        vec![p.partition.to_string(), p.log_start_offset.to_string(), p.high_watermark.to_string()]
+    };
+    let rows: Vec<_> = described.partitions.iter().map(row).collect();
+    print(&table(&["PARTITION", "START", "END"], &rows));
+    Ok(())
+}
+
+/// One offset of each partition, by ListOffsets' timestamp.
+pub(super) async fn offsets(
+    client: &mut Client,
+    topic: &str,
+    partitions: &[i32],
+    timestamp: i64,
+) -> Result<Vec<(i32, i64)>, CommandError> {
+    let partition = |index: &i32| {
+        ListOffsetsPartition::default()
+            .with_partition_index(*index)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(timestamp)
+    };
+    let asked = ListOffsetsTopic::default()
+        .with_name(TopicName(text(topic)))
+        .with_partitions(partitions.iter().map(partition).collect());
+    let request =
+        ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![asked]);
+    let answer = client.call(7, &request).await?;
+    let mut found = Vec::with_capacity(partitions.len());
+    for partition in answer.topics.iter().flat_map(|topic| &topic.partitions) {
+        check(&format!("{topic} {}", partition.partition_index), partition.error_code, None)?;
+        found.push((partition.partition_index, partition.offset));
+    }
+    Ok(found)
+}
+
+async fn alter(
+    bootstrap: &Bootstrap,
+    name: &str,
+    configs: Vec<(String, String)>,
+) -> Result<(), CommandError> {
+    let config = |(key, value): (String, String)| {
+        let config = AlterableConfig::default().with_name(text(key));
+        match value.is_empty() {
+            true => config.with_config_operation(DELETE).with_value(None),
+            false => config.with_config_operation(SET).with_value(Some(text(value))),
+        }
+    };
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(TOPIC)
+        .with_resource_name(text(name))
+        .with_configs(configs.into_iter().map(config).collect());
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let answer = Client::connect(&bootstrap.bootstrap).await?.call(1, &request).await?;
+    for response in &answer.responses {
+        check(name, response.error_code, response.error_message.as_ref())?;
+    }
+    print(&format!("altered {name}\n"));
+    Ok(())
+}
+
+async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
+    let topic = DeleteTopicState::default().with_name(Some(TopicName(text(name))));
+    let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    let answer = Client::connect(&bootstrap.bootstrap).await?.call(6, &request).await?;
+    for response in &answer.responses {
+        check(name, response.error_code, response.error_message.as_ref())?;
+    }
+    print(&format!("deleted {name}\n"));
+    Ok(())
+}

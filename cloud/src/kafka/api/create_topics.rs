@@ -1,0 +1,143 @@
+//! CreateTopics (19), versions 2-7.
+//!
+//! All topics of a request are created by one atomic write, thousands of them as well as one. A replication factor above 1 is
+//! refused as by a cluster of one broker; durability comes from the store. `timeout_ms` is not needed: the answer comes
+//! when the topics exist.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
+use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsResponse, TopicName};
+use robustmq_common::ids::KafkaTopic;
+
+use super::describe_configs::source_code;
+use super::resolve::wall_ms;
+use super::{Kafka, owned, text};
+use crate::kafka::errors::KafkaCode as _;
+use crate::topics::{NewTopic, Topic, describe};
+
+type Refusal = (ResponseError, String);
+
+pub(super) async fn handle(
+    kafka: &Kafka,
+    version: i16,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let mut times: HashMap<&TopicName, usize> = HashMap::new();
+    for topic in &request.topics {
+        *times.entry(&topic.name).or_default() += 1;
+    }
+    let twice = |topic: &CreatableTopic| times.get(&topic.name).is_some_and(|times| *times > 1);
+    let mut refused: HashMap<usize, Refusal> = HashMap::new();
+    let mut new = Vec::with_capacity(request.topics.len());
+    for (at, topic) in request.topics.iter().enumerate() {
+        let checked = match twice(topic) {
+            true => Err((ResponseError::InvalidRequest, "it is in the request twice".to_owned())),
+            false => check(kafka, topic),
+        };
+        match checked {
+            Ok(topic) => new.push(topic),
+            Err(refusal) => {
+                refused.insert(at, refusal);
+            }
+        }
+    }
+    let mut created = kafka.topics.create(new, request.validate_only, wall_ms()).await.into_iter();
+    let mut answers = Vec::with_capacity(request.topics.len());
+    for (at, topic) in request.topics.iter().enumerate() {
+        let outcome = match refused.remove(&at) {
+            Some(refusal) => Err(refusal),
+            None => match created.next() {
+                Some(outcome) => outcome.map_err(|error| (error.kafka(), error.to_string())),
+                None => Err((ResponseError::UnknownServerError, "no outcome".to_owned())),
+            },
+        };
+        answers.push(answer(version, topic.name.clone(), outcome));
+    }
+    CreateTopicsResponse::default().with_topics(answers)
+}
+
+fn check(kafka: &Kafka, topic: &CreatableTopic) -> Result<NewTopic, Refusal> {
+    let name = KafkaTopic::new(&topic.name)
+        .map_err(|error| (ResponseError::InvalidTopicException, error.to_string()))?;
+    let partitions = if topic.assignments.is_empty() {
+        if !matches!(topic.replication_factor, -1 | 1) {
+            let message = format!(
+                "replication factor {}: there is one broker, and durability comes from its store; use 1 or -1",
+                topic.replication_factor
+            );
+            return Err((ResponseError::InvalidReplicationFactor, message));
+        }
+        match topic.num_partitions {
+            -1 => kafka.settings.default_partitions,
+            partitions => partitions,
+        }
+    } else {
+        assigned_partitions(kafka, topic)?
+    };
+    let mut overrides = BTreeMap::new();
+    for config in &topic.configs {
+        let Some(value) = &config.value else {
+            let message = format!("configuration {} has no value", config.name.as_str());
+            return Err((ResponseError::InvalidConfig, message));
+        };
+        overrides.insert(owned(&config.name), owned(value));
+    }
+    Ok(NewTopic { name, partitions, overrides })
+}
+
+/// A manual assignment has to number its partitions from 0 and put each on this broker.
+fn assigned_partitions(kafka: &Kafka, topic: &CreatableTopic) -> Result<i32, Refusal> {
+    let invalid = |message: &str| (ResponseError::InvalidReplicaAssignment, message.to_owned());
+    if topic.num_partitions != -1 || topic.replication_factor != -1 {
+        let message = "give either an assignment or counts, which are -1 then".to_owned();
+        return Err((ResponseError::InvalidRequest, message));
+    }
+    let here = [BrokerId(kafka.settings.node_id)];
+    let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
+    indexes.sort_unstable();
+    if !indexes.iter().zip(0..).all(|(index, expected)| *index == expected) {
+        return Err(invalid("partitions have to be numbered from 0 without gaps"));
+    }
+    if topic.assignments.iter().any(|assignment| assignment.broker_ids != here) {
+        return Err(invalid("every partition has one replica, on this broker"));
+    }
+    i32::try_from(indexes.len()).map_err(|_| invalid("too many partitions"))
+}
+
+fn answer(
+    version: i16,
+    name: TopicName,
+    outcome: Result<Arc<Topic>, Refusal>,
+) -> CreatableTopicResult {
+    let answer = CreatableTopicResult::default().with_name(name);
+    let topic = match outcome {
+        Ok(topic) => topic,
+        Err((error, message)) => {
+            let answer =
+                answer.with_error_code(error.code()).with_error_message(Some(text(message)));
+            let nothing = if version >= 5 { None } else { Some(Vec::new()) };
+            return answer.with_configs(nothing);
+        }
+    };
+    let answer = answer.with_error_message(None);
+    if version < 5 {
+        return answer;
+    }
+    let config = |entry: crate::topics::ConfigEntry<'_>| {
+        CreatableTopicConfigs::default()
+            .with_name(text(entry.key.name))
+            .with_value(entry.value.map(text))
+            .with_config_source(source_code(entry.source))
+    };
+    let answer = answer
+        .with_num_partitions(topic.partitions)
+        .with_replication_factor(1)
+        .with_configs(Some(describe(&topic.overrides).map(config).collect()));
+    if version >= 7 { answer.with_topic_id(topic.id.0) } else { answer }
+}

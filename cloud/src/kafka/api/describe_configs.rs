@@ -1,0 +1,147 @@
+//! DescribeConfigs (32), versions 1-4.
+//!
+//! Topics: every entry that a topic may have, with its source, type and documentation. The broker: the few entries that this
+//! broker has, read-only. Other resources are refused with INVALID_REQUEST.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+
+use super::resolve::{self, TopicRef};
+use super::{Kafka, text};
+use crate::topics::{ConfigEntry, ConfigSource, ConfigType, describe};
+
+pub(super) const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+const STATIC_BROKER_CONFIG: i8 = 4;
+
+/// The number of a source (`ConfigSource` in Apache Kafka's `DescribeConfigsResponse`).
+pub(super) fn source_code(source: ConfigSource) -> i8 {
+    match source {
+        ConfigSource::Topic => 1,
+        ConfigSource::Default => 5,
+    }
+}
+
+fn type_code(kind: ConfigType) -> i8 {
+    match kind {
+        ConfigType::Boolean => 1,
+        ConfigType::String => 2,
+        ConfigType::Int => 3,
+        ConfigType::Long => 5,
+        ConfigType::Double => 6,
+        ConfigType::List => 7,
+    }
+}
+
+/// What the client wants to see of each entry.
+struct Wish {
+    version: i16,
+    synonyms: bool,
+    documentation: bool,
+}
+
+pub(super) async fn handle(
+    kafka: &Kafka,
+    version: i16,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let wish = Wish {
+        version,
+        synonyms: request.include_synonyms,
+        documentation: request.include_documentation,
+    };
+    let mut results = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let described = match resource.resource_type {
+            TOPIC => describe_topic(kafka, &wish, &resource).await,
+            BROKER => Ok(describe_broker(kafka, &wish)),
+            _ => Err(ResponseError::InvalidRequest),
+        };
+        let keys = resource.configuration_keys;
+        let wanted = |entry: &DescribeConfigsResourceResult| {
+            keys.as_ref().is_none_or(|keys| keys.contains(&entry.name))
+        };
+        let answer = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name);
+        results.push(match described {
+            Ok(entries) => answer
+                .with_error_message(None)
+                .with_configs(entries.into_iter().filter(wanted).collect()),
+            Err(error) => answer
+                .with_error_code(error.code())
+                .with_error_message(Some(text("there is no such resource"))),
+        });
+    }
+    DescribeConfigsResponse::default().with_results(results)
+}
+
+async fn describe_topic(
+    kafka: &Kafka,
+    wish: &Wish,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<DescribeConfigsResourceResult>, ResponseError> {
+    let topic = resolve::topic(kafka, TopicRef::Name(&resource.resource_name)).await?;
+    Ok(describe(&topic.overrides).map(|entry| result(wish, &entry)).collect())
+}
+
+fn result(wish: &Wish, entry: &ConfigEntry<'_>) -> DescribeConfigsResourceResult {
+    let key = entry.key;
+    let mut answer = DescribeConfigsResourceResult::default()
+        .with_name(text(key.name))
+        .with_value(entry.value.map(text))
+        .with_config_source(source_code(entry.source));
+    if wish.synonyms {
+        let synonym = |value: Option<&str>, source| {
+            DescribeConfigsSynonym::default()
+                .with_name(text(key.name))
+                .with_value(value.map(text))
+                .with_source(source_code(source))
+        };
+        let mut synonyms = Vec::new();
+        if entry.source == ConfigSource::Topic {
+            synonyms.push(synonym(entry.value, ConfigSource::Topic));
+        }
+        synonyms.push(synonym(key.default, ConfigSource::Default));
+        answer = answer.with_synonyms(synonyms);
+    }
+    if wish.version >= 3 {
+        answer = answer.with_config_type(type_code(key.kind));
+        let documentation = wish.documentation.then(|| text(key.doc));
+        answer = answer.with_documentation(documentation);
+    }
+    answer
+}
+
+fn describe_broker(kafka: &Kafka, wish: &Wish) -> Vec<DescribeConfigsResourceResult> {
+    let settings = &kafka.settings;
+    let entries = BTreeMap::from([
+        (
+            "auto.create.topics.enable",
+            (ConfigType::Boolean, settings.auto_create_topics.to_string()),
+        ),
+        ("broker.id", (ConfigType::Int, settings.node_id.to_string())),
+        ("default.replication.factor", (ConfigType::Int, "1".to_owned())),
+        ("num.partitions", (ConfigType::Int, settings.default_partitions.to_string())),
+        ("socket.request.max.bytes", (ConfigType::Int, settings.frame_bytes.to_string())),
+    ]);
+    let entry = |(name, (kind, value)): (&str, (ConfigType, String))| {
+        let answer = DescribeConfigsResourceResult::default()
+            .with_name(text(name))
+            .with_value(Some(text(value)))
+            .with_read_only(true)
+            .with_config_source(STATIC_BROKER_CONFIG);
+        match wish.version >= 3 {
+            true => answer.with_config_type(type_code(kind)).with_documentation(None),
+            false => answer,
+        }
+    };
+    entries.into_iter().map(entry).collect()
+}

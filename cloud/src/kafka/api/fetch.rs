@@ -1,0 +1,268 @@
+//! Fetch (1), versions 4-16; topic ids from 13 on (KIP-516).
+//!
+//! Waits on the partitions' own signals until `min_bytes` are there or `max_wait_ms` has passed; nothing is polled. At least
+//! one whole batch is returned if there is one, whatever the limits say (KIP-74). What was read stays while more is waited for,
+//! so that no byte is read twice.
+//!
+//! Fetch sessions (KIP-227) are declined by answering session id 0: clients then send full requests. No transactions are
+//! open ever, so the last stable offset is the high watermark and no transaction is aborted. A request of a replica is
+//! served as a consumer's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::select_all;
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::fetch_request::FetchPartition;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
+use robustmq_common::ids::Offset;
+use robustmq_common::limits;
+use robustmq_common::record::RecordBatch;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::resolve::{self, TopicRef, check_epoch};
+use super::{Answer, Frame, Kafka, RequestError, decode, encode};
+use crate::kafka::errors::KafkaCode as _;
+use crate::kafka::memory::Charge;
+use crate::log::{Partition, Visible};
+
+/// One partition of the request.
+struct Target {
+    index: i32,
+    max_bytes: usize,
+    reader: Result<Reader, ResponseError>,
+}
+
+struct Reader {
+    partition: Arc<Partition>,
+    /// Told before each read, so that no append between a read and the wait is missed.
+    changes: watch::Receiver<Visible>,
+    /// Where the next read goes on.
+    next: Offset,
+    batches: Vec<Bytes>,
+    bytes: usize,
+}
+
+struct TopicTargets {
+    name: TopicName,
+    id: Uuid,
+    targets: Vec<Target>,
+}
+
+pub(super) async fn answer(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestError> {
+    let request: FetchRequest = decode(frame)?;
+    let mut memory = Charge::default();
+    let response = match session_error(&request) {
+        Some(error) => FetchResponse::default().with_error_code(error.code()),
+        None => fetch(kafka, frame.version, request, &mut memory).await,
+    };
+    let answer = encode(frame.api.key, frame.version, frame.correlation_id, &response)?;
+    Ok(Answer { _memory: memory, ..answer })
+}
+
+/// Only requests outside of a session, or that ask for a new one, make sense here.
+fn session_error(request: &FetchRequest) -> Option<ResponseError> {
+    match (request.session_id, request.session_epoch) {
+        (0, -1 | 0) => None,
+        (0, _) => Some(ResponseError::InvalidFetchSessionEpoch),
+        (_, -1) => None, // closes a session that does not exist
+        _ => Some(ResponseError::FetchSessionIdNotFound),
+    }
+}
+
+async fn fetch(
+    kafka: &Kafka,
+    version: i16,
+    request: FetchRequest,
+    memory: &mut Charge,
+) -> FetchResponse {
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let deadline = Instant::now() + wait.min(limits::FETCH_WAIT);
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
+    let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0);
+    let read_committed = request.isolation_level == 1;
+    let mut pass = Pass { max_bytes: max_bytes.min(limits::FETCH_RESPONSE_BYTES), total: 0 };
+    let mut topics = open(kafka, version, request).await;
+    loop {
+        let full = pass.read(kafka, &mut topics, memory).await;
+        let failed = topics.iter().flat_map(|t| &t.targets).any(|target| target.reader.is_err());
+        if full || failed || pass.total >= min_bytes || Instant::now() >= deadline {
+            break;
+        }
+        let changes: Vec<_> = topics
+            .iter_mut()
+            .flat_map(|topic| &mut topic.targets)
+            .filter_map(|target| target.reader.as_mut().ok())
+            .map(|reader| Box::pin(reader.changes.changed()))
+            .collect();
+        let changed = async {
+            // A request for nothing waits out its time, as in Apache Kafka.
+            if changes.is_empty() {
+                std::future::pending().await
+            } else {
+                select_all(changes).await
+            }
+        };
+        tokio::select! {
+            _ = changed => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = kafka.shutdown.cancelled() => break,
+        }
+    }
+    kafka.metrics.fetched_bytes.inc_by(pass.total as u64);
+    let responses = topics.into_iter().map(|topic| finish_topic(version, topic, read_committed));
+    FetchResponse::default().with_responses(responses.collect())
+}
+
+async fn open(kafka: &Kafka, version: i16, request: FetchRequest) -> Vec<TopicTargets> {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for asked in request.topics {
+        let which = match version {
+            ..=12 => TopicRef::Name(&asked.topic),
+            _ => TopicRef::Id(asked.topic_id),
+        };
+        let topic = resolve::topic(kafka, which).await;
+        let mut targets = Vec::with_capacity(asked.partitions.len());
+        for partition in &asked.partitions {
+            let reader = match &topic {
+                Ok(topic) => open_reader(kafka, topic, partition).await,
+                Err(error) => Err(*error),
+            };
+            let max_bytes = usize::try_from(partition.partition_max_bytes).unwrap_or(0);
+            targets.push(Target { index: partition.partition, max_bytes, reader });
+        }
+        topics.push(TopicTargets { name: asked.topic, id: asked.topic_id, targets });
+    }
+    topics
+}
+
+async fn open_reader(
+    kafka: &Kafka,
+    topic: &crate::topics::Topic,
+    asked: &FetchPartition,
+) -> Result<Reader, ResponseError> {
+    let partition = resolve::partition(kafka, topic, asked.partition).await?;
+    check_epoch(asked.current_leader_epoch, partition.offsets().leader_epoch)?;
+    let mut changes = partition.subscribe();
+    // The first read happens whatever was signalled before.
+    changes.mark_changed();
+    let next = Offset(asked.fetch_offset);
+    Ok(Reader { partition, changes, next, batches: Vec::new(), bytes: 0 })
+}
+
+/// The bytes that one answer may take, and has taken.
+struct Pass {
+    max_bytes: usize,
+    total: usize,
+}
+
+impl Pass {
+    /// Reads what has become visible since the last pass. Says whether the answer is full.
+    async fn read(
+        &mut self,
+        kafka: &Kafka,
+        topics: &mut [TopicTargets],
+        memory: &mut Charge,
+    ) -> bool {
+        for target in topics.iter_mut().flat_map(|topic| &mut topic.targets) {
+            let Ok(reader) = &mut target.reader else { continue };
+            if !reader.changes.has_changed().unwrap_or(true) {
+                continue;
+            }
+            reader.changes.mark_unchanged();
+            let left = self.max_bytes.saturating_sub(self.total);
+            let want = left.min(target.max_bytes.saturating_sub(reader.bytes));
+            if want == 0 && self.total > 0 {
+                return true;
+            }
+            let charge = match kafka.answer_memory.try_charge(want) {
+                Some(charge) => charge,
+                // Enough was read to make progress; the rest comes with the next request.
+                None if self.total > 0 => return true,
+                None => match kafka.answer_memory.charge(want, limits::KAFKA_MEMORY_WAIT).await {
+                    Ok(charge) => charge,
+                    Err(error) => {
+                        tracing::warn!(%error, "a Fetch found no memory for its answer");
+                        return true;
+                    }
+                },
+            };
+            match self.read_one(reader, want, charge, memory).await {
+                Ok(true) => {}
+                Ok(false) => return true,
+                Err(error) => target.reader = Err(error),
+            }
+        }
+        false
+    }
+
+    /// Reads one partition. Says whether there is room for more.
+    async fn read_one(
+        &mut self,
+        reader: &mut Reader,
+        want: usize,
+        mut charge: Charge,
+        memory: &mut Charge,
+    ) -> Result<bool, ResponseError> {
+        let read = reader.partition.read(reader.next, want).await.map_err(|e| e.kafka())?;
+        let bytes = read.bytes();
+        if bytes > want && self.total > 0 {
+            // A first batch larger than the room that is left: only the first one of an answer may be.
+            return Ok(false);
+        }
+        if let Some(last) = read.batches.last() {
+            let last = RecordBatch::from_store(last.clone()).map_err(|error| {
+                tracing::error!(%error, "a stored batch cannot be read");
+                ResponseError::KafkaStorageError
+            })?;
+            reader.next = last.next_offset();
+        }
+        reader.batches.extend(read.batches);
+        reader.bytes += bytes;
+        self.total += bytes;
+        charge.shrink_to(bytes);
+        memory.merge(charge);
+        Ok(self.total < self.max_bytes)
+    }
+}
+
+fn finish_topic(version: i16, topic: TopicTargets, read_committed: bool) -> FetchableTopicResponse {
+    let finish = |target: Target| finish_partition(target, read_committed);
+    let partitions = topic.targets.into_iter().map(finish).collect();
+    let answer = FetchableTopicResponse::default().with_partitions(partitions);
+    if version >= 13 { answer.with_topic_id(topic.id) } else { answer.with_topic(topic.name) }
+}
+
+fn finish_partition(target: Target, read_committed: bool) -> PartitionData {
+    let answer = PartitionData::default().with_partition_index(target.index);
+    let reader = match target.reader {
+        Ok(reader) => reader,
+        Err(error) => {
+            return answer
+                .with_error_code(error.code())
+                .with_high_watermark(-1)
+                .with_records(Some(Bytes::new()));
+        }
+    };
+    let offsets = reader.partition.offsets();
+    answer
+        .with_high_watermark(offsets.high_watermark.0)
+        .with_last_stable_offset(offsets.last_stable_offset.0)
+        .with_log_start_offset(offsets.log_start_offset.0)
+        .with_aborted_transactions(read_committed.then(Vec::new))
+        .with_records(Some(join(reader.batches)))
+}
+
+/// One batch goes on as it is; several are copied together.
+fn join(mut batches: Vec<Bytes>) -> Bytes {
+    if batches.len() <= 1 {
+        return batches.pop().unwrap_or_default();
+    }
+    let mut joined = BytesMut::with_capacity(batches.iter().map(Bytes::len).sum());
+    batches.iter().for_each(|batch| joined.extend_from_slice(batch));
+    joined.freeze()
+}

@@ -1,0 +1,74 @@
+//! IncrementalAlterConfigs (44), versions 0-1 (KIP-339). Topics only; a resource's changes apply all or not at all.
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+use robustmq_common::ids::KafkaTopic;
+
+use super::describe_configs::TOPIC;
+use super::{Kafka, owned, text};
+use crate::kafka::errors::KafkaCode as _;
+use crate::topics::{ConfigChange, ConfigOp};
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+pub(super) async fn handle(
+    kafka: &Kafka,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let outcome = alter(kafka, &resource, request.validate_only).await;
+        let answer = AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name);
+        responses.push(match outcome {
+            Ok(()) => answer.with_error_message(None),
+            Err((error, message)) => {
+                answer.with_error_code(error.code()).with_error_message(Some(text(message)))
+            }
+        });
+    }
+    IncrementalAlterConfigsResponse::default().with_responses(responses)
+}
+
+async fn alter(
+    kafka: &Kafka,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), (ResponseError, String)> {
+    if resource.resource_type != TOPIC {
+        let message = "only topics can be configured".to_owned();
+        return Err((ResponseError::InvalidRequest, message));
+    }
+    let name = KafkaTopic::new(&resource.resource_name)
+        .map_err(|error| (ResponseError::InvalidTopicException, error.to_string()))?;
+    let changes = resource.configs.iter().map(change).collect::<Result<Vec<_>, _>>()?;
+    let altered = kafka.topics.alter_config(&name, &changes, validate_only).await;
+    altered.map(drop).map_err(|error| (error.kafka(), error.to_string()))
+}
+
+fn change(config: &AlterableConfig) -> Result<ConfigChange, (ResponseError, String)> {
+    let name = owned(&config.name);
+    let value = config.value.as_ref().map(owned);
+    let op = match (config.config_operation, value) {
+        (DELETE, _) => ConfigOp::Delete,
+        (SET, Some(value)) => ConfigOp::Set(value),
+        (APPEND, Some(value)) => ConfigOp::Append(value),
+        (SUBTRACT, Some(value)) => ConfigOp::Subtract(value),
+        (SET | APPEND | SUBTRACT, None) => {
+            return Err((ResponseError::InvalidConfig, format!("{name} has no value")));
+        }
+        (operation, _) => {
+            let message = format!("{name}: operation {operation} is unknown");
+            return Err((ResponseError::InvalidRequest, message));
+        }
+    };
+    Ok(ConfigChange { name, op })
+}

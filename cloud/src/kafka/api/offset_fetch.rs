@@ -1,0 +1,144 @@
+//! OffsetFetch (9), versions 1-8; several groups at once from 8 on (KIP-709), all partitions from 2 on.
+//!
+//! Offset -1 says that nothing is committed. `require_stable` (KIP-447) is met always, as there are no transactions.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use robustmq_common::ids::{PartitionIndex, TopicId};
+
+use super::resolve::{self, TopicRef};
+use super::{Kafka, text};
+use crate::group::coordinator::CoordinatorError;
+use crate::group::stored::CommittedOffset;
+use crate::kafka::errors::KafkaCode as _;
+
+/// The partitions asked for, by topic; `None` for all.
+type Asked = Option<Vec<(TopicName, Vec<i32>)>>;
+
+/// What is committed: topics with partitions, and `None` for partitions without.
+type Found = Vec<(TopicName, Vec<(i32, Option<CommittedOffset>)>)>;
+
+pub(super) async fn handle(
+    kafka: &Kafka,
+    version: i16,
+    request: OffsetFetchRequest,
+) -> OffsetFetchResponse {
+    if version < 8 {
+        let asked: Asked = request
+            .topics
+            .map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+        return single(kafka, version, &request.group_id, asked).await;
+    }
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for group in request.groups {
+        let asked: Asked = group
+            .topics
+            .map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+        let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
+        groups.push(match find(kafka, &group.group_id, asked).await {
+            Ok(found) => answer.with_topics(found.into_iter().map(topic_of_group).collect()),
+            Err(error) => answer.with_error_code(error.code()),
+        });
+    }
+    OffsetFetchResponse::default().with_groups(groups)
+}
+
+async fn single(kafka: &Kafka, version: i16, group: &str, asked: Asked) -> OffsetFetchResponse {
+    // Version 1 has no place for the group's error: it goes to each partition.
+    let names = if version < 2 { asked.clone() } else { None };
+    match find(kafka, group, asked).await {
+        Ok(found) => {
+            let topics = found.into_iter().map(|topic| topic_alone(topic, version, 0)).collect();
+            OffsetFetchResponse::default().with_topics(topics)
+        }
+        Err(error) if version >= 2 => OffsetFetchResponse::default().with_error_code(error.code()),
+        Err(error) => {
+            let nothing = |(name, partitions): (TopicName, Vec<i32>)| {
+                let partitions = partitions.into_iter().map(|index| (index, None)).collect();
+                topic_alone((name, partitions), version, error.code())
+            };
+            let topics = names.unwrap_or_default().into_iter().map(nothing).collect();
+            OffsetFetchResponse::default().with_topics(topics)
+        }
+    }
+}
+
+async fn find(kafka: &Kafka, group: &str, asked: Asked) -> Result<Found, CoordinatorError> {
+    let Some(asked) = asked else { return find_all(kafka, group).await };
+    let mut found = Vec::with_capacity(asked.len());
+    for (name, partitions) in asked {
+        let topic = resolve::topic(kafka, TopicRef::Name(&name)).await;
+        let committed = match &topic {
+            Ok(topic) => {
+                let wanted: Vec<(TopicId, PartitionIndex)> =
+                    partitions.iter().map(|index| (topic.id, PartitionIndex(*index))).collect();
+                kafka.groups.committed(group, &wanted).await?
+            }
+            // A topic that does not exist has no commits; that is no error.
+            Err(_) => vec![None; partitions.len()],
+        };
+        found.push((name, partitions.into_iter().zip(committed).collect()));
+    }
+    Ok(found)
+}
+
+async fn find_all(kafka: &Kafka, group: &str) -> Result<Found, CoordinatorError> {
+    let mut topics: BTreeMap<TopicId, Vec<(i32, Option<CommittedOffset>)>> = BTreeMap::new();
+    for (topic, partition, committed) in kafka.groups.all_committed(group).await? {
+        topics.entry(topic).or_default().push((partition.0, Some(committed)));
+    }
+    let mut found = Vec::with_capacity(topics.len());
+    for (id, partitions) in topics {
+        // Offsets of topics that are gone wait for their removal.
+        if let Some(topic) = kafka.topics.get_by_id(id).await? {
+            found.push((TopicName(text(topic.name.as_str())), partitions));
+        }
+    }
+    Ok(found)
+}
+
+fn topic_alone(
+    (name, partitions): (TopicName, Vec<(i32, Option<CommittedOffset>)>),
+    version: i16,
+    code: i16,
+) -> OffsetFetchResponseTopic {
+    let partition = |(index, committed): (i32, Option<CommittedOffset>)| {
+        let answer = OffsetFetchResponsePartition::default()
+            .with_partition_index(index)
+            .with_error_code(code);
+        let Some(committed) = committed else {
+            return answer.with_committed_offset(-1).with_metadata(Some(text("")));
+        };
+        let answer = answer
+            .with_committed_offset(committed.offset)
+            .with_metadata(Some(text(committed.metadata)));
+        match version >= 5 {
+            true => answer.with_committed_leader_epoch(committed.leader_epoch),
+            false => answer,
+        }
+    };
+    let partitions = partitions.into_iter().map(partition).collect();
+    OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions)
+}
+
+fn topic_of_group(
+    (name, partitions): (TopicName, Vec<(i32, Option<CommittedOffset>)>),
+) -> OffsetFetchResponseTopics {
+    let partition = |(index, committed): (i32, Option<CommittedOffset>)| {
+        let answer = OffsetFetchResponsePartitions::default().with_partition_index(index);
+        match committed {
+            None => answer.with_committed_offset(-1).with_metadata(Some(text(""))),
+            Some(committed) => answer
+                .with_committed_offset(committed.offset)
+                .with_committed_leader_epoch(committed.leader_epoch)
+                .with_metadata(Some(text(committed.metadata))),
+        }
+    };
+    let partitions = partitions.into_iter().map(partition).collect();
+    OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions)
+}

@@ -1,0 +1,61 @@
+//! From the names and numbers of a request to topics and partitions.
+
+use std::sync::Arc;
+
+use kafka_protocol::error::ResponseError;
+use robustmq_common::ids::{KafkaTopic, LeaderEpoch, PartitionIndex, TopicId};
+use uuid::Uuid;
+
+use super::Kafka;
+use crate::kafka::errors::KafkaCode as _;
+use crate::log::Partition;
+use crate::topics::Topic;
+
+/// How a request names a topic: by id in newer versions (KIP-516).
+pub(super) enum TopicRef<'a> {
+    Name(&'a str),
+    Id(Uuid),
+}
+
+/// The topic, or Kafka's error.
+pub(super) async fn topic(kafka: &Kafka, which: TopicRef<'_>) -> Result<Arc<Topic>, ResponseError> {
+    let (found, unknown) = match which {
+        TopicRef::Name(name) => {
+            let unknown = ResponseError::UnknownTopicOrPartition;
+            let name = KafkaTopic::new(name).map_err(|_| unknown)?;
+            (kafka.topics.get(&name).await, unknown)
+        }
+        TopicRef::Id(id) => {
+            (kafka.topics.get_by_id(TopicId(id)).await, ResponseError::UnknownTopicId)
+        }
+    };
+    found.map_err(|error| error.kafka())?.ok_or(unknown)
+}
+
+/// The partition of a topic, or Kafka's error.
+pub(super) async fn partition(
+    kafka: &Kafka,
+    topic: &Topic,
+    index: i32,
+) -> Result<Arc<Partition>, ResponseError> {
+    if !(0..topic.partitions).contains(&index) {
+        return Err(ResponseError::UnknownTopicOrPartition);
+    }
+    kafka.log.partition(topic.id, PartitionIndex(index)).await.map_err(|error| error.kafka())
+}
+
+/// Compares the leader epoch that a client believes in with ours (KIP-320); -1 is no belief.
+pub(super) fn check_epoch(claimed: i32, current: LeaderEpoch) -> Result<(), ResponseError> {
+    match claimed {
+        -1 => Ok(()),
+        older if older < current.0 => Err(ResponseError::FencedLeaderEpoch),
+        newer if newer > current.0 => Err(ResponseError::UnknownLeaderEpoch),
+        _ => Ok(()),
+    }
+}
+
+/// The broker's wall clock, in milliseconds since 1970.
+pub(super) fn wall_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,189 @@
+//! One client's connection: frames in, answers out, in order.
+//!
+//! A reader and a writer. The reader begins each request and hands what will answer it to the writer through a bounded
+//! queue; the writer awaits and sends the answers in that order. Only a Produce is answered later than it is begun: its
+//! offsets are assigned before the next request is read, its durability is awaited in the writer. Everything else is
+//! answered before the next request is begun, as in Apache Kafka.
+//!
+//! **Invariant:** at most [`limits::KAFKA_PIPELINED_REQUESTS`] requests wait in the writer's queue, and at most
+//! [`limits::KAFKA_QUEUED_ANSWER_BYTES`] of answers beyond the one being queued.
+//! **Invariant:** whatever a client sends, it ends at most its own connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use robustmq_common::limits;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::api::{self, Answer, Begun};
+use super::frame::{self, FrameError};
+use super::memory::Charge;
+use super::read::{ReadError, read_frame};
+use super::{Kafka, Peer};
+
+/// Why a connection was closed from this side.
+#[derive(Debug, thiserror::Error)]
+enum Closed {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("malformed request: {0}")]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Request(#[from] api::RequestError),
+    #[error("the client does not take its answers")]
+    Writer,
+}
+
+/// Serves one client until it leaves, misbehaves, or `shutdown`.
+pub(super) async fn serve<S>(
+    kafka: Arc<Kafka>,
+    stream: S,
+    peer: SocketAddr,
+    shutdown: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (read, write) = tokio::io::split(stream);
+    let (queue, queued) = mpsc::channel(limits::KAFKA_PIPELINED_REQUESTS);
+    // Told when the writer ends, so that a reader that waits for a slow handler ends too.
+    let gone = CancellationToken::new();
+    let writer = tokio::spawn(write_answers(write, queued, gone.clone().drop_guard()));
+    let mut reader = Reader {
+        kafka: kafka.clone(),
+        peer: Peer { address: peer },
+        stream: BufReader::new(read),
+        queue,
+        room: Arc::new(Semaphore::new(limits::KAFKA_QUEUED_ANSWER_BYTES)),
+        shutdown,
+    };
+    let ended = tokio::select! {
+        ended = reader.run() => ended,
+        () = gone.cancelled() => Err(Closed::Writer),
+    };
+    drop(reader);
+    match ended {
+        Ok(()) => tracing::debug!("connection ended"),
+        Err(Closed::Read(ReadError::Io(error))) => tracing::debug!(%error, "connection broke"),
+        Err(closed) => {
+            kafka.metrics.kafka_connections_refused.inc();
+            tracing::debug!(reason = %closed, "connection closed");
+        }
+    }
+    // What was begun is still answered: the drain of a shutdown waits for this.
+    if let Err(error) = writer.await {
+        tracing::error!(%error, "a connection's writer failed");
+    }
+}
+
+/// What the writer has to send next.
+struct Queued {
+    answer: BoxFuture<'static, Result<Answer, api::RequestError>>,
+    /// Held until the answer is sent.
+    _request: Charge,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+struct Reader<R> {
+    kafka: Arc<Kafka>,
+    peer: Peer,
+    stream: BufReader<R>,
+    queue: mpsc::Sender<Queued>,
+    room: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    async fn run(&mut self) -> Result<(), Closed> {
+        loop {
+            // A place in the queue first: what cannot be queued is not read.
+            let slot = self.queue.clone().reserve_owned().await.map_err(|_| Closed::Writer)?;
+            let kafka = &self.kafka;
+            let frame = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return Ok(()),
+                frame = read_frame(
+                    &mut self.stream,
+                    &kafka.request_memory,
+                    kafka.settings.frame_bytes,
+                    kafka.settings.idle,
+                ) => frame?,
+            };
+            let Some((frame, charge)) = frame else { return Ok(()) };
+            slot.send(self.begin(frame, charge).await?);
+        }
+    }
+
+    /// Begins one request.
+    async fn begin(&mut self, bytes: Bytes, mut charge: Charge) -> Result<Queued, Closed> {
+        let frame = match frame::check(&bytes) {
+            Ok(frame) => frame,
+            Err(error) => match api::answer_unsupported(&error) {
+                Some(answer) => return self.queue_ready(answer?, charge).await,
+                None => return Err(error.into()),
+            },
+        };
+        if frame.shape.elements > limits::KAFKA_FREE_FRAME_ELEMENTS {
+            let decoded_bytes = frame.shape.elements.saturating_mul(limits::KAFKA_ELEMENT_BYTES);
+            let memory = &self.kafka.request_memory;
+            let more = memory.charge(decoded_bytes, limits::KAFKA_MEMORY_WAIT).await;
+            charge.merge(more.map_err(ReadError::from)?);
+        }
+        self.kafka.metrics.kafka_request(frame.api.key);
+        match api::begin(&self.kafka, &self.peer, frame).await? {
+            Begun::Ready(answer) => self.queue_ready(answer, charge).await,
+            Begun::Later(answer) => Ok(Queued { answer, _request: charge, _room: None }),
+        }
+    }
+
+    async fn queue_ready(&self, answer: Answer, request: Charge) -> Result<Queued, Closed> {
+        let bytes = answer.bytes.len().min(limits::KAFKA_QUEUED_ANSWER_BYTES);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = self.room.clone().acquire_many_owned(permits).await;
+        let room = room.map_err(|_| Closed::Writer)?;
+        let answer = Box::pin(async move { Ok(answer) });
+        Ok(Queued { answer, _request: request, _room: Some(room) })
+    }
+}
+
+async fn write_answers(
+    mut stream: impl AsyncWrite + Unpin + Send,
+    mut queued: mpsc::Receiver<Queued>,
+    _gone: tokio_util::sync::DropGuard,
+) {
+    while let Some(next) = queued.recv().await {
+        let answer = match next.answer.await {
+            Ok(answer) => answer,
+            Err(error @ api::RequestError::Unanswerable { .. }) => {
+                tracing::debug!(%error, "connection closed");
+                break;
+            }
+            Err(error) => {
+                tracing::error!(%error, "an answer could not be encoded");
+                break;
+            }
+        };
+        if answer.bytes.is_empty() {
+            continue; // Produce with acks=0: there is no answer.
+        }
+        // A client that takes nothing for this long is gone; the kernel's buffer is full by then.
+        let sent =
+            tokio::time::timeout(limits::KAFKA_SEND_TIMEOUT, stream.write_all(&answer.bytes));
+        match sent.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "an answer could not be sent");
+                break;
+            }
+            Err(_) => {
+                tracing::debug!("the client takes no answers");
+                break;
+            }
+        }
+    }
+    // The peer may be gone already.
+    let _ = stream.shutdown().await;
+}

@@ -1,0 +1,165 @@
+//! The one map from this broker's errors to Kafka's error codes. Each match is exhaustive.
+
+use kafka_protocol::error::ResponseError;
+use robustmq_common::record::BatchError;
+
+use crate::group::coordinator::CoordinatorError;
+use crate::group::machine::GroupError;
+use crate::log::{
+    AppendError, DeleteRecordsError, LogError, LookupError, ProducerError, ReadError,
+};
+use crate::store::StoreError;
+use crate::topics::TopicError;
+
+/// An error of this broker, as Kafka's clients know it.
+pub(super) trait KafkaCode {
+    /// Kafka's error.
+    fn kafka(&self) -> ResponseError;
+
+    /// Kafka's error code.
+    fn code(&self) -> i16 {
+        self.kafka().code()
+    }
+}
+
+impl KafkaCode for StoreError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            // Retriable: clients come back.
+            Self::Busy { .. } | Self::NoSpace(_) | Self::StaleEra | Self::Closed => {
+                ResponseError::NotLeaderOrFollower
+            }
+            Self::Poisoned(_) | Self::Read(_) | Self::Damaged { .. } | Self::Open { .. } => {
+                ResponseError::KafkaStorageError
+            }
+        }
+    }
+}
+
+impl KafkaCode for LogError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::Dropped(_) => ResponseError::UnknownTopicOrPartition,
+            Self::TooManyPartitions(_) => ResponseError::LeaderNotAvailable,
+            Self::Store(error) => error.kafka(),
+        }
+    }
+}
+
+impl KafkaCode for AppendError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::NotReady => ResponseError::NotLeaderOrFollower,
+            Self::TooLarge { .. } => ResponseError::MessageTooLarge,
+            Self::Invalid(_) | Self::OffsetsExhausted => ResponseError::InvalidRecord,
+            Self::Transactional => ResponseError::TransactionalIdAuthorizationFailed,
+            Self::Producer(ProducerError::InvalidEpoch { .. }) => {
+                ResponseError::InvalidProducerEpoch
+            }
+            Self::Producer(ProducerError::OutOfOrderSequence { .. }) => {
+                ResponseError::OutOfOrderSequenceNumber
+            }
+            // Only edges have origins, and they do not speak Kafka.
+            Self::AlreadyApplied { .. } | Self::OriginNotLoaded => {
+                ResponseError::UnknownServerError
+            }
+            Self::Dropped(_) => ResponseError::UnknownTopicOrPartition,
+            Self::Store(error) => error.kafka(),
+        }
+    }
+}
+
+impl KafkaCode for BatchError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::Magic { magic: 0 | 1 } => ResponseError::UnsupportedForMessageFormat,
+            Self::Length { .. }
+            | Self::Magic { .. }
+            | Self::Checksum { .. }
+            | Self::Decompress { .. } => ResponseError::CorruptMessage,
+            Self::TooLarge { .. } | Self::DecompressedTooLarge { .. } => {
+                ResponseError::MessageTooLarge
+            }
+            Self::Invalid { .. } | Self::Record { .. } => ResponseError::InvalidRecord,
+            Self::UnknownCompression { .. } => ResponseError::UnsupportedCompressionType,
+        }
+    }
+}
+
+impl KafkaCode for ReadError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            Self::Dropped => ResponseError::UnknownTopicOrPartition,
+            Self::Store(error) => error.kafka(),
+        }
+    }
+}
+
+impl KafkaCode for LookupError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::Batch { .. } => ResponseError::KafkaStorageError,
+            Self::Store(error) => error.kafka(),
+        }
+    }
+}
+
+impl KafkaCode for DeleteRecordsError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            Self::Store(error) => error.kafka(),
+        }
+    }
+}
+
+impl KafkaCode for TopicError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::Exists(_) => ResponseError::TopicAlreadyExists,
+            Self::Unknown(_) => ResponseError::UnknownTopicOrPartition,
+            Self::Partitions { .. } => ResponseError::InvalidPartitions,
+            Self::Config(_) => ResponseError::InvalidConfig,
+            Self::Store(error) => error.kafka(),
+        }
+    }
+}
+
+impl KafkaCode for GroupError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::UnknownMember => ResponseError::UnknownMemberId,
+            Self::IllegalGeneration => ResponseError::IllegalGeneration,
+            Self::RebalanceInProgress => ResponseError::RebalanceInProgress,
+            Self::FencedInstance => ResponseError::FencedInstanceId,
+            Self::InconsistentProtocol => ResponseError::InconsistentGroupProtocol,
+            Self::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+            Self::MaxSizeReached => ResponseError::GroupMaxSizeReached,
+            Self::MemberIdRequired => ResponseError::MemberIdRequired,
+            Self::NonEmpty => ResponseError::NonEmptyGroup,
+            Self::NotStored => ResponseError::CoordinatorNotAvailable,
+        }
+    }
+}
+
+impl KafkaCode for CoordinatorError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::Group(error) => error.kafka(),
+            Self::InvalidGroupId { .. } => ResponseError::InvalidGroupId,
+            Self::NotFound { .. } => ResponseError::GroupIdNotFound,
+            Self::TooManyGroups | Self::ShuttingDown => ResponseError::CoordinatorNotAvailable,
+            Self::Store(StoreError::Poisoned(_) | StoreError::Damaged { .. })
+            | Self::Damaged { .. } => ResponseError::UnknownServerError,
+            Self::Store(
+                StoreError::Busy { .. }
+                | StoreError::NoSpace(_)
+                | StoreError::StaleEra
+                | StoreError::Closed
+                | StoreError::Read(_)
+                | StoreError::Open { .. },
+            ) => ResponseError::CoordinatorNotAvailable,
+        }
+    }
+}
