@@ -1,6 +1,7 @@
 """kafka-python, all in Python. See tally.py for the commands."""
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.structs import OffsetAndMetadata
 
 import tally
@@ -51,15 +52,17 @@ def read(args):
     tally.report(**counts.result())
 
 
-class Listener(ConsumerRebalanceListener):
+class Listener(AsyncConsumerRebalanceListener):
+    """Awaits its commit: in kafka-python 3 these calls come on the thread that does the input and output."""
+
     def __init__(self, consumer, member, ready):
         self.consumer, self.member, self.ready = consumer, member, ready
 
-    def on_partitions_revoked(self, revoked):
+    async def on_partitions_revoked(self, revoked):
         if revoked:
-            self.consumer.commit()
+            await self.consumer.commit_async()
 
-    def on_partitions_assigned(self, assigned):
+    async def on_partitions_assigned(self, assigned):
         self.ready.assigned(self.member, assigned)
 
 
