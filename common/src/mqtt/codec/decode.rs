@@ -323,52 +323,52 @@ const UNSUBACK_REASONS: Reasons = |reason| {
 
 const CONNACK_REASONS: Reasons = |reason| {
     use ReasonCode as R;
-    match reason {
+    matches!(
+        reason,
         R::Success
-        | R::UnspecifiedError
-        | R::MalformedPacket
-        | R::ProtocolError
-        | R::ImplementationSpecificError
-        | R::UnsupportedProtocolVersion
-        | R::ClientIdentifierNotValid
-        | R::BadUserNameOrPassword
-        | R::NotAuthorized
-        | R::ServerUnavailable
-        | R::ServerBusy
-        | R::Banned
-        | R::BadAuthenticationMethod
-        | R::TopicNameInvalid
-        | R::PacketTooLarge
-        | R::QuotaExceeded
-        | R::PayloadFormatInvalid
-        | R::RetainNotSupported
-        | R::QosNotSupported
-        | R::UseAnotherServer
-        | R::ServerMoved
-        | R::ConnectionRateExceeded => true,
-        _ => false,
-    }
+            | R::UnspecifiedError
+            | R::MalformedPacket
+            | R::ProtocolError
+            | R::ImplementationSpecificError
+            | R::UnsupportedProtocolVersion
+            | R::ClientIdentifierNotValid
+            | R::BadUserNameOrPassword
+            | R::NotAuthorized
+            | R::ServerUnavailable
+            | R::ServerBusy
+            | R::Banned
+            | R::BadAuthenticationMethod
+            | R::TopicNameInvalid
+            | R::PacketTooLarge
+            | R::QuotaExceeded
+            | R::PayloadFormatInvalid
+            | R::RetainNotSupported
+            | R::QosNotSupported
+            | R::UseAnotherServer
+            | R::ServerMoved
+            | R::ConnectionRateExceeded
+    )
 };
 
 const DISCONNECT_REASONS: Reasons = |reason| {
     use ReasonCode as R;
-    match reason {
+    !matches!(
+        reason,
         R::GrantedQos1
-        | R::GrantedQos2
-        | R::NoMatchingSubscribers
-        | R::NoSubscriptionExisted
-        | R::ContinueAuthentication
-        | R::ReAuthenticate
-        | R::UnsupportedProtocolVersion
-        | R::ClientIdentifierNotValid
-        | R::BadUserNameOrPassword
-        | R::ServerUnavailable
-        | R::Banned
-        | R::BadAuthenticationMethod
-        | R::PacketIdentifierInUse
-        | R::PacketIdentifierNotFound => false,
-        _ => true,
-    }
+            | R::GrantedQos2
+            | R::NoMatchingSubscribers
+            | R::NoSubscriptionExisted
+            | R::ContinueAuthentication
+            | R::ReAuthenticate
+            | R::UnsupportedProtocolVersion
+            | R::ClientIdentifierNotValid
+            | R::BadUserNameOrPassword
+            | R::ServerUnavailable
+            | R::Banned
+            | R::BadAuthenticationMethod
+            | R::PacketIdentifierInUse
+            | R::PacketIdentifierNotFound
+    )
 };
 
 const AUTH_REASONS: Reasons = |reason| {

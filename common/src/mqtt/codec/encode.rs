@@ -10,9 +10,10 @@ use bytes::{BufMut, BytesMut};
 use super::EncodeError;
 use super::properties::id;
 use crate::mqtt::packet::{
-    Ack, AckProperties, AuthProperties, ConnAckProperties, Connect, ConnectProperties,
-    ConnectReturnCode, DisconnectProperties, MessageProperties, Packet, ProtocolVersion, Publish,
-    ReasonCode, SubscriptionOptions, UserProperties, Will,
+    Ack, AckProperties, AuthProperties, ConnAck, ConnAckProperties, Connect, ConnectProperties,
+    ConnectReturnCode, Disconnect, DisconnectProperties, MessageProperties, Packet,
+    ProtocolVersion, Publish, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UserProperties,
+    Will,
 };
 
 const MAX_VARIABLE: usize = 268_435_455;
@@ -91,50 +92,13 @@ fn body(packet: &Packet, version: ProtocolVersion, out: &mut dyn Sink) -> Writte
     let v5 = version == ProtocolVersion::V5;
     match packet {
         Packet::Connect(p) => connect(p, out),
-        Packet::ConnAck(p) => {
-            u8_(out, u8::from(p.session_present));
-            if v5 {
-                u8_(out, p.reason.as_u8());
-                section(out, &|out| connack_properties(&p.properties, out))
-            } else {
-                let code = ConnectReturnCode::for_reason(p.reason)
-                    .ok_or(EncodeError::NoReturnCode(p.reason))?;
-                u8_(out, code as u8);
-                Ok(())
-            }
-        }
+        Packet::ConnAck(p) => connack(p, v5, out),
         Packet::Publish(p) => publish(p, v5, out),
         Packet::PubAck(p) | Packet::PubRec(p) | Packet::PubRel(p) | Packet::PubComp(p) => {
             ack(p, v5, out)
         }
-        Packet::Subscribe(p) => {
-            u16_(out, p.packet_id.get());
-            if v5 {
-                section(out, &|out| {
-                    if let Some(identifier) = p.properties.subscription_identifier {
-                        u8_(out, id::SUBSCRIPTION_IDENTIFIER);
-                        variable(out, usize::try_from(identifier.get()).unwrap_or(usize::MAX))?;
-                    }
-                    user(&p.properties.user_properties, out)
-                })?;
-            }
-            for (filter, options) in &p.filters {
-                string(out, filter.as_str())?;
-                u8_(out, options_byte(options, v5));
-            }
-            Ok(())
-        }
-        Packet::SubAck(p) => {
-            u16_(out, p.packet_id.get());
-            if v5 {
-                section(out, &|out| ack_properties(&p.properties, out))?;
-            }
-            for reason in &p.reasons {
-                let failed_in_311 = !v5 && reason.is_error();
-                u8_(out, if failed_in_311 { 0x80 } else { reason.as_u8() });
-            }
-            Ok(())
-        }
+        Packet::Subscribe(p) => subscribe(p, v5, out),
+        Packet::SubAck(p) => suback(p, v5, out),
         Packet::Unsubscribe(p) => {
             u16_(out, p.packet_id.get());
             if v5 {
@@ -151,16 +115,7 @@ fn body(packet: &Packet, version: ProtocolVersion, out: &mut dyn Sink) -> Writte
             Ok(())
         }
         Packet::PingReq | Packet::PingResp => Ok(()),
-        Packet::Disconnect(p) => {
-            let empty = p.properties == DisconnectProperties::default();
-            if v5 && !(empty && p.reason == ReasonCode::Success) {
-                u8_(out, p.reason.as_u8());
-                if !empty {
-                    section(out, &|out| disconnect_properties(&p.properties, out))?;
-                }
-            }
-            Ok(())
-        }
+        Packet::Disconnect(p) => disconnect(p, v5, out),
         Packet::Auth(_) if !v5 => Err(EncodeError::NotInVersion("AUTH")),
         Packet::Auth(p) => {
             let empty = p.properties == AuthProperties::default();
@@ -237,6 +192,59 @@ fn ack(p: &Ack, v5: bool, out: &mut dyn Sink) -> Written {
         u8_(out, p.reason.as_u8());
         if !empty {
             section(out, &|out| ack_properties(&p.properties, out))?;
+        }
+    }
+    Ok(())
+}
+
+fn connack(p: &ConnAck, v5: bool, out: &mut dyn Sink) -> Written {
+    u8_(out, u8::from(p.session_present));
+    if v5 {
+        u8_(out, p.reason.as_u8());
+        return section(out, &|out| connack_properties(&p.properties, out));
+    }
+    let code =
+        ConnectReturnCode::for_reason(p.reason).ok_or(EncodeError::NoReturnCode(p.reason))?;
+    u8_(out, code as u8);
+    Ok(())
+}
+
+fn subscribe(p: &Subscribe, v5: bool, out: &mut dyn Sink) -> Written {
+    u16_(out, p.packet_id.get());
+    if v5 {
+        section(out, &|out| {
+            if let Some(identifier) = p.properties.subscription_identifier {
+                u8_(out, id::SUBSCRIPTION_IDENTIFIER);
+                variable(out, usize::try_from(identifier.get()).unwrap_or(usize::MAX))?;
+            }
+            user(&p.properties.user_properties, out)
+        })?;
+    }
+    for (filter, options) in &p.filters {
+        string(out, filter.as_str())?;
+        u8_(out, options_byte(options, v5));
+    }
+    Ok(())
+}
+
+fn suback(p: &SubAck, v5: bool, out: &mut dyn Sink) -> Written {
+    u16_(out, p.packet_id.get());
+    if v5 {
+        section(out, &|out| ack_properties(&p.properties, out))?;
+    }
+    for reason in &p.reasons {
+        let failed_in_311 = !v5 && reason.is_error();
+        u8_(out, if failed_in_311 { 0x80 } else { reason.as_u8() });
+    }
+    Ok(())
+}
+
+fn disconnect(p: &Disconnect, v5: bool, out: &mut dyn Sink) -> Written {
+    let empty = p.properties == DisconnectProperties::default();
+    if v5 && !(empty && p.reason == ReasonCode::Success) {
+        u8_(out, p.reason.as_u8());
+        if !empty {
+            section(out, &|out| disconnect_properties(&p.properties, out))?;
         }
     }
     Ok(())

@@ -36,7 +36,7 @@ pub(super) enum Property {
     TopicAlias(NonZeroU16),
     MaximumQos(QoS),
     RetainAvailable(bool),
-    UserProperty(Arc<str>, Arc<str>),
+    User(Arc<str>, Arc<str>),
     MaximumPacketSize(NonZeroU32),
     WildcardSubscriptionAvailable(bool),
     SubscriptionIdentifierAvailable(bool),
@@ -135,7 +135,7 @@ fn property(reader: &mut Reader) -> Result<Property, DecodeError> {
             _ => return Err(reader.protocol("Maximum QoS is neither 0 nor 1")),
         },
         id::RETAIN_AVAILABLE => Property::RetainAvailable(flag(reader)?),
-        id::USER_PROPERTY => Property::UserProperty(reader.string()?, reader.string()?),
+        id::USER_PROPERTY => Property::User(reader.string()?, reader.string()?),
         id::MAXIMUM_PACKET_SIZE => {
             let value = reader.u32()?;
             Property::MaximumPacketSize(nonzero_u32(value, reader, "Maximum Packet Size is 0")?)
@@ -192,7 +192,7 @@ fn take_message(to: &mut MessageProperties, property: Property) -> Taken {
         Property::ContentType(v) => set(&mut to.content_type, v),
         Property::ResponseTopic(v) => set(&mut to.response_topic, v),
         Property::CorrelationData(v) => set(&mut to.correlation_data, v),
-        Property::UserProperty(name, value) => push(&mut to.user_properties, name, value),
+        Property::User(name, value) => push(&mut to.user_properties, name, value),
         _ => Taken::NotHere,
     }
 }
@@ -234,7 +234,7 @@ pub(super) fn connect(packet: &mut Reader) -> Result<ConnectProperties, DecodeEr
         Property::RequestProblemInformation(v) => set(&mut to.request_problem_information, v),
         Property::AuthenticationMethod(v) => set(&mut to.authentication_method, v),
         Property::AuthenticationData(v) => set(&mut to.authentication_data, v),
-        Property::UserProperty(name, value) => push(&mut to.user_properties, name, value),
+        Property::User(name, value) => push(&mut to.user_properties, name, value),
         _ => Taken::NotHere,
     })?;
     if to.authentication_data.is_some() && to.authentication_method.is_none() {
@@ -255,7 +255,7 @@ pub(super) fn connack(packet: &mut Reader) -> Result<ConnAckProperties, DecodeEr
         Property::AssignedClientIdentifier(v) => set(&mut to.assigned_client_identifier, v),
         Property::TopicAliasMaximum(v) => set(&mut to.topic_alias_maximum, v),
         Property::ReasonString(v) => set(&mut to.reason_string, v),
-        Property::UserProperty(name, value) => push(&mut to.user_properties, name, value),
+        Property::User(name, value) => push(&mut to.user_properties, name, value),
         Property::WildcardSubscriptionAvailable(v) => {
             set(&mut to.wildcard_subscription_available, v)
         }
@@ -278,7 +278,7 @@ pub(super) fn ack(packet: &mut Reader) -> Result<AckProperties, DecodeError> {
     let mut to = AckProperties::default();
     each(packet, |property| match property {
         Property::ReasonString(v) => set(&mut to.reason_string, v),
-        Property::UserProperty(name, value) => push(&mut to.user_properties, name, value),
+        Property::User(name, value) => push(&mut to.user_properties, name, value),
         _ => Taken::NotHere,
     })?;
     Ok(to)
@@ -289,7 +289,7 @@ pub(super) fn subscribe(packet: &mut Reader) -> Result<SubscribeProperties, Deco
     let mut to = SubscribeProperties::default();
     each(packet, |property| match property {
         Property::SubscriptionIdentifier(v) => set(&mut to.subscription_identifier, v),
-        Property::UserProperty(name, value) => push(&mut to.user_properties, name, value),
+        Property::User(name, value) => push(&mut to.user_properties, name, value),
         _ => Taken::NotHere,
     })?;
     Ok(to)
@@ -299,7 +299,7 @@ pub(super) fn subscribe(packet: &mut Reader) -> Result<SubscribeProperties, Deco
 pub(super) fn unsubscribe(packet: &mut Reader) -> Result<UserProperties, DecodeError> {
     let mut to = UserProperties::new();
     each(packet, |property| match property {
-        Property::UserProperty(name, value) => push(&mut to, name, value),
+        Property::User(name, value) => push(&mut to, name, value),
         _ => Taken::NotHere,
     })?;
     Ok(to)
@@ -311,7 +311,7 @@ pub(super) fn disconnect(packet: &mut Reader) -> Result<DisconnectProperties, De
     each(packet, |property| match property {
         Property::SessionExpiryInterval(v) => set(&mut to.session_expiry_interval_secs, v),
         Property::ReasonString(v) => set(&mut to.reason_string, v),
-        Property::UserProperty(name, value) => push(&mut to.user_properties, name, value),
+        Property::User(name, value) => push(&mut to.user_properties, name, value),
         Property::ServerReference(v) => set(&mut to.server_reference, v),
         _ => Taken::NotHere,
     })?;
@@ -325,7 +325,7 @@ pub(super) fn auth(packet: &mut Reader) -> Result<AuthProperties, DecodeError> {
         Property::AuthenticationMethod(v) => set(&mut to.authentication_method, v),
         Property::AuthenticationData(v) => set(&mut to.authentication_data, v),
         Property::ReasonString(v) => set(&mut to.reason_string, v),
-        Property::UserProperty(name, value) => push(&mut to.user_properties, name, value),
+        Property::User(name, value) => push(&mut to.user_properties, name, value),
         _ => Taken::NotHere,
     })?;
     if to.authentication_method.is_none() {

@@ -79,7 +79,11 @@ impl Client {
     fn new(index: usize) -> Self {
         Self {
             name: format!("c{index}"),
-            version: if index % 2 == 0 { ProtocolVersion::V5 } else { ProtocolVersion::V311 },
+            version: if index.is_multiple_of(2) {
+                ProtocolVersion::V5
+            } else {
+                ProtocolVersion::V311
+            },
             conn: None,
             accepted: false,
             known: false,
