@@ -13,6 +13,10 @@ mod properties;
 mod reader;
 
 #[cfg(test)]
+mod arbitrary;
+#[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;
 
 pub use decode::decode;

@@ -9,7 +9,7 @@
 //! a < unsub 2 FILTER | pub TOPIC=PAYLOAD q1 5 dup retain exp=9 alias=1 | puback 5 | pubrec 5 | pubrel 5 | pubcomp 5
 //! a < ping | auth | again (a second CONNECT) | as NEWNAME | disconnect [will] [expiry=5] | drop | slow | written
 //! a > PACKET as `show` writes it | CLOSED Reason | PAUSE | RESUME
-//! * after MS | store ok|full|failed|hold|release | disk ok|hold|release | crash | local TOPIC=PAYLOAD [q1] [retain] [mark]
+//! * after MS | store ok|full|failed|hold|release | shutdown | disk hold|release|once | crash | local TOPIC=PAYLOAD [q1] [retain] [mark]
 //! * LOCALDONE | STORED TOPIC=PAYLOAD ... (expects the next stored record)
 //! ```
 //!
@@ -345,6 +345,10 @@ impl Kit {
             ["disk", "release"] => {
                 self.disk = Mode::Ok;
                 self.answer_batches();
+            }
+            ["disk", "once"] => {
+                let ticket = self.write_batch().expect("a batch is held");
+                self.server.persisted(self.now, ticket);
             }
             ["crash"] => {
                 self.store = Mode::Ok;

@@ -198,14 +198,10 @@ impl Server {
     }
 
     fn resend_next(&mut self, now: Millis, conn: ConnId, id: SessionId) {
-        let barrier = self.journal.barrier();
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(connection) = self.conns.get(&conn) else { return };
         let Some(delivery) = session.out.inflight.get(session.out.unsent_from) else { return };
         session.out.unsent_from += 1;
-        // What is in flight was made durable before it was sent; but that may still be under way.
-        let until =
-            if session.persistent && delivery.qos == QoS::ExactlyOnce { barrier } else { None };
         let packet = match delivery.phase {
             OutgoingPhase::Released(packet_id) => {
                 Packet::PubRel(Ack::new(packet_id, ReasonCode::Success))
@@ -214,7 +210,8 @@ impl Server {
                 publish_packet(now, delivery, connection.version, true)
             }
         };
-        self.send(conn, packet, until);
+        // It is durable, since CONNACK waited for all that was changed before.
+        self.send(conn, packet, None);
     }
 
     fn send_first(&mut self, now: Millis, conn: ConnId, id: SessionId, mut delivery: Delivery) {

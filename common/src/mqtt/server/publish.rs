@@ -125,14 +125,16 @@ impl Server {
             && let Some(state) = publish.packet_id.and_then(|id| session.received.get(&id))
         {
             // Method of section 4.3.3: the id is kept until PUBREL, whatever DUP says.
+            let (stored, persistent) = (*state == Received::Stored, session.persistent);
             self.counters.duplicates_received += 1;
-            if *state == Received::Stored {
+            if stored {
+                let until = if persistent { self.journal.barrier() } else { None };
                 self.acknowledge(
                     conn,
                     QoS::ExactlyOnce,
                     publish.packet_id,
                     ReasonCode::Success,
-                    None,
+                    until,
                 );
             }
             return;

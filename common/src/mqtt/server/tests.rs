@@ -1292,16 +1292,22 @@ fn a_crash_between_store_and_disk_is_made_good_by_the_replay() {
 #[test]
 fn a_packet_id_used_again_after_a_crash_is_a_new_message() {
     // The received id is never written, because its release cancels it; but the queue's record would bring it back.
+    // So PUBCOMP waits for a batch that has nothing but the queue's position.
     let kit = check(
         "
+        o < connect keep
+        o > CONNACK
         p < connect keep
         p > CONNACK
         * disk hold
+        o < sub 1 x
         p < pub a=1 q2 1
         p > PUBREC 1
         p < pubrel 1
+        * disk once
+        o > SUBACK 1 q2
         p > nothing
-        * disk release
+        * disk once
         p > PUBCOMP 1
         * crash
         p < connect keep
