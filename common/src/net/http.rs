@@ -5,6 +5,7 @@ pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,7 +15,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -38,7 +39,8 @@ pub struct HttpLimits {
 }
 
 /// Serves until `shutdown`, then lets requests in work finish for at most [`limits::HTTP_DRAIN`]. A handler finds the
-/// peer's address as `axum::Extension<SocketAddr>`.
+/// peer's address as `axum::Extension<SocketAddr>`. A connection whose first request has not come after
+/// [`limits::HTTP_HEADER_TIMEOUT`] (or the request timeout, if that is shorter) is closed.
 ///
 /// Returns when the drain is over; failures of single connections are logged at debug level and end only those.
 pub async fn serve_http(
@@ -51,30 +53,19 @@ pub async fn serve_http(
     let slots = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let server = Arc::new(connection_builder(limits));
-    let router =
-        router.layer(middleware::from_fn_with_state(limits.request_timeout, answer_in_time));
     loop {
         let Some((stream, peer, slot)) = accept(&listener, &slots, &shutdown).await else { break };
-        let service = TowerToHyperService::new(router.clone().layer(axum::Extension(peer)));
+        let requested = Arc::new(AtomicBool::new(false));
+        let routes = router
+            .clone()
+            .layer(axum::Extension(peer))
+            .layer(middleware::from_fn_with_state((limits, requested.clone()), answer_in_time));
         let (server, tls, watcher) = (server.clone(), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _slot = slot;
-            let served = match tls {
-                None => {
-                    let connection = server.serve_connection(TokioIo::new(stream), service);
-                    watcher.watch(connection.into_owned()).await
-                }
-                Some(tls) => {
-                    let handshake = tokio::time::timeout(limits::TLS_HANDSHAKE, tls.accept(stream));
-                    match handshake.await {
-                        Ok(Ok(stream)) => {
-                            let connection = server.serve_connection(TokioIo::new(stream), service);
-                            watcher.watch(connection.into_owned()).await
-                        }
-                        Ok(Err(error)) => Err(error.into()),
-                        Err(_) => Err("the TLS handshake took too long".into()),
-                    }
-                }
+            let served = tokio::select! {
+                served = serve_connection(&server, stream, tls, routes, watcher) => served,
+                () = no_request(limits, &requested) => Err("no request came".into()),
             };
             if let Err(error) = served {
                 tracing::debug!(%peer, error, "HTTP connection ended");
@@ -87,8 +78,47 @@ pub async fn serve_http(
     }
 }
 
-async fn answer_in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
-    let answered = tokio::time::timeout(limit, next.run(request)).await;
+type Served = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn serve_connection(
+    server: &auto::Builder<TokioExecutor>,
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    routes: Router,
+    watcher: Watcher,
+) -> Served {
+    // Answers are small and waited for: never hold one back for more.
+    stream.set_nodelay(true)?;
+    let service = TowerToHyperService::new(routes);
+    match tls {
+        None => {
+            let connection = server.serve_connection(TokioIo::new(stream), service);
+            watcher.watch(connection.into_owned()).await
+        }
+        Some(tls) => {
+            let stream = tokio::time::timeout(limits::TLS_HANDSHAKE, tls.accept(stream)).await??;
+            let connection = server.serve_connection(TokioIo::new(stream), service);
+            watcher.watch(connection.into_owned()).await
+        }
+    }
+}
+
+/// Ends when the first request is overdue. The server's own header timeout begins only when it has read enough to tell
+/// HTTP/1.1 from HTTP/2.
+async fn no_request(limits: HttpLimits, requested: &AtomicBool) {
+    tokio::time::sleep(limits.request_timeout.min(limits::HTTP_HEADER_TIMEOUT)).await;
+    if requested.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn answer_in_time(
+    State((limits, requested)): State<(HttpLimits, Arc<AtomicBool>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    requested.store(true, Ordering::Relaxed);
+    let answered = tokio::time::timeout(limits.request_timeout, next.run(request)).await;
     answered.unwrap_or_else(|_| StatusCode::REQUEST_TIMEOUT.into_response())
 }
 

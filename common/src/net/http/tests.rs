@@ -119,6 +119,25 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_connection_that_brings_no_request_is_closed() {
+    let (listener, address) = listen().await;
+    let shutdown = CancellationToken::new();
+    let limits = HttpLimits { request_timeout: Duration::from_millis(50), ..LIMITS };
+    let server = tokio::spawn(serve_http(listener, None, Router::new(), limits, shutdown.clone()));
+    // Nothing at all, and what may become the preface of HTTP/2.
+    for sent in ["", "PRI * HT"] {
+        let mut stream = TcpStream::connect(address).await.expect("the server listens");
+        stream.write_all(sent.as_bytes()).await.expect("the server reads");
+        let mut answer = Vec::new();
+        let closed = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        let ended = closed.expect("the server closes");
+        assert!(ended.is_err() || answer.is_empty(), "{sent:?}: {answer:?}");
+    }
+    shutdown.cancel();
+    server.await.expect("no panic");
+}
+
+#[tokio::test]
 async fn https_serves_and_plain_http_to_it_harms_nobody() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/net/testdata");
     let tls = server_tls(&data.join("server.pem"), &data.join("server.key"), &[b"http/1.1"])
