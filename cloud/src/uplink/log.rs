@@ -111,6 +111,7 @@ pub async fn applied_in(
     origin: &OriginKey,
 ) -> Result<Option<EdgeSeq>, LogFailure> {
     let partition = log.partition(partition.topic, partition.partition).await?;
+    partition.ready().await?;
     partition.origin_applied(origin).await.map_err(unavailable)
 }
 
@@ -132,9 +133,10 @@ pub async fn append_to(
     };
     let context = AppendContext { now_ms: limits.now_ms, rules, origin: Some(origin) };
     for _ in 0..APPEND_ATTEMPTS {
+        partition.ready().await?;
         match partition.append(batch.clone(), &context) {
             Ok(pending) => return pending.durable().await.map(drop).map_err(failure),
-            Err(AppendError::NotReady) => partition.ready().await.map_err(unavailable)?,
+            Err(AppendError::NotReady) => {}
             Err(AppendError::OriginNotLoaded) => {
                 if let Some(origin) = &context.origin {
                     partition.origin_applied(&origin.key).await.map_err(unavailable)?;

@@ -6,6 +6,7 @@
 //! - `robustmq.time` `cloud` where the gateway never learned the time and the record's timestamp is the cloud's.
 
 use robustmq_common::ids::{EdgeSeq, KafkaTopic, PartitionIndex};
+use robustmq_common::mqtt::topic_map::kafka_topic;
 use robustmq_common::sync::{EdgeRecord, RejectReason};
 
 use crate::log::OriginKey;
@@ -17,10 +18,6 @@ pub(super) fn topic_of(record: &EdgeRecord<'_>) -> Result<KafkaTopic, RejectReas
         Ok(None) => kafka_topic(record.mqtt_topic).ok_or(RejectReason::IllegalTopic),
         Err(_) => Err(RejectReason::IllegalTopic),
     }
-}
-
-fn kafka_topic(mqtt_topic: &str) -> Option<KafkaTopic> {
-    KafkaTopic::new(&mqtt_topic.replace('/', ".")).ok()
 }
 
 /// The partition of a record: by its key as Kafka's clients do it; without a key, spread by its sequence (and so the same one on a retry).

@@ -224,6 +224,7 @@ impl Shared {
             .map(|state| LaneSender::new(self, greeted.incarnation, state).run())
             .collect();
         tokio::select! {
+            biased;
             exit = lanes.next() => exit.unwrap_or(Exit::Hello("no lane is left")),
             exit = self.heartbeats(greeted.store, greeted.incarnation) => exit,
         }

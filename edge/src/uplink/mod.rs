@@ -17,6 +17,7 @@ mod http;
 mod memory;
 mod metrics;
 mod pacing;
+mod queue_backlog;
 mod sender;
 mod status;
 mod transport;

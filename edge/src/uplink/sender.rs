@@ -170,7 +170,7 @@ impl<'a> LaneSender<'a> {
     }
 
     /// Puts as much of a chunk into a batch as it takes, and says what the digest after that is.
-    async fn fill(&self, chunk: Chunk) -> Result<(BatchBuilder, ChainDigest), Trouble> {
+    async fn fill(&mut self, chunk: Chunk) -> Result<(BatchBuilder, ChainDigest), Trouble> {
         let mut builder = BatchBuilder::new(self.next);
         let end = self.open.map_or(u64::MAX, |open| after(open.through).0);
         let mut whole = true;
@@ -266,7 +266,7 @@ impl<'a> LaneSender<'a> {
         }
     }
 
-    async fn shows_same_history(&self, state: &LaneState) -> Result<bool, Trouble> {
+    async fn shows_same_history(&mut self, state: &LaneState) -> Result<bool, Trouble> {
         let backlog = self.shared.backlog.as_ref();
         let position = LanePosition {
             acknowledged_through: self.acknowledged,
