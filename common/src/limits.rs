@@ -1,6 +1,7 @@
 //! Every bound and default of both binaries, units last. Nothing grows without a bound: a channel, map, buffer or batch
 //! that has none listed here is a mistake.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 // Names.
@@ -349,6 +350,10 @@ pub const EDGE_DRAIN: Duration = Duration::from_secs(10);
 /// How long a stored record may wait until the state that reflects it is saved, if nothing else has it saved earlier. Each
 /// save wears the disk; what is not reflected is replayed at start-up.
 pub const EDGE_CHECKPOINT: Duration = Duration::from_secs(60);
+/// Rounds of PBKDF2 for a password of the users file: about 25 ms on a desktop core, 100 ms on a small gateway.
+pub const EDGE_PASSWORD_ITERATIONS: NonZeroU32 = NonZeroU32::new(100_000).expect("not 0");
+/// The most rounds that a line of the users file may ask for.
+pub const EDGE_PASSWORD_ITERATIONS_MAX: NonZeroU32 = NonZeroU32::new(10_000_000).expect("not 0");
 /// Age that the figures in status and metrics may have while the gateway is busy.
 pub const EDGE_FIGURES: Duration = Duration::from_millis(200);
 /// How long a batch of the uplink that is not full waits for more records.

@@ -10,7 +10,7 @@ use robustmq_common::limits;
 use robustmq_common::net::{self, StartError};
 use robustmq_common::telemetry;
 use robustmq_edge::admin;
-use robustmq_edge::gateway::Gateway;
+use robustmq_edge::gateway::{Gateway, users_line};
 use robustmq_edge::queue::inspect::{Depth, inspect};
 use robustmq_edge::settings::Settings;
 
@@ -45,6 +45,14 @@ enum Command {
         after_help = "Examples:\n  robustmq-edge queue inspect --data-dir ./data\n  robustmq-edge queue verify --data-dir ./data --json"
     )]
     Queue(QueueCommand),
+    /// Make a line for the MQTT users file; the password is read from standard input
+    #[command(
+        after_help = "Example:\n  printf %s \"$PASSWORD\" | robustmq-edge hash-password press-1 >> /etc/robustmq/mqtt-users"
+    )]
+    HashPassword {
+        /// The user's name
+        name: String,
+    },
     /// Check a configuration without starting
     #[command(
         after_help = "Examples:\n  robustmq-edge check-config --config /etc/robustmq/edge.toml\n  robustmq-edge check-config --config edge.toml --print-config"
@@ -131,6 +139,7 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status(&args),
         Command::Queue(QueueCommand::Inspect(args)) => queue(&args, Depth::Inspect),
         Command::Queue(QueueCommand::Verify(args)) => queue(&args, Depth::Verify),
+        Command::HashPassword { name } => hash_password(&name),
         Command::CheckConfig(args) => check_config(args.config.as_deref(), args.print_config),
     };
     result.unwrap_or_else(|error| {
@@ -199,6 +208,22 @@ fn queue(args: &QueueArgs, depth: Depth) -> Result<ExitCode, StartError> {
     }
     let sound = depth == Depth::Inspect || found.is_sound();
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn hash_password(name: &str) -> Result<ExitCode, StartError> {
+    if name.is_empty() || name.contains([':', '#', '\n']) || name.trim() != name {
+        let reason = "a name must not be empty, contain ':' or '#', or begin or end with a space";
+        return Err(StartError::Refused { key: "NAME".to_owned(), reason: reason.to_owned() });
+    }
+    let password = std::io::read_to_string(std::io::stdin())
+        .map_err(|error| StartError::Failed(format!("standard input: {error}")))?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(StartError::Failed("standard input has no password".to_owned()));
+    }
+    let line = users_line(name, password.as_bytes(), limits::EDGE_PASSWORD_ITERATIONS);
+    print(&format!("{line}\n"));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn status(args: &Status) -> Result<ExitCode, StartError> {

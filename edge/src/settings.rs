@@ -72,6 +72,8 @@ pub struct MqttSettings {
     pub tls_cert: Option<PathBuf>,
     /// PEM file with the certificate's private key.
     pub tls_key: Option<PathBuf>,
+    /// Lines of `NAME:HASH`, as `robustmq-edge hash-password` prints them: clients then have to be one of these users.
+    pub users_file: Option<PathBuf>,
 }
 
 impl Default for MqttSettings {
@@ -82,6 +84,7 @@ impl Default for MqttSettings {
             max_packet_bytes: limits::MQTT_PACKET_BYTES,
             tls_cert: None,
             tls_key: None,
+            users_file: None,
         }
     }
 }
@@ -132,6 +135,8 @@ pub struct UplinkSettings {
     pub linger_ms: u64,
     /// A batch is sent when it has reached this size.
     pub batch_bytes: usize,
+    /// The most that is sent, of all priorities together. Unset: as much as the link takes.
+    pub max_bytes_per_second: Option<u64>,
 }
 
 impl Default for UplinkSettings {
@@ -142,6 +147,7 @@ impl Default for UplinkSettings {
             ca_file: None,
             linger_ms: limits::UPLINK_LINGER_MS,
             batch_bytes: limits::UPLINK_BATCH_BYTES,
+            max_bytes_per_second: None,
         }
     }
 }
@@ -276,6 +282,9 @@ impl Settings {
         let uplink = &self.uplink;
         within("uplink.linger_ms", uplink.linger_ms, 0, 60_000)?;
         within("uplink.batch_bytes", uplink.batch_bytes, 1024, limits::SYNC_BATCH_BYTES)?;
+        if uplink.max_bytes_per_second == Some(0) {
+            return Err(invalid("uplink.max_bytes_per_second", "0 would send nothing"));
+        }
         if let Some(url) = &uplink.url {
             let parsed: axum::http::Uri = url
                 .parse()
@@ -445,6 +454,7 @@ mod tests {
         check("[queue]\nmax_bytes = -1", &["[queue] max_bytes"]);
         check("[queue]\npolicy = 'keep'", &["[queue] policy", "reject", "drop-oldest"]);
         check("[uplink]\nurl = 'cloud:9440'", &["[uplink] url", "http"]);
+        check("[uplink]\nmax_bytes_per_second = 0", &["[uplink] max_bytes_per_second"]);
         check("[uplink]\nbatch_bytes = 1000000000", &["[uplink] batch_bytes"]);
         check("[[route]]\nfilter = 'a/#/b'", &["filter"]);
         check("[[route]]\nfilter = 'a'\ntopic = 'a b'", &["topic"]);

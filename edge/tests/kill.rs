@@ -288,7 +288,7 @@ async fn kill_rounds(uplink: bool) -> anyhow::Result<()> {
     }
     let total: usize = expected.values().map(Vec::len).sum();
     let received = collect(address, counted, subscriber, total).await?;
-    println!("{total} messages over {ROUNDS} kills");
+    eprintln!("{total} messages over {ROUNDS} kills");
     for (topic, numbers) in &expected {
         let seen = received.get(topic).map(Vec::as_slice).unwrap_or_default();
         let first_wrong = seen.iter().zip(numbers).position(|(seen, expected)| seen != expected);

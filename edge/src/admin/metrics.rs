@@ -198,11 +198,8 @@ impl EdgeCollector {
 
     fn uplink(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
         let Some(report) = self.view.uplink.as_ref().map(|report| report()) else { return Ok(()) };
-        let connected = f64::from(u8::from(report.state == "connected"));
-        out.gauge("uplink_connected", "1 while the cloud is reached", connected)?;
-        let (sent, rejected) = (report.acknowledged_records, report.rejected_records);
-        out.counter("uplink_acknowledged_records", "Records that the cloud confirmed", sent)?;
-        out.counter("uplink_rejected_records", "Records that the cloud can never accept", rejected)
+        let connected = f64::from(u8::from(report.connected));
+        out.gauge("uplink_connected", "1 while the cloud answers", connected)
     }
 }
 

@@ -32,14 +32,15 @@ pub struct View {
     listener: Arc<ListenerCounters>,
     queue: Queue,
     state: watch::Receiver<Progress>,
-    uplink: UplinkView,
+    /// Absent without a cloud.
+    uplink: Option<ReadUplink>,
     /// As they were when metrics were last asked for: reading them may read from disk, which an encoder cannot wait for.
     lanes: Arc<Mutex<Vec<LaneStatus>>>,
     started: std::time::Instant,
 }
 
-/// Where the uplink's state is read; absent without a cloud.
-pub type UplinkView = Option<Arc<dyn Fn() -> UplinkReport + Send + Sync>>;
+/// Reads how the uplink stands.
+pub type ReadUplink = Arc<dyn Fn() -> UplinkReport + Send + Sync>;
 
 impl View {
     /// A view of a gateway that starts now.
@@ -50,7 +51,7 @@ impl View {
         listener: Arc<ListenerCounters>,
         queue: Queue,
         state: watch::Receiver<Progress>,
-        uplink: UplinkView,
+        uplink: Option<ReadUplink>,
     ) -> Self {
         let started = std::time::Instant::now();
         Self { edge_id, figures, listener, queue, state, uplink, lanes: Arc::default(), started }
@@ -63,10 +64,13 @@ impl View {
     }
 }
 
-/// The routes of the admin listener: those of both binaries and `GET /status`.
-#[must_use]
-pub fn router(view: View, readiness: Readiness, log_level: LogLevel) -> Router {
-    let mut registry = Registry::default();
+/// The routes of the admin listener: those of both binaries and `GET /status`. `registry` may have metrics of others.
+pub fn router(
+    view: View,
+    mut registry: Registry,
+    readiness: Readiness,
+    log_level: LogLevel,
+) -> Router {
     registry.register_collector(Box::new(metrics::EdgeCollector::new(view.clone())));
     let status = Router::new().route("/status", get(status)).with_state(view.clone());
     robustmq_common::admin::router(readiness, Arc::new(registry), log_level)

@@ -84,16 +84,16 @@ pub struct LaneReport {
 /// The way to the cloud.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UplinkReport {
-    /// `connecting`, `connected`, `waiting` or `refused`.
-    pub state: String,
+    /// Whether the cloud answered the last time that something was asked of it.
+    pub connected: bool,
+    /// For how many seconds that has been so.
+    pub seconds: u64,
     /// The cloud.
     pub url: String,
-    /// Why it is not connected, where that is known.
-    pub reason: Option<String>,
-    /// Records that the cloud confirmed since the start.
-    pub acknowledged_records: u64,
-    /// Records that the cloud can never accept, since the start.
-    pub rejected_records: u64,
+    /// What went wrong last and is not known to be over.
+    pub last_error: Option<String>,
+    /// What the cloud issued to this queue; 0 before the first contact.
+    pub incarnation: u64,
 }
 
 impl View {
@@ -155,18 +155,17 @@ impl View {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mqtt, queue, .. } = self;
-        let up = Secs(self.uptime_secs as f64);
+        let up = secs(self.uptime_secs);
         writeln!(f, "edge      {}, version {}, up {up}", self.edge_id, self.version)?;
         match &self.uplink {
             None => writeln!(f, "uplink    not configured: messages stay on this gateway")?,
             Some(uplink) => {
-                write!(f, "uplink    {} ({})", uplink.state, uplink.url)?;
-                if let Some(reason) = &uplink.reason {
-                    write!(f, ": {reason}")?;
+                let state = if uplink.connected { "connected" } else { "not connected" };
+                write!(f, "uplink    {state} for {} ({})", secs(uplink.seconds), uplink.url)?;
+                match &uplink.last_error {
+                    Some(error) => writeln!(f, ": {error}")?,
+                    None => writeln!(f)?,
                 }
-                writeln!(f)?;
-                let (sent, rejected) = (uplink.acknowledged_records, uplink.rejected_records);
-                writeln!(f, "          {sent} records confirmed, {rejected} rejected")?;
             }
         }
         let oldest = Secs(queue.oldest_secs);
@@ -208,6 +207,11 @@ impl fmt::Display for Status {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a person reads at most three digits")]
+fn secs(whole: u64) -> Secs {
+    Secs(whole as f64)
+}
+
 /// A number of seconds as a person reads it.
 struct Secs(f64);
 
@@ -226,6 +230,7 @@ impl fmt::Display for Secs {
 struct Bytes(u64);
 
 impl fmt::Display for Bytes {
+    #[expect(clippy::cast_precision_loss, reason = "a person reads at most four digits")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0 as f64;
         match self.0 {
@@ -274,6 +279,8 @@ pub async fn fetch(admin: &str) -> Result<Status, StatusError> {
         }
         StatusError::NoAnswer { url: url.clone(), reason }
     };
+    // Fails when the process has one already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client =
         reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(no_answer)?;
     let answer = client.get(&url).send().await.map_err(no_answer)?;
@@ -319,17 +326,17 @@ mod tests {
                 ..QueueReport::default()
             },
             uplink: Some(UplinkReport {
-                state: "waiting".to_owned(),
+                connected: false,
+                seconds: 5400,
                 url: "http://cloud:9440".to_owned(),
-                reason: Some("connection refused".to_owned()),
-                ..UplinkReport::default()
+                last_error: Some("connection refused".to_owned()),
+                incarnation: 1,
             }),
             state_failing: None,
         };
         let expected = "\
 edge      press-hall, version 0.1.0, up 2 min
-uplink    waiting (http://cloud:9440): connection refused
-          0 records confirmed, 0 rejected
+uplink    not connected for 1.5 h (http://cloud:9440): connection refused
 queue     10 records, 2.0 KiB on disk, oldest 30 s
           lane 1: 10 records, 2.0 KiB, oldest 30 s
 drops     4 as the queue was full, 0 expired, 0 unreadable

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::outbox::Outbox;
+use super::users::Users;
 
 /// What a connection tells the hub.
 pub(super) enum Input {
@@ -70,6 +71,8 @@ pub(super) struct Shared {
     pub budget: Arc<Semaphore>,
     /// The largest packet taken.
     pub max_packet_bytes: usize,
+    /// Absent: everybody may connect.
+    pub users: Option<Arc<Users>>,
 }
 
 /// Why a loop ended.
@@ -165,9 +168,12 @@ impl Connection {
         loop {
             let version = self.version.get().copied();
             match codec::decode(buffer, version, self.shared.max_packet_bytes) {
-                Ok(Some(packet)) => {
-                    if let Packet::Connect(connect) = &packet {
+                Ok(Some(mut packet)) => {
+                    if let Packet::Connect(connect) = &mut packet {
                         self.version.get_or_init(|| connect.version);
+                        if let Some(users) = &self.shared.users {
+                            users.check(connect).await;
+                        }
                     }
                     let budget = budget.take();
                     self.tell(Input::Packet { conn: self.id, packet, budget }).await?;
@@ -239,7 +245,9 @@ impl Connection {
         };
         written?;
         buffer.clear();
-        self.tell(Input::Written { conn: self.id, bytes }).await
+        // A hub that has ended has closed every connection first; what it left to be written is still written.
+        let _ = self.tell(Input::Written { conn: self.id, bytes }).await;
+        Ok(())
     }
 
     async fn close_is_overdue(&self) {

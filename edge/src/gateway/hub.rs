@@ -11,6 +11,7 @@ use std::time::Duration;
 use robustmq_common::admin::Component;
 use robustmq_common::ids::{EdgeSeq, LaneId};
 use robustmq_common::limits;
+use robustmq_common::mqtt::packet::ReasonCode;
 use robustmq_common::mqtt::server::{
     Action, ConnId, Counters, Gauges, PersistTicket, PublishRecord, Server, StateChange,
     StoreRefusal, StoreTicket,
@@ -145,6 +146,7 @@ impl Hub {
                 }
                 changed = self.progress.changed() => {
                     if changed.is_err() || self.progress.borrow().closed {
+                        self.connections.values().for_each(|c| c.close(ReasonCode::UnspecifiedError));
                         return Err(HubError::StateWriter);
                     }
                     self.committed();

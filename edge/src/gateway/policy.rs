@@ -6,15 +6,22 @@ use robustmq_common::mqtt::packet::{Connect, ReasonCode, TopicName};
 use robustmq_common::mqtt::server::{ClientId, PeerInfo, Policy, Routing};
 
 use super::route::Routes;
+use super::users::Users;
 
 /// The gateway's answers to the MQTT server core.
 pub(super) struct EdgePolicy {
     pub routes: Arc<Routes>,
+    /// Absent: everybody may connect.
+    pub users: Option<Arc<Users>>,
 }
 
 impl Policy for EdgePolicy {
-    fn authenticate(&self, _connect: &Connect, _peer: &PeerInfo) -> Result<(), ReasonCode> {
-        Ok(())
+    /// The slow part was done by the connection, see [`Users::check`].
+    fn authenticate(&self, connect: &Connect, _peer: &PeerInfo) -> Result<(), ReasonCode> {
+        match &self.users {
+            Some(users) if !users.is_proven(connect) => Err(ReasonCode::BadUserNameOrPassword),
+            _ => Ok(()),
+        }
     }
 
     /// Topics that begin with `$` belong to the server (section 4.7.2).

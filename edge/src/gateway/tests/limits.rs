@@ -1,12 +1,15 @@
 //! Bad input, full queues, too many connections.
 
-use robustmq_common::mqtt::packet::{Packet, ProtocolVersion, QoS, ReasonCode};
+use std::num::NonZeroU32;
+
+use robustmq_common::mqtt::packet::{Packet, Password, ProtocolVersion, QoS, ReasonCode};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::bench::{Bench, PATIENCE};
 use super::client::{Client, clean, publish};
 use crate::admin::Status;
+use crate::gateway::users_line;
 use crate::settings::{RouteKey, RoutePriority, RouteSettings};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +116,28 @@ async fn a_full_queue_refuses_and_local_topics_go_on() {
     let refused = |status: &Status| status.mqtt.publishes_refused >= 3;
     let status = bench.eventually("three to be counted as refused", refused).await;
     assert_eq!(status.queue.records, taken);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_users_file_only_its_users_connect() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("users");
+    std::fs::write(&file, users_line("press", b"right", NonZeroU32::MIN)).unwrap();
+    let bench = Bench::start_with(|settings| settings.mqtt.users_file = Some(file)).await;
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        for (name, password, expected) in [
+            (Some("press"), Some("right"), ReasonCode::Success),
+            (Some("press"), Some("wrong"), ReasonCode::BadUserNameOrPassword),
+            (Some("other"), Some("right"), ReasonCode::BadUserNameOrPassword),
+            (None, None, ReasonCode::BadUserNameOrPassword),
+        ] {
+            let mut connect = clean("client", version);
+            connect.username = name.map(Into::into);
+            connect.password = password.map(|password| Password(password.into()));
+            let (_, answer) = Client::connect(bench.mqtt(), connect).await;
+            assert_eq!(answer.reason, expected, "{name:?} {password:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
