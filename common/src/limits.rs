@@ -218,6 +218,12 @@ pub const STORE_SCAN_ITEMS: usize = 4096;
 pub const STORE_SCAN_BYTES: usize = 4 * 1024 * 1024;
 /// Values of this size and more are kept in blob files, apart from the keys.
 pub const STORE_MIN_BLOB_BYTES: u64 = 4 * 1024;
+/// The size at which a new blob file is begun.
+pub const STORE_BLOB_FILE_BYTES: u64 = 256 * 1024 * 1024;
+/// Reads that may wait for the disk at once.
+pub const STORE_CONCURRENT_READS: usize = 64;
+/// A table file that was not compacted for this long is, so that what was deleted gives its space back.
+pub const STORE_COMPACTION_PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// The store's cache of blocks read from disk.
 pub const STORE_BLOCK_CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// Written data kept in memory before it goes to a table file.

@@ -249,7 +249,7 @@ impl Partition {
         }
         let producer =
             sequencer.producers.entry_after(&batch, log_append_time, context.now_ms, last_offset);
-        let forgotten = sequencer.producers.to_forget(&batch, context.now_ms);
+        let forgotten = sequencer.producers.choose_forgotten(&batch, context.now_ms);
         for id in &forgotten {
             write.delete(keys.producer(*id));
         }

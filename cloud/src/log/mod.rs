@@ -221,3 +221,8 @@ impl Log {
 fn after(last: Offset) -> Offset {
     Offset(last.0.saturating_add(1))
 }
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;

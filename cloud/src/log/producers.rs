@@ -126,7 +126,7 @@ impl Producers {
 
     /// The producers to forget when `batch` comes: those that have expired, and the one idle for longest if there would be
     /// too many.
-    pub(super) fn to_forget(&mut self, batch: &RecordBatch, now_ms: i64) -> Vec<ProducerId> {
+    pub(super) fn choose_forgotten(&mut self, batch: &RecordBatch, now_ms: i64) -> Vec<ProducerId> {
         let Some(Producer { id, .. }) = batch.producer() else { return Vec::new() };
         if self.entries.contains_key(&id) {
             return Vec::new();

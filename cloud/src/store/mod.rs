@@ -22,9 +22,13 @@ use bytes::Bytes;
 mod identity;
 pub mod keys;
 mod memory;
+#[cfg(feature = "rocksdb")]
+mod rocks;
 mod write;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "rocksdb")]
+pub use rocks::{RocksOptions, RocksStore};
 pub use write::{Completion, PendingWrite, WriteBatch, WriteOp};
 
 /// Why the store refused or failed. Cheap to copy, since one failure answers many writes.
@@ -181,3 +185,6 @@ pub async fn write(store: &dyn Store, batch: WriteBatch) -> Result<(), StoreErro
     store.ready().await?;
     store.submit(batch)?.await
 }
+
+#[cfg(test)]
+mod contract;

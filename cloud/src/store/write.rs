@@ -127,7 +127,6 @@ impl WriteBatch {
     }
 
     /// Splits the batch for an engine's queue: the queued write and the future that answers it.
-    #[must_use]
     pub(super) fn into_queued(self) -> (QueuedWrite, PendingWrite) {
         let (sender, receiver) = oneshot::channel();
         let queued = QueuedWrite {
