@@ -153,6 +153,16 @@ pub const MQTT_CLIENT_ID_BYTES: usize = 256;
 pub const MQTT_REPLAY_PUBLISHES: u64 = 4096;
 /// Retained messages kept.
 pub const MQTT_RETAINED_MESSAGES: usize = 100_000;
+/// Bytes of all retained messages' topics and payloads.
+pub const MQTT_RETAINED_BYTES: usize = 64 * 1024 * 1024;
+/// When there are too many retained messages, expired ones are looked for at most once in this time.
+pub const MQTT_RETAINED_SWEEP: Duration = Duration::from_secs(10);
+/// Bytes of messages queued or in flight for all sessions together.
+pub const MQTT_ALL_SESSIONS_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of topic names that one connection's aliases stand for.
+pub const MQTT_TOPIC_ALIAS_BYTES: usize = 64 * 1024;
+/// The longest topic filter that a session may subscribe to.
+pub const MQTT_FILTER_BYTES: usize = 1024;
 /// Levels of a topic name or filter.
 pub const MQTT_TOPIC_LEVELS: usize = 128;
 /// The longest session expiry honoured; a longer one is cut to it (and CONNACK says so, MQTT 5 section 3.2.2.3.2).

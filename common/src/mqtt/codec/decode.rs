@@ -5,6 +5,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::DecodeError;
 use super::properties;
 use super::reader::{Reader, variable_byte_integer};
+use super::reasons::{
+    AUTH_REASONS, CONNACK_REASONS, DISCONNECT_REASONS, PUBLISH_REASONS, RELEASE_REASONS, Reasons,
+    SUBACK_REASONS, UNSUBACK_REASONS,
+};
 use crate::mqtt::packet::{
     Ack, AckProperties, Auth, AuthProperties, ConnAck, ConnAckProperties, Connect,
     ConnectProperties, ConnectReturnCode, Disconnect, DisconnectProperties, MessageProperties,
@@ -265,116 +269,6 @@ fn publish(r: &mut Reader, flags: u8, version: ProtocolVersion) -> Result<Publis
     }
     Ok(Publish { dup, qos, retain, topic, packet_id, properties, payload: r.rest() })
 }
-
-/// Which reason codes a packet may carry, from the tables of the packets' sections.
-type Reasons = fn(ReasonCode) -> bool;
-
-const PUBLISH_REASONS: Reasons = |reason| {
-    use ReasonCode as R;
-    matches!(
-        reason,
-        R::Success
-            | R::NoMatchingSubscribers
-            | R::UnspecifiedError
-            | R::ImplementationSpecificError
-            | R::NotAuthorized
-            | R::TopicNameInvalid
-            | R::PacketIdentifierInUse
-            | R::QuotaExceeded
-            | R::PayloadFormatInvalid
-    )
-};
-
-const RELEASE_REASONS: Reasons =
-    |reason| matches!(reason, ReasonCode::Success | ReasonCode::PacketIdentifierNotFound);
-
-const SUBACK_REASONS: Reasons = |reason| {
-    use ReasonCode as R;
-    matches!(
-        reason,
-        R::Success
-            | R::GrantedQos1
-            | R::GrantedQos2
-            | R::UnspecifiedError
-            | R::ImplementationSpecificError
-            | R::NotAuthorized
-            | R::TopicFilterInvalid
-            | R::PacketIdentifierInUse
-            | R::QuotaExceeded
-            | R::SharedSubscriptionsNotSupported
-            | R::SubscriptionIdentifiersNotSupported
-            | R::WildcardSubscriptionsNotSupported
-    )
-};
-
-const UNSUBACK_REASONS: Reasons = |reason| {
-    use ReasonCode as R;
-    matches!(
-        reason,
-        R::Success
-            | R::NoSubscriptionExisted
-            | R::UnspecifiedError
-            | R::ImplementationSpecificError
-            | R::NotAuthorized
-            | R::TopicFilterInvalid
-            | R::PacketIdentifierInUse
-    )
-};
-
-const CONNACK_REASONS: Reasons = |reason| {
-    use ReasonCode as R;
-    matches!(
-        reason,
-        R::Success
-            | R::UnspecifiedError
-            | R::MalformedPacket
-            | R::ProtocolError
-            | R::ImplementationSpecificError
-            | R::UnsupportedProtocolVersion
-            | R::ClientIdentifierNotValid
-            | R::BadUserNameOrPassword
-            | R::NotAuthorized
-            | R::ServerUnavailable
-            | R::ServerBusy
-            | R::Banned
-            | R::BadAuthenticationMethod
-            | R::TopicNameInvalid
-            | R::PacketTooLarge
-            | R::QuotaExceeded
-            | R::PayloadFormatInvalid
-            | R::RetainNotSupported
-            | R::QosNotSupported
-            | R::UseAnotherServer
-            | R::ServerMoved
-            | R::ConnectionRateExceeded
-    )
-};
-
-const DISCONNECT_REASONS: Reasons = |reason| {
-    use ReasonCode as R;
-    !matches!(
-        reason,
-        R::GrantedQos1
-            | R::GrantedQos2
-            | R::NoMatchingSubscribers
-            | R::NoSubscriptionExisted
-            | R::ContinueAuthentication
-            | R::ReAuthenticate
-            | R::UnsupportedProtocolVersion
-            | R::ClientIdentifierNotValid
-            | R::BadUserNameOrPassword
-            | R::ServerUnavailable
-            | R::Banned
-            | R::BadAuthenticationMethod
-            | R::PacketIdentifierInUse
-            | R::PacketIdentifierNotFound
-    )
-};
-
-const AUTH_REASONS: Reasons = |reason| {
-    use ReasonCode as R;
-    matches!(reason, R::Success | R::ContinueAuthentication | R::ReAuthenticate)
-};
 
 fn reason(r: &mut Reader, allowed: Reasons) -> Result<ReasonCode, DecodeError> {
     let reason =

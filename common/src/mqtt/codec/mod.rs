@@ -11,6 +11,7 @@ mod encode;
 mod error;
 mod properties;
 mod reader;
+mod reasons;
 
 #[cfg(test)]
 mod arbitrary;

@@ -44,6 +44,7 @@ fn at_most(maximum_qos: QoS) -> SubscriptionOptions {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn the_specifications_examples_are_read_and_written() {
     let check = |version, hex: &str, packet: Packet| {
         assert_eq!(read(hex, Some(version)), Ok(Some(packet.clone())), "{hex}");
@@ -212,6 +213,7 @@ fn malformed_headers_and_strings_are_refused() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn malformed_connects_are_refused() {
     check_refused(&[
         ("another protocol", None, "10 0C 0004 48545450 04 02 0000 0000", MALFORMED),

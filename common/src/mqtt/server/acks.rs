@@ -1,16 +1,12 @@
 //! PUBACK, PUBREC, PUBREL, PUBCOMP (sections 3.4 to 3.7 and 4.3).
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-
 use super::Server;
 use super::api::{ConnId, Millis, SessionId};
-use super::changes::{Message, OutgoingPhase, StateChange};
+use super::changes::{OutgoingPhase, StateChange};
 use super::journal::Existed;
 use super::outbound::{record_outgoing, session_of};
 use super::session::Received;
-use crate::mqtt::packet::{Ack, MessageProperties, Packet, PacketId, QoS, ReasonCode};
+use crate::mqtt::packet::{Ack, Packet, PacketId, QoS, ReasonCode};
 
 impl Server {
     /// The client has taken a QoS 1 message.
@@ -38,19 +34,11 @@ impl Server {
             return self.finish_outgoing(now, id, index);
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(delivery) = session.out.inflight.get_mut(index) else { return };
-        if delivery.phase != OutgoingPhase::Released(ack.packet_id) {
-            delivery.phase = OutgoingPhase::Released(ack.packet_id);
-            // Only the packet id is needed from now on.
-            delivery.message = Arc::new(Message {
-                topic: delivery.message.topic.clone(),
-                payload: Bytes::new(),
-                qos: delivery.message.qos,
-                properties: MessageProperties::default(),
-                expires_at: None,
-            });
+        let released = OutgoingPhase::Released(ack.packet_id);
+        if session.out.inflight().get(index).is_some_and(|delivery| delivery.phase != released) {
+            session.out.release(index, ack.packet_id);
             if session.persistent
-                && let Some(delivery) = session.out.inflight.get(index)
+                && let Some(delivery) = session.out.inflight().get(index)
             {
                 record_outgoing(&mut self.journal, session, delivery);
             }
@@ -111,7 +99,7 @@ impl Server {
         index: usize,
         test: impl Fn(QoS, OutgoingPhase) -> bool,
     ) -> bool {
-        let delivery = self.sessions.get(&id).and_then(|session| session.out.inflight.get(index));
+        let delivery = self.sessions.get(&id).and_then(|session| session.out.inflight().get(index));
         delivery.is_some_and(|delivery| test(delivery.qos, delivery.phase))
     }
 

@@ -184,10 +184,14 @@ pub struct ServerSettings {
     pub session_queue_messages: usize,
     /// Bytes waiting for one session, besides those in flight.
     pub session_queue_bytes: usize,
+    /// Bytes queued or in flight for all sessions together. A message for many sessions counts for each of them.
+    pub all_sessions_queue_bytes: usize,
     /// Messages in flight to one client, whatever Receive Maximum it announced.
     pub max_inflight: u16,
     /// Retained messages kept.
     pub max_retained: usize,
+    /// Bytes of retained messages' topics and payloads.
+    pub max_retained_bytes: usize,
     /// Bytes handed out for one connection and not yet written, above which it gets no more messages.
     pub connection_backlog_bytes: usize,
     /// Publishes of one connection that wait for the store, above which it is not read.
@@ -211,8 +215,10 @@ impl Default for ServerSettings {
             max_subscriptions: limits::MQTT_SUBSCRIPTIONS_PER_SESSION,
             session_queue_messages: limits::MQTT_SESSION_QUEUE_MESSAGES,
             session_queue_bytes: limits::MQTT_SESSION_QUEUE_BYTES,
+            all_sessions_queue_bytes: limits::MQTT_ALL_SESSIONS_QUEUE_BYTES,
             max_inflight: limits::MQTT_INFLIGHT_MESSAGES,
             max_retained: limits::MQTT_RETAINED_MESSAGES,
+            max_retained_bytes: limits::MQTT_RETAINED_BYTES,
             connection_backlog_bytes: limits::MQTT_CONNECTION_BACKLOG_BYTES,
             pending_publishes: limits::MQTT_PENDING_PUBLISHES,
             pending_bytes: limits::MQTT_PENDING_BYTES,

@@ -137,7 +137,8 @@ impl Server {
         // Server time never goes back, so a number that was given before a restart is lower.
         self.last_session = self.last_session.saturating_add(1).max(now.0);
         let id = SessionId(self.last_session);
-        self.sessions.insert(id, Session::new(id, client.clone(), version));
+        let session = Session::new(id, client.clone(), version, self.all_queued.clone());
+        self.sessions.insert(id, session);
         self.by_client.insert(client.clone(), id);
         id
     }

@@ -93,13 +93,10 @@ impl Server {
         let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) else { return };
         let id = session.id;
         session.conn = None;
-        // A QoS 0 message is not kept for later.
-        while let Some(index) = session.out.queued.iter().position(|d| d.qos == QoS::AtMostOnce) {
-            session.out.remove_queued(index);
-            self.counters.dropped_offline_qos0 += 1;
-        }
         self.hand_over(now, id, Readiness::Busy);
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        // A QoS 0 message is not kept for later.
+        self.counters.dropped_offline_qos0 += session.out.drop_qos0() as u64;
         if session.expiry_interval_secs == 0 {
             return self.end_session(now, id);
         }
@@ -149,9 +146,9 @@ impl Server {
         };
         let candidates: Vec<Delivery> = session
             .out
-            .inflight
+            .inflight()
             .iter()
-            .chain(&session.out.queued)
+            .chain(session.out.queued())
             .filter(|delivery| movable(delivery))
             .cloned()
             .collect();
@@ -190,12 +187,7 @@ impl Server {
 
     fn remove_outgoing(&mut self, id: SessionId, number: u64) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let out = &mut session.out;
-        if let Some(index) = out.inflight.iter().position(|d| d.number == number) {
-            out.remove_inflight(index);
-        } else if let Some(index) = out.queued.iter().position(|d| d.number == number) {
-            out.remove_queued(index);
-        }
+        session.out.remove(number);
         if session.persistent {
             let change = StateChange::RemoveOutgoing(session.client.clone(), number);
             self.journal.record(change, Existed::Maybe);

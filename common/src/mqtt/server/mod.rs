@@ -18,8 +18,8 @@
 //! # What is durable when
 //!
 //! - A PUBLISH that goes upstream is stored (appended to the queue and synced) first. Then come QoS state, retained
-//!   message, local subscribers and the acknowledgement; QoS 2 is passed on at the store, not at PUBREL (method A of
-//!   section 4.3.3 allows it), and a resend of the same packet id gets PUBREC without a second store. The stored record
+//!   message, local subscribers and the acknowledgement; QoS 2 is passed on at the store, not at PUBREL (method B of
+//!   3.1.1's section 4.3.3), and a resend of the same packet id gets PUBREC without a second store. The stored record
 //!   names session and packet id, so that [`Server::replay`] brings all of that back after a crash; nothing else has to
 //!   be durable before PUBACK or PUBREC.
 //! - A PUBLISH that stays local has no such record: where it changes durable state, its acknowledgement waits for
@@ -46,6 +46,7 @@ mod api;
 mod changes;
 mod connect;
 mod disconnect;
+mod fanout;
 mod journal;
 mod outbound;
 mod publish;
@@ -79,7 +80,7 @@ pub use rows::{InvalidRow, Row};
 use self::journal::Journal;
 use self::publish::Intake;
 use self::retained::Retained;
-use self::session::{Connection, Session};
+use self::session::{AllQueuedBytes, Connection, Session};
 use self::shared::SharedGroups;
 use self::timers::Timers;
 use self::tree::SubscriptionTree;
@@ -92,6 +93,7 @@ pub struct Server {
     conns: HashMap<ConnId, Connection>,
     sessions: HashMap<SessionId, Session>,
     by_client: HashMap<ClientId, SessionId>,
+    all_queued: AllQueuedBytes,
     last_session: u64,
     tree: SubscriptionTree,
     shared: SharedGroups,
@@ -120,6 +122,7 @@ impl Server {
             conns: HashMap::new(),
             sessions: HashMap::new(),
             by_client: HashMap::new(),
+            all_queued: AllQueuedBytes::default(),
             last_session: 0,
             tree: SubscriptionTree::default(),
             shared: SharedGroups::default(),

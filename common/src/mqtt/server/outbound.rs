@@ -20,6 +20,10 @@ impl Server {
     /// The driver has written so many bytes of what it was given for this connection.
     pub fn written(&mut self, now: Millis, conn: ConnId, bytes: usize) {
         let Some(connection) = self.conns.get_mut(&conn) else { return };
+        if connection.paused {
+            // While it is not read, that it takes what it is sent is its sign of life.
+            connection.last_received = now;
+        }
         let limit = self.settings.connection_backlog_bytes;
         let was_full = connection.unwritten_bytes >= limit;
         connection.unwritten_bytes = connection.unwritten_bytes.saturating_sub(bytes);
@@ -94,10 +98,12 @@ impl Server {
     pub(super) fn update_flow(&mut self, conn: ConnId) {
         let (settings, total) = (&self.settings, self.intake.bytes());
         let Some(connection) = self.conns.get_mut(&conn) else { return };
+        // Read again at half of each limit, so that it does not change with every packet.
         let above = |divisor: usize| {
-            connection.unwritten_bytes >= settings.connection_backlog_bytes / divisor
-                || connection.pending >= settings.pending_publishes / divisor
-                || total >= settings.pending_bytes / divisor
+            let reached = |value: usize, limit: usize| value >= (limit / divisor).max(1);
+            reached(connection.unwritten_bytes, settings.connection_backlog_bytes)
+                || reached(connection.pending, settings.pending_publishes)
+                || reached(total, settings.pending_bytes)
         };
         if !connection.paused && above(1) {
             connection.paused = true;
@@ -118,8 +124,8 @@ impl Server {
         let (Some(session), Some(connection)) = (session, connection) else {
             return Readiness::Away;
         };
-        let room = session.out.queued.is_empty()
-            && session.out.inflight.len() < connection.window
+        let room = session.out.queued().is_empty()
+            && session.out.inflight().len() < connection.window
             && connection.unwritten_bytes < self.settings.connection_backlog_bytes;
         if room { Readiness::Waiting } else { Readiness::Busy }
     }
@@ -149,12 +155,11 @@ impl Server {
     fn enforce_bounds(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let settings = &self.settings;
-        while session.out.queued.len() > settings.session_queue_messages
-            || session.out.queued_bytes > settings.session_queue_bytes
+        while session.out.queued().len() > settings.session_queue_messages
+            || session.out.queued_bytes() > settings.session_queue_bytes
+            || self.all_queued.get() > settings.all_sessions_queue_bytes
         {
-            let oldest_qos0 =
-                session.out.queued.iter().position(|delivery| delivery.qos == QoS::AtMostOnce);
-            let Some(dropped) = session.out.remove_queued(oldest_qos0.unwrap_or(0)) else { return };
+            let Some(dropped) = session.out.pop_least() else { return };
             if dropped.qos == QoS::AtMostOnce {
                 self.counters.dropped_queue_full_qos0 += 1;
             } else {
@@ -179,16 +184,16 @@ impl Server {
             if connection.unwritten_bytes >= self.settings.connection_backlog_bytes {
                 return;
             }
-            if session.out.unsent_from < session.out.inflight.len() {
+            if session.out.unsent_from < session.out.inflight().len() {
                 if session.out.unsent_from >= connection.window {
                     return;
                 }
                 self.resend_next(now, conn, id);
                 continue;
             }
-            let Some(next) = session.out.queued.front() else { return };
+            let Some(next) = session.out.queued().front() else { return };
             let needs_window = next.qos > QoS::AtMostOnce;
-            if needs_window && session.out.inflight.len() >= connection.window {
+            if needs_window && session.out.inflight().len() >= connection.window {
                 return;
             }
             if let Some(delivery) = session.out.pop() {
@@ -200,8 +205,7 @@ impl Server {
     fn resend_next(&mut self, now: Millis, conn: ConnId, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(connection) = self.conns.get(&conn) else { return };
-        let Some(delivery) = session.out.inflight.get(session.out.unsent_from) else { return };
-        session.out.unsent_from += 1;
+        let Some(delivery) = session.out.inflight().get(session.out.unsent_from) else { return };
         let packet = match delivery.phase {
             OutgoingPhase::Released(packet_id) => {
                 Packet::PubRel(Ack::new(packet_id, ReasonCode::Success))
@@ -210,6 +214,7 @@ impl Server {
                 publish_packet(now, delivery, connection.version, true)
             }
         };
+        session.out.unsent_from += 1;
         // It is durable, since CONNACK waited for all that was changed before.
         self.send(conn, packet, None);
     }
@@ -221,10 +226,8 @@ impl Server {
         };
         let tracked = delivery.qos > QoS::AtMostOnce;
         if tracked {
-            let Some(packet_id) = session.out.take_packet_id() else {
-                session.out.queued.push_front(delivery);
-                return;
-            };
+            // The window is smaller than the number of packet ids.
+            let Some(packet_id) = session.out.take_packet_id() else { return };
             delivery.phase = OutgoingPhase::Published(packet_id);
         }
         let expired = delivery.message.expires_at.is_some_and(|at| at <= now);
@@ -255,8 +258,7 @@ impl Server {
                     until = self.journal.barrier();
                 }
             }
-            session.out.inflight.push_back(delivery);
-            session.out.unsent_from = session.out.inflight.len();
+            session.out.push_inflight(delivery, true);
         }
         self.send(conn, packet, until);
     }
@@ -266,7 +268,7 @@ impl Server {
         loop {
             let Some(session) = self.sessions.get_mut(&id) else { return };
             let Some(cursor) = session.retained.front_mut() else { return };
-            if session.conn.is_none() || session.out.queued.len() >= RETAINED_AHEAD_MESSAGES {
+            if session.conn.is_none() || session.out.queued().len() >= RETAINED_AHEAD_MESSAGES {
                 return;
             }
             let found =

@@ -34,7 +34,8 @@ impl Server {
                 }
             }
             StateChange::PutRetained(message) => {
-                self.retained.insert(Arc::new(message), self.settings.max_retained);
+                // What was kept once is kept, also if the limits are lower now.
+                self.retained.insert(Arc::new(message), usize::MAX, usize::MAX);
             }
             // Marks are the driver's own; removals are no rows.
             StateChange::PutMark(..)
@@ -71,7 +72,8 @@ impl Server {
     }
 
     fn restore_session(&mut self, client: ClientId, state: SessionState) {
-        let mut session = Session::new(state.id, client.clone(), state.version);
+        let mut session =
+            Session::new(state.id, client.clone(), state.version, self.all_queued.clone());
         session.expiry_interval_secs = state.expiry_interval_secs;
         session.persistent = true;
         session.expires_at = state.expires_at;
@@ -97,7 +99,7 @@ fn restore_outgoing(session: &mut Session, number: u64, outgoing: Outgoing) {
     match delivery.phase {
         OutgoingPhase::Queued => session.out.push(delivery),
         OutgoingPhase::Published(_) | OutgoingPhase::Released(_) => {
-            session.out.inflight.push_back(delivery);
+            session.out.push_inflight(delivery, false);
         }
     }
 }

@@ -6,12 +6,19 @@ use std::sync::Arc;
 
 use super::api::Millis;
 use super::changes::Message;
+use crate::limits::MQTT_RETAINED_SWEEP;
 use crate::mqtt::packet::{TopicName, topic_matches_filter};
 
 /// The retained message of each topic that has one.
 #[derive(Default)]
 pub(super) struct Retained {
     messages: BTreeMap<TopicName, Arc<Message>>,
+    bytes: usize,
+    swept_at: Option<Millis>,
+}
+
+fn bytes_of(message: &Message) -> usize {
+    message.topic.as_str().len() + message.payload.len()
 }
 
 /// What became of a message that was to be retained.
@@ -30,12 +37,16 @@ impl Retained {
         self.messages.len()
     }
 
-    /// Keeps a message, unless its topic is new and `limit` are kept.
-    pub(super) fn insert(&mut self, message: Arc<Message>, limit: usize) -> Kept {
-        let full = self.messages.len() >= limit;
-        if full && !self.messages.contains_key(&message.topic) {
+    /// Keeps a message, unless `messages` or `bytes` would be passed.
+    pub(super) fn insert(&mut self, message: Arc<Message>, messages: usize, bytes: usize) -> Kept {
+        let former = self.messages.get(&message.topic);
+        let freed = former.map_or(0, |former| bytes_of(former));
+        let total = self.bytes - freed + bytes_of(&message);
+        let full = former.is_none() && self.messages.len() >= messages;
+        if full || total > bytes {
             return Kept::Full;
         }
+        self.bytes = total;
         match self.messages.insert(message.topic.clone(), message) {
             None => Kept::New,
             Some(_) => Kept::Replaced,
@@ -44,7 +55,9 @@ impl Retained {
 
     /// Removes a topic's message. `true` if there was one.
     pub(super) fn remove(&mut self, topic: &TopicName) -> bool {
-        self.messages.remove(topic).is_some()
+        let Some(message) = self.messages.remove(topic) else { return false };
+        self.bytes -= bytes_of(&message);
+        true
     }
 
     /// The first message after topic `after` whose topic matches and which has not expired.
@@ -77,13 +90,22 @@ impl Retained {
             .map(|(_, message)| message.clone())
     }
 
-    /// Topics whose message has expired.
-    pub(super) fn expired(&self, now: Millis) -> Vec<TopicName> {
-        self.messages
+    /// Removes what has expired and names it. Looks through all messages, so it does so only now and then.
+    pub(super) fn sweep(&mut self, now: Millis) -> Vec<TopicName> {
+        if self.swept_at.is_some_and(|at| now < at.after(MQTT_RETAINED_SWEEP)) {
+            return Vec::new();
+        }
+        self.swept_at = Some(now);
+        let expired: Vec<TopicName> = self
+            .messages
             .values()
             .filter(|message| message.expires_at.is_some_and(|at| at <= now))
             .map(|message| message.topic.clone())
-            .collect()
+            .collect();
+        for topic in &expired {
+            self.remove(topic);
+        }
+        expired
     }
 }
 
@@ -111,7 +133,7 @@ mod tests {
     fn a_filter_walks_over_the_topics_that_it_matches() {
         let mut retained = Retained::default();
         for topic in ["a", "a/b", "a/b/c", "a-b", "aa", "b/x", "$SYS/x", "/a"] {
-            assert_eq!(retained.insert(message(topic, None), 100), Kept::New);
+            assert_eq!(retained.insert(message(topic, None), 100, 1000), Kept::New);
         }
         let check = |filter: &str, expected: &[&str]| {
             let (mut found, mut after) = (Vec::new(), None);
@@ -133,17 +155,28 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_message_is_not_found_and_can_be_swept() {
+    fn an_expired_message_is_not_found_and_is_swept() {
         let mut retained = Retained::default();
-        retained.insert(message("a", Some(10)), 1);
+        retained.insert(message("a", Some(10)), 1, 100);
         assert!(retained.next_match("a", None, Millis(9)).is_some());
         assert!(retained.next_match("a", None, Millis(10)).is_none());
-        assert_eq!(retained.insert(message("b", None), 1), Kept::Full);
-        assert_eq!(retained.insert(message("a", None), 1), Kept::Replaced);
-        retained.insert(message("a", Some(10)), 1);
-        let expired = retained.expired(Millis(10));
-        assert_eq!(expired.len(), 1);
-        assert!(retained.remove(&expired[0]));
-        assert!(!retained.remove(&expired[0]));
+        assert_eq!(retained.sweep(Millis(9)), []);
+        assert_eq!(retained.sweep(Millis(10)), [], "it was swept just now");
+        assert_eq!(retained.sweep(Millis(10_009)).len(), 1);
+        assert_eq!(retained.len(), 0);
+    }
+
+    #[test]
+    fn messages_and_bytes_are_bounded() {
+        let mut retained = Retained::default();
+        assert_eq!(retained.insert(message("a", None), 1, 100), Kept::New);
+        assert_eq!(retained.insert(message("b", None), 1, 100), Kept::Full);
+        assert_eq!(retained.insert(message("a", None), 1, 100), Kept::Replaced);
+        assert_eq!(retained.insert(message("b", None), 9, 3), Kept::Full);
+        assert_eq!(retained.insert(message("b", None), 9, 4), Kept::New);
+        let topic = TopicName::new("a").expect("valid");
+        assert!(retained.remove(&topic));
+        assert!(!retained.remove(&topic));
+        assert_eq!(retained.insert(message("c", None), 9, 4), Kept::New);
     }
 }

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::api::{ClientId, ConnId, Millis, PeerInfo, PersistTicket, ServerSettings, SessionId};
 use super::changes::{Message, Outgoing, OutgoingPhase, SessionState, Subscription};
 use crate::mqtt::packet::{
-    Packet, PacketId, ProtocolVersion, QoS, SubscriptionOptions, TopicFilter, TopicName, Will,
+    MessageProperties, Packet, PacketId, ProtocolVersion, QoS, SubscriptionOptions, TopicFilter,
+    TopicName, Will,
 };
 
 /// A session (section 4.1).
@@ -54,7 +58,12 @@ pub(super) struct RetainedCursor {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, client: ClientId, version: ProtocolVersion) -> Self {
+    pub(super) fn new(
+        id: SessionId,
+        client: ClientId,
+        version: ProtocolVersion,
+        all: AllQueuedBytes,
+    ) -> Self {
         Self {
             id,
             client,
@@ -69,7 +78,7 @@ impl Session {
             subscriptions: BTreeMap::new(),
             received: BTreeMap::new(),
             pending: 0,
-            out: Outbound::default(),
+            out: Outbound::new(all),
             retained: VecDeque::new(),
         }
     }
@@ -130,19 +139,76 @@ impl Delivery {
     }
 }
 
+/// Bytes queued or in flight for all sessions together; each [`Outbound`] adds and subtracts its own.
+#[derive(Clone, Default)]
+pub(super) struct AllQueuedBytes(Arc<AtomicUsize>);
+
+impl AllQueuedBytes {
+    pub(super) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Messages to a client: first those in flight, in the order in which they were first sent, then those that wait.
-#[derive(Default)]
 pub(super) struct Outbound {
-    pub inflight: VecDeque<Delivery>,
+    inflight: VecDeque<Delivery>,
     /// From this index on, `inflight` has not been sent on the present connection.
     pub unsent_from: usize,
-    pub queued: VecDeque<Delivery>,
-    pub queued_bytes: usize,
+    queued: VecDeque<Delivery>,
+    queued_bytes: usize,
+    queued_qos0: usize,
+    /// Of both.
+    bytes: usize,
+    all: AllQueuedBytes,
     pub next_number: u64,
     last_packet_id: u16,
 }
 
 impl Outbound {
+    fn new(all: AllQueuedBytes) -> Self {
+        Self {
+            inflight: VecDeque::new(),
+            unsent_from: 0,
+            queued: VecDeque::new(),
+            queued_bytes: 0,
+            queued_qos0: 0,
+            bytes: 0,
+            all,
+            next_number: 0,
+            last_packet_id: 0,
+        }
+    }
+
+    fn added(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.all.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn removed(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.all.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn unqueued(&mut self, delivery: Delivery) -> Delivery {
+        let bytes = delivery.bytes();
+        self.queued_bytes -= bytes;
+        self.queued_qos0 -= usize::from(delivery.qos == QoS::AtMostOnce);
+        self.removed(bytes);
+        delivery
+    }
+
+    pub(super) fn inflight(&self) -> &VecDeque<Delivery> {
+        &self.inflight
+    }
+
+    pub(super) fn queued(&self) -> &VecDeque<Delivery> {
+        &self.queued
+    }
+
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
     pub(super) fn take_number(&mut self) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
@@ -150,20 +216,46 @@ impl Outbound {
     }
 
     pub(super) fn push(&mut self, delivery: Delivery) {
-        self.queued_bytes += delivery.bytes();
+        let bytes = delivery.bytes();
+        self.queued_bytes += bytes;
+        self.queued_qos0 += usize::from(delivery.qos == QoS::AtMostOnce);
+        self.added(bytes);
         self.queued.push_back(delivery);
     }
 
     pub(super) fn pop(&mut self) -> Option<Delivery> {
         let delivery = self.queued.pop_front()?;
-        self.queued_bytes = self.queued_bytes.saturating_sub(delivery.bytes());
-        Some(delivery)
+        Some(self.unqueued(delivery))
     }
 
-    pub(super) fn remove_queued(&mut self, index: usize) -> Option<Delivery> {
+    /// The oldest QoS 0 message that waits, or the oldest of all.
+    pub(super) fn pop_least(&mut self) -> Option<Delivery> {
+        if self.queued_qos0 == 0 {
+            return self.pop();
+        }
+        let index = self.queued.iter().position(|delivery| delivery.qos == QoS::AtMostOnce)?;
         let delivery = self.queued.remove(index)?;
-        self.queued_bytes = self.queued_bytes.saturating_sub(delivery.bytes());
-        Some(delivery)
+        Some(self.unqueued(delivery))
+    }
+
+    /// Drops the QoS 0 messages that wait, and says how many there were.
+    pub(super) fn drop_qos0(&mut self) -> usize {
+        let (dropped, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.queued)
+            .into_iter()
+            .partition(|delivery| delivery.qos == QoS::AtMostOnce);
+        self.queued = kept;
+        let count = dropped.len();
+        dropped.into_iter().for_each(|delivery| drop(self.unqueued(delivery)));
+        count
+    }
+
+    /// A message is now in flight; `sent` says whether on the present connection.
+    pub(super) fn push_inflight(&mut self, delivery: Delivery, sent: bool) {
+        self.added(delivery.bytes());
+        self.inflight.push_back(delivery);
+        if sent {
+            self.unsent_from = self.inflight.len();
+        }
     }
 
     pub(super) fn find(&self, id: PacketId) -> Option<usize> {
@@ -171,12 +263,40 @@ impl Outbound {
         self.inflight.iter().position(|delivery| delivery.packet_id() == Some(id))
     }
 
+    /// PUBREC was received: from now on only the packet id is needed, not the message.
+    pub(super) fn release(&mut self, index: usize, id: PacketId) {
+        let Some(delivery) = self.inflight.get_mut(index) else { return };
+        let before = delivery.bytes();
+        delivery.phase = OutgoingPhase::Released(id);
+        delivery.message = Arc::new(Message {
+            topic: delivery.message.topic.clone(),
+            payload: Bytes::new(),
+            qos: delivery.message.qos,
+            properties: MessageProperties::default(),
+            expires_at: None,
+        });
+        let freed = before - delivery.bytes();
+        self.removed(freed);
+    }
+
     pub(super) fn remove_inflight(&mut self, index: usize) -> Option<Delivery> {
         let delivery = self.inflight.remove(index)?;
         if index < self.unsent_from {
             self.unsent_from -= 1;
         }
+        self.removed(delivery.bytes());
         Some(delivery)
+    }
+
+    /// Removes the message with this number, wherever it is.
+    pub(super) fn remove(&mut self, number: u64) {
+        if let Some(index) = self.inflight.iter().position(|d| d.number == number) {
+            self.remove_inflight(index);
+        } else if let Some(index) = self.queued.iter().position(|d| d.number == number)
+            && let Some(delivery) = self.queued.remove(index)
+        {
+            self.unqueued(delivery);
+        }
     }
 
     /// A packet id that is not in use [MQTT-2.2.1-3]; `None` if all are.
@@ -189,6 +309,12 @@ impl Outbound {
             }
         }
         None
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        self.removed(self.bytes);
     }
 }
 

@@ -10,6 +10,7 @@ use super::outbound::session_of;
 use super::session::RetainedCursor;
 use super::shared::Member;
 use super::tree::Subscriber;
+use crate::limits::MQTT_FILTER_BYTES;
 use crate::mqtt::packet::{
     AckProperties, Packet, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions,
     TopicFilter, UnsubAck, Unsubscribe,
@@ -50,6 +51,9 @@ impl Server {
         };
         if !self.policy.may_subscribe(&session.client, filter.matched()) {
             return ReasonCode::NotAuthorized;
+        }
+        if filter.as_str().len() > MQTT_FILTER_BYTES {
+            return ReasonCode::TopicFilterInvalid;
         }
         let is_new = !session.subscriptions.contains_key(&filter);
         if is_new && session.subscriptions.len() >= self.settings.max_subscriptions {

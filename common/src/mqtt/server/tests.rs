@@ -959,6 +959,104 @@ fn a_connection_with_too_many_unanswered_publishes_is_not_read() {
     );
 }
 
+#[test]
+fn the_queues_of_all_sessions_are_bounded_together() {
+    let settings = ServerSettings { all_sessions_queue_bytes: 1000, ..Default::default() };
+    let mut kit = check_with(
+        settings,
+        "
+        a < connect keep
+        a > CONNACK
+        a < sub 1 a
+        a > SUBACK 1 q2
+        a < drop
+        b < connect keep
+        b > CONNACK
+        b < sub 1 b
+        b > SUBACK 1 q2
+        b < drop
+        p < connect
+        p > CONNACK
+    ",
+    );
+    for topic in ["a", "b", "a"] {
+        for _ in 0..7 {
+            kit.run(&format!("p < pub {topic}=x q1 1\np > PUBACK 1"));
+        }
+    }
+    assert_eq!(kit.server.counters().dropped_queue_full_qos12, 14);
+    let mut script = "a < connect keep\na > CONNACK present\n".to_owned();
+    for id in 1..=7 {
+        script += &format!("a > PUB a=x q1 {id}\na < puback {id}\n");
+    }
+    script +=
+        "p < pub b=y q1 1\np > PUBACK 1\nb < connect keep\nb > CONNACK present\nb > PUB b=y q1 1";
+    kit.run(&script);
+}
+
+#[test]
+fn a_client_that_is_not_read_because_the_store_is_behind_is_not_silent() {
+    let settings = ServerSettings { pending_publishes: 1, ..Default::default() };
+    check_with(
+        settings,
+        "
+        p < connect ka=10
+        p > CONNACK
+        * store hold
+        p < pub a=1 q1 1
+        p > PAUSE
+        * after 100000
+        p > nothing
+        * store release
+        p > PUBACK 1
+        p > RESUME
+        * after 29999
+        p > CLOSED KeepAliveTimeout
+    ",
+    );
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_closed_after_its_keep_alive() {
+    let settings = ServerSettings { connection_backlog_bytes: 10, ..Default::default() };
+    check_with(
+        settings,
+        "
+        s < connect ka=10
+        s > CONNACK
+        s < sub 1 #
+        s > SUBACK 1 q2
+        s < slow
+        p < connect
+        p > CONNACK
+        p < pub a=1234567890
+        s > PUB a=1234567890
+        s > PAUSE
+        * after 14999
+        * after 1
+        s > CLOSED KeepAliveTimeout
+    ",
+    );
+}
+
+#[test]
+fn long_filters_and_too_many_aliased_bytes_are_refused() {
+    let filter = "f".repeat(1025);
+    let topic = "t".repeat(40_000);
+    check(&format!(
+        "
+        a < connect v5
+        a > CONNACK
+        a < sub 1 {filter} ok
+        a > SUBACK 1 TopicFilterInvalid q2
+        a < pub {topic}=x alias=1
+        a < pub {topic}=x alias=2
+        a > DISCONNECT QuotaExceeded
+        a > CLOSED QuotaExceeded
+    "
+    ));
+}
+
 // Wills.
 
 #[test]
@@ -1096,6 +1194,7 @@ fn a_member_that_leaves_hands_its_messages_over() {
         p < pub x=1 q1 1
         p < pub x=2 q2 2
         p < pub x=3 q2 3
+        p < pub x=4
         p > PUBACK 1
         p > PUBREC 2
         p > PUBREC 3
@@ -1108,6 +1207,7 @@ fn a_member_that_leaves_hands_its_messages_over() {
         a < drop
         b > PUB x=1 q1 1
         b > PUB x=3 q2 2
+        b > PUB x=4
         a < connect v5 keep expiry=60
         a > CONNACK present
         a > PUB x=2 q2 2 dup

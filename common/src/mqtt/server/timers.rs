@@ -70,7 +70,13 @@ impl Server {
     }
 
     fn connection_due(&mut self, now: Millis, conn: ConnId) {
-        let Some(connection) = self.conns.get(&conn) else { return };
+        let Some(connection) = self.conns.get_mut(&conn) else { return };
+        if connection.paused
+            && connection.unwritten_bytes < self.settings.connection_backlog_bytes / 2
+        {
+            // It is not read because the store is behind: that is not the client's silence.
+            connection.last_received = now;
+        }
         let deadline = connection.deadline(&self.settings);
         if deadline.is_some_and(|at| at > now) {
             // Something was received since the deadline was set.
