@@ -4,11 +4,21 @@ use bytes::BytesMut;
 use robustmq_common::mqtt::codec::{decode, encode, encoded_len};
 use robustmq_common::mqtt::packet::{Packet, ProtocolVersion};
 
+use crate::memory::bounded;
+
 const MAX_PACKET_BYTES: usize = 1 << 16;
+/// What an input may take: this, and so many times its size. A packet of two bytes (PINGREQ) becomes an element of the
+/// check's own lists; the check keeps every packet twice.
+const BASE_BYTES: usize = 1 << 16;
+const MEMORY_FACTOR: usize = 400;
 
 /// The first byte says which version the connection speaks (or that its CONNECT has not come), the second how large the
 /// pieces are in which the rest arrives.
 pub fn check(data: &[u8]) {
+    bounded(BASE_BYTES + MEMORY_FACTOR * data.len(), || check_connection(data));
+}
+
+fn check_connection(data: &[u8]) {
     let [mode, piece, rest @ ..] = data else { return };
     let version = match mode % 3 {
         0 => None,

@@ -4,14 +4,22 @@ use bytes::{Bytes, BytesMut};
 use robustmq_common::ids::{LeaderEpoch, Offset};
 use robustmq_common::record::{BatchError, RecordBatch, split_batches};
 
+use crate::memory::bounded;
+
 /// What decompression may take.
 const MAX_RECORDS_BYTES: usize = 1 << 20;
+/// What one input may take: a few copies of the decompressed records, and headers of two bytes each that become sixty-four.
+const MAX_MEMORY_BYTES: usize = 16 * MAX_RECORDS_BYTES;
 /// Where the checksum and what it covers begin.
 const CRC_AT: usize = 17;
 const CHECKED_FROM: usize = 21;
 
 /// The first byte says whether the rest gets a true length and checksum first, so that the fuzzer gets past them.
 pub fn check(data: &[u8]) {
+    bounded(MAX_MEMORY_BYTES, || check_payload(data));
+}
+
+fn check_payload(data: &[u8]) {
     let Some((mode, rest)) = data.split_first() else { return };
     let mut bytes = BytesMut::from(rest);
     if mode & 1 == 1 && bytes.len() > CHECKED_FROM {

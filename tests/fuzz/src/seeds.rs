@@ -11,7 +11,12 @@ use robustmq_common::sync::{
 /// Inputs by target.
 #[must_use]
 pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
-    vec![("record_batch", record_batches()), ("mqtt_codec", mqtt()), ("sync_frame", sync())]
+    vec![
+        ("record_batch", record_batches()),
+        ("mqtt_codec", mqtt()),
+        ("kafka_frame", crate::kafka::seeds()),
+        ("sync_frame", sync()),
+    ]
 }
 
 fn record_batches() -> Vec<Vec<u8>> {
@@ -205,6 +210,7 @@ mod tests {
             let check = match target {
                 "record_batch" => crate::record::check,
                 "mqtt_codec" => crate::mqtt::check,
+                "kafka_frame" => crate::kafka::check,
                 "sync_frame" => crate::sync::check,
                 other => panic!("no check for {other}"),
             };

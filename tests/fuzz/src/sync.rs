@@ -1,7 +1,13 @@
 //! What edge and cloud say to each other.
 
+use robustmq_common::limits::SYNC_BATCH_BYTES;
 use robustmq_common::sync::{Answer, Batch, EdgeRecord, Entry, Heartbeat, Hello};
 
+use crate::memory::bounded;
+
+/// What an input may take besides a decompressed batch: this, and so many times its size.
+const BASE_BYTES: usize = 1 << 16;
+const MEMORY_FACTOR: usize = 64;
 /// Bytes in front of a frame's checksummed part: magic, version, checksum.
 pub(crate) const HEAD_BYTES: usize = 9;
 /// Bytes of a batch frame's header, between the frame's head and the length of its decompressed body.
@@ -9,6 +15,10 @@ pub(crate) const BATCH_HEADER_BYTES: usize = 8 + 16 + 1 + 5 * 8;
 
 /// The first byte says what the rest is, and whether it gets a true checksum first.
 pub fn check(data: &[u8]) {
+    bounded(BASE_BYTES + MEMORY_FACTOR * data.len() + SYNC_BATCH_BYTES, || check_frame(data));
+}
+
+fn check_frame(data: &[u8]) {
     let Some((mode, rest)) = data.split_first() else { return };
     let mut frame = rest.to_vec();
     if mode & 0x80 != 0 {
