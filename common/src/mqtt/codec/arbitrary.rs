@@ -300,7 +300,7 @@ fn auth() -> impl Strategy<Value = Packet> {
 }
 
 /// Any packet of MQTT 5.0.
-pub(super) fn packet_v5() -> BoxedStrategy<Packet> {
+pub(in crate::mqtt) fn packet_v5() -> BoxedStrategy<Packet> {
     prop_oneof![
         connect(ProtocolVersion::V5),
         connack(),
@@ -322,7 +322,7 @@ pub(super) fn packet_v5() -> BoxedStrategy<Packet> {
 }
 
 /// Any packet of MQTT 3.1.1: one of 5.0 without what 3.1.1 does not have.
-pub(super) fn packet_v311() -> BoxedStrategy<Packet> {
+pub(in crate::mqtt) fn packet_v311() -> BoxedStrategy<Packet> {
     let packet = prop_oneof![
         1 => connect(ProtocolVersion::V311),
         9 => packet_v5(),

@@ -14,7 +14,7 @@ mod reader;
 mod reasons;
 
 #[cfg(test)]
-mod arbitrary;
+pub(in crate::mqtt) mod arbitrary;
 #[cfg(test)]
 mod differential;
 #[cfg(test)]

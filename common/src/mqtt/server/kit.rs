@@ -57,7 +57,7 @@ impl Policy for TestPolicy {
 }
 
 /// What the queue or the disk does with what it is given.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Ok,
     Hold,

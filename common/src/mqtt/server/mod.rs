@@ -60,6 +60,8 @@ mod timers;
 mod tree;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod model;
