@@ -15,6 +15,7 @@ use robustmq_cloud::uplink::{Ingest, Rights};
 use robustmq_common::ids::{EdgeId, LaneId};
 use robustmq_common::limits::SYNC_FRAME_BYTES;
 use robustmq_common::sync::{EdgeRecord, RecordKey, SessionId};
+use robustmq_common::telemetry::LogSettings;
 use robustmq_edge::queue::sim_disk::SimDisk;
 use robustmq_edge::queue::{Append, BootId, Clock, Now, Origin, Queue, QueueSettings};
 use robustmq_edge::uplink::{
@@ -42,6 +43,10 @@ fn random_crashes_lose_nothing_repeat_nothing_and_keep_order() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIM_SEEDS").unwrap_or(100),
     };
+    if let Ok(level) = std::env::var("SIM_LOG") {
+        let settings = LogSettings { level, ..LogSettings::default() };
+        let _ = robustmq_common::telemetry::init(&settings);
+    }
     let mut tally = Tally::default();
     for seed in seeds {
         tally.add(&simulate(seed));
@@ -65,7 +70,6 @@ struct Tally {
     edge_crashes: u64,
     partitions: u64,
     deduplicated: u64,
-    incarnations: u64,
     simulated_ms: u128,
 }
 
@@ -78,7 +82,6 @@ impl Tally {
         self.edge_crashes += other.edge_crashes;
         self.partitions += other.partitions;
         self.deduplicated += other.deduplicated;
-        self.incarnations = self.incarnations.max(other.incarnations);
         self.simulated_ms += other.simulated_ms;
     }
 }
@@ -399,13 +402,14 @@ async fn publish(queue: &Queue, ledger: &SharedLedger, rng: &mut SmallRng) {
 
 async fn check(seed: u64, cloud: &Cloud, ledger: &Ledger, tally: &mut Tally) {
     let mut seen = BTreeMap::new();
+    let mut incarnations = BTreeSet::new();
     for ((topic, partition), records) in cloud.logged().await {
         let mut last: BTreeMap<(u64, u8), u64> = BTreeMap::new();
         for record in records {
             let place = format!("seed {seed}: {topic}-{partition} {record:?}");
             let before = last.insert((record.incarnation, record.lane), record.seq);
             assert!(before < Some(record.seq), "out of order: {place}");
-            tally.incarnations = tally.incarnations.max(record.incarnation);
+            incarnations.insert(record.incarnation);
             let again = seen.insert((record.lane, record.seq), record.payload);
             assert!(again.is_none(), "twice: {place}");
         }
@@ -424,5 +428,6 @@ async fn check(seed: u64, cloud: &Cloud, ledger: &Ledger, tally: &mut Tally) {
         tally.records += 1;
         tally.rejected += u64::from(dead);
     }
-    assert_eq!(tally.incarnations, 1, "seed {seed}: a crash alone needs no new incarnation");
+    let used = incarnations.len();
+    assert!(used <= 1, "seed {seed}: a crash alone needs no new incarnation: {incarnations:?}");
 }

@@ -127,6 +127,15 @@ impl UplinkMetrics {
         self.deduplicated.get()
     }
 
+    /// Sequences that edges did not send, for whatever reason.
+    #[must_use]
+    pub fn skipped_records(&self) -> u64 {
+        SkipReason::ALL
+            .map(|reason| self.skipped.get_or_create(&Reason { reason: reason.as_str() }).get())
+            .iter()
+            .sum()
+    }
+
     /// Records that edges had trimmed and this cloud lost.
     #[must_use]
     pub fn lost_records(&self) -> u64 {
