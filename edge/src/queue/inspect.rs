@@ -12,10 +12,10 @@ use robustmq_common::limits::QUEUE_LANES_MAX;
 use serde::Serialize;
 
 use super::cursor::{Cursor, Identity};
-use super::disk::{self, Disk, DiskFile, ReadOnlyDisk};
+use super::disk::{self, Disk, ReadOnlyDisk};
 use super::errors::OpenError;
 use super::register::Register;
-use super::scan::{At, Found, Scan};
+use super::scan::{At, Found, Scan, Unreadable};
 use super::segment::{self, HEADER_BYTES, Header, HeaderRead, Salt};
 use super::state::lane_dir_name;
 use super::types::{SkipReason, StoreId};
@@ -229,7 +229,7 @@ impl Looking<'_> {
         };
         let error = |source| disk_error("read", &path, source);
         let mut bytes = [0u8; HEADER_BYTES];
-        let filled = disk::read_up_to(file.as_ref(), &mut bytes, 0).map_err(error)?;
+        let filled = disk::read_up_to(file.as_ref(), &mut bytes, 0).unwrap_or(0);
         let len = file.byte_len().map_err(error)?;
         let mut problems = Vec::new();
         let base_digest = match Header::decode(bytes.get(..filled).unwrap_or_default()) {
@@ -268,7 +268,7 @@ impl Looking<'_> {
         };
         if self.depth == Depth::Verify || next_base.is_none() {
             let salt = Salt::new(self.store.unwrap_or(StoreId([0; 16])), id);
-            let scan = Scan::new(file.as_ref() as &dyn DiskFile, salt, start, len);
+            let scan = Scan::new(file.as_ref(), salt, start, len, Unreadable::IsDamage);
             *end = read(scan, next_base, &mut found, &mut problems).map_err(error)?;
         } else if let Some(next) = next_base {
             *end = End { next, digest: None };

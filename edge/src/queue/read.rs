@@ -13,9 +13,9 @@ use super::clock::{Boots, Now, Stamp};
 use super::cursor::push_merged;
 use super::disk::DiskFile;
 use super::errors::QueueError;
-use super::scan::{At, Found, Scan};
+use super::scan::{At, Found, Scan, Unreadable};
 use super::segment::{self, HEADER_BYTES, RecordView};
-use super::state::{Location, Mark, Segment, Shared};
+use super::state::{Lane, Location, Mark, Segment, Shared};
 use super::trim;
 use super::types::{Entry, ReadBatch, Skip, SkipReason};
 
@@ -42,7 +42,34 @@ pub(super) struct ReadLimits {
 }
 
 /// Reads from `from` on, or from the first sequence that there is for this purpose.
+///
+/// Where the disk cannot return something, the read fails, so that it can be tried again; what still cannot be read after
+/// `READ_ATTEMPTS` is damage, so that one bad sector does not hold up the lane for ever.
 pub(super) fn read(
+    shared: &Shared,
+    lane: LaneId,
+    from: EdgeSeq,
+    limits: ReadLimits,
+    read_for: ReadFor,
+) -> Result<ReadBatch, QueueError> {
+    let batch = try_read(shared, lane, from, limits, read_for);
+    let mut state = shared.lock();
+    let poisoned = state.poisoned.is_some();
+    let found = state.lane_mut(lane)?;
+    found.failed_reads = match (&batch, found.failed_reads) {
+        // On a disk that fails altogether nothing is given up.
+        (Err(QueueError::Disk { .. }), _) if poisoned => None,
+        (Err(QueueError::Disk { .. }), Some((at, count))) if at == from => {
+            Some((at, count.saturating_add(1)))
+        }
+        (Err(QueueError::Disk { .. }), _) => Some((from, 1)),
+        (_, Some((at, _))) if at == from => None,
+        (_, other) => other,
+    };
+    batch
+}
+
+fn try_read(
     shared: &Shared,
     lane: LaneId,
     from: EdgeSeq,
@@ -132,7 +159,8 @@ pub(super) fn front_is_expired(shared: &Shared, lane: LaneId) -> bool {
     };
     let now = shared.clock.now();
     let Ok(Some(file)) = open(shared, lane, &segment, &mut 0) else { return false };
-    let mut scan = Scan::new(file.as_ref(), shared.salt(lane), segment.start(), segment.len);
+    let source = Source { shared, lane, segment: &segment, file: file.as_ref() };
+    let mut scan = source.scan(segment.start());
     loop {
         match scan.next() {
             Ok(Some(Found::Record(record))) => {
@@ -205,7 +233,9 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn scan(&self, at: At) -> Scan<'_> {
-        Scan::new(self.file, self.shared.salt(self.lane), at, self.segment.len)
+        let gave_up = self.shared.lock().lane(self.lane).is_ok_and(Lane::gave_up_on_unreadable);
+        let unreadable = if gave_up { Unreadable::IsDamage } else { Unreadable::Fails };
+        Scan::new(self.file, self.shared.salt(self.lane), at, self.segment.len, unreadable)
     }
 
     /// Reads on until the account is full or the segment ends; what lies between its end and `next_base` is lost.

@@ -17,7 +17,7 @@ use super::cursor::{Cursor, Identity};
 use super::disk::{self, Disk};
 use super::errors::OpenError;
 use super::register::Register;
-use super::scan::{Found, Scan};
+use super::scan::{Found, Scan, Unreadable};
 use super::segment::{self, FORMAT, HEADER_BYTES, Header, HeaderRead, Salt};
 use super::state::{Group, Lane, Segment, Shared, State, lane_dir_name};
 use super::types::{Damage, QueueSettings, Recovered, RecoveredLane, StoreId};
@@ -42,6 +42,8 @@ pub(super) fn open(
 ) -> Result<(Arc<Shared>, Writer, Recovered), OpenError> {
     let settings = check(settings)?;
     at("create", dir, disk.create_dir(dir))?;
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+    at("sync", dir, disk.sync_dir(above.unwrap_or(Path::new("."))))?;
     let lock_path = dir.join("queue.lock");
     let lock = at("lock", &lock_path, disk.lock(&lock_path))?
         .ok_or_else(|| OpenError::Locked { dir: dir.to_owned() })?;
@@ -175,7 +177,8 @@ impl Opening<'_> {
     fn header(&self, path: &Path) -> Result<(HeaderRead, u64), OpenError> {
         let file = at("open", path, self.disk.open(path, false))?;
         let mut bytes = [0u8; HEADER_BYTES];
-        let filled = at("read", path, disk::read_up_to(file.as_ref(), &mut bytes, 0))?;
+        // A header on a bad sector is a bad header.
+        let filled = disk::read_up_to(file.as_ref(), &mut bytes, 0).unwrap_or(0);
         let len = at("read", path, file.byte_len())?;
         Ok((Header::decode(bytes.get(..filled).unwrap_or_default()), len))
     }
@@ -225,6 +228,7 @@ impl Opening<'_> {
             reflected: EdgeSeq(0),
             expired: Vec::new(),
             marks: VecDeque::new(),
+            failed_reads: None,
             appended_records: 0,
             syncs: 0,
         };
@@ -355,7 +359,7 @@ impl Opening<'_> {
     ) -> Result<Scanned, OpenError> {
         let file = at("open", path, self.disk.open(path, false))?;
         let salt = Salt::new(self.store, id);
-        let mut scan = Scan::new(file.as_ref(), salt, last.start(), last.len);
+        let mut scan = Scan::new(file.as_ref(), salt, last.start(), last.len, Unreadable::IsDamage);
         let mut damage = None;
         let mut good_end = last.len.min(HEADER_BYTES as u64);
         let mut good = (last.base, None::<ChainDigest>);

@@ -10,11 +10,23 @@ use super::segment::{self, RECORD_HEAD_BYTES, RecordView, Salt};
 
 const READ_AHEAD_BYTES: usize = 64 * 1024;
 
+/// What a disk reads or fails to read at once.
+const BLOCK_BYTES: u64 = 4096;
+
+/// What to do with bytes that the disk cannot return.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unreadable {
+    /// The scan fails; it may be tried again.
+    Fails,
+    /// They count as damage: the disk had its chances.
+    IsDamage,
+}
+
 /// A piece of a file in memory.
-#[derive(Default)]
 struct Window {
     buffer: Vec<u8>,
     start: u64,
+    unreadable: Unreadable,
 }
 
 impl Window {
@@ -27,8 +39,15 @@ impl Window {
             if self.buffer.capacity() > QUEUE_KEPT_BUFFER_BYTES && want <= READ_AHEAD_BYTES {
                 self.buffer = Vec::new();
             }
+            self.buffer.clear();
             self.buffer.resize(want, 0);
-            let filled = disk::read_up_to(file, &mut self.buffer, offset)?;
+            let filled = match disk::read_up_to(file, &mut self.buffer, offset) {
+                Err(_) if self.unreadable == Unreadable::IsDamage => {
+                    read_what_can_be(file, &mut self.buffer, offset);
+                    want
+                }
+                filled => filled?,
+            };
             self.buffer.truncate(filled);
             self.start = offset;
         }
@@ -38,6 +57,20 @@ impl Window {
     fn slice(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let at = usize::try_from(offset.checked_sub(self.start)?).ok()?;
         self.buffer.get(at..at.checked_add(len)?)
+    }
+}
+
+/// Reads block by block; what cannot be read is zeros, which no record is.
+fn read_what_can_be(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) {
+    let mut at = 0;
+    while at < buffer.len() {
+        let to_border = BLOCK_BYTES - (offset + at as u64) % BLOCK_BYTES;
+        let end = buffer.len().min(at + usize::try_from(to_border).unwrap_or(1));
+        let block = &mut buffer[at..end];
+        if disk::read_up_to(file, block, offset + at as u64).is_err() {
+            block.fill(0);
+        }
+        at = end;
     }
 }
 
@@ -75,8 +108,15 @@ pub(super) struct Scan<'f> {
 
 impl<'f> Scan<'f> {
     /// Starts at `at`; bytes from `end` on are not looked at.
-    pub fn new(file: &'f dyn DiskFile, salt: Salt, at: At, end: u64) -> Self {
-        Self { file, salt, end, at, window: Window::default() }
+    pub fn new(
+        file: &'f dyn DiskFile,
+        salt: Salt,
+        at: At,
+        end: u64,
+        unreadable: Unreadable,
+    ) -> Self {
+        let window = Window { buffer: Vec::new(), start: 0, unreadable };
+        Self { file, salt, end, at, window }
     }
 
     /// Where the next call continues.
@@ -90,12 +130,11 @@ impl<'f> Scan<'f> {
         if at.offset >= self.end {
             return Ok(None);
         }
-        let Some(length) = self.good_record_at(at)? else {
+        let Some((length, client_len)) = self.good_record_at(at)? else {
             return self.pass_damage(at).map(Some);
         };
         let bytes = self.window.get(self.file, at.offset, length, self.end)?;
-        let record = RecordView::parse(bytes, self.salt)
-            .ok_or_else(|| io::Error::other("a record changed between two looks at memory"))?;
+        let record = RecordView::parsed(bytes, client_len);
         self.at = At {
             offset: at.offset + length as u64,
             next: EdgeSeq(at.next.0.saturating_add(1)),
@@ -104,15 +143,16 @@ impl<'f> Scan<'f> {
         Ok(Some(Found::Record(record)))
     }
 
-    /// The length of the record at `at`, if it is whole, has the sequence that is due, and continues the digest.
-    fn good_record_at(&mut self, at: At) -> io::Result<Option<usize>> {
+    /// The lengths of the record at `at` and of its client id, if it is whole, has the sequence that is due, and continues
+    /// the digest.
+    fn good_record_at(&mut self, at: At) -> io::Result<Option<(usize, usize)>> {
         let head = self.window.get(self.file, at.offset, RECORD_HEAD_BYTES, self.end)?;
         let Some(length) = segment::claimed_len(head) else { return Ok(None) };
         let bytes = self.window.get(self.file, at.offset, length, self.end)?;
-        let good = RecordView::parse(bytes, self.salt).is_some_and(|record| {
+        let record = RecordView::parse(bytes, self.salt).filter(|record| {
             record.seq() == at.next && at.digest.is_none_or(|before| record.continues(before))
         });
-        Ok(good.then_some(length))
+        Ok(record.map(|record| (length, record.client_len())))
     }
 
     fn pass_damage(&mut self, at: At) -> io::Result<Found<'static>> {

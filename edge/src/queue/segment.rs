@@ -219,6 +219,11 @@ impl<'a> RecordView<'a> {
         sound.then_some(Self { bytes, client_len })
     }
 
+    /// Bytes that `parse` has taken before.
+    pub fn parsed(bytes: &'a [u8], client_len: usize) -> Self {
+        Self { bytes, client_len }
+    }
+
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -257,7 +262,7 @@ impl<'a> RecordView<'a> {
 
     /// Client id and body, one after the other.
     pub fn tail(&self) -> &'a [u8] {
-        &self.bytes[RECORD_HEAD_BYTES..]
+        self.bytes.get(RECORD_HEAD_BYTES..).unwrap_or_default()
     }
 
     /// How much of [`tail`](Self::tail) is the client id.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +32,8 @@ struct Inner {
     life: u64,
     locked: bool,
     faults: Faults,
+    /// Bytes that cannot be read.
+    bad_blocks: Vec<(usize, Range<usize>)>,
 }
 
 /// What goes wrong, besides crashes.
@@ -78,6 +81,7 @@ impl SimDisk {
             life: 0,
             locked: false,
             faults: Faults::default(),
+            bad_blocks: Vec::new(),
         })))
     }
 
@@ -120,6 +124,14 @@ impl SimDisk {
             change(&mut inode.now);
             inode.durable.clone_from(&inode.now);
             inode.unsynced.clear();
+        }
+    }
+
+    /// From now on these bytes of a file cannot be read.
+    pub fn make_unreadable(&self, path: &Path, bytes: Range<usize>) {
+        let mut inner = self.lock();
+        if let Some(inode) = inner.names.get(path).copied() {
+            inner.bad_blocks.push((inode, bytes));
         }
     }
 
@@ -343,6 +355,12 @@ impl DiskFile for SimFile {
             let offset = usize::try_from(offset).map_err(io::Error::other)?;
             let left = inner.files[inode].now.len().saturating_sub(offset);
             let len = inner.shortened(left.min(buffer.len()));
+            let bad = inner.bad_blocks.iter().any(|(other, bytes)| {
+                *other == inode && bytes.start < offset + len && offset < bytes.end
+            });
+            if bad {
+                return Err(io::Error::other("simulated bad sector"));
+            }
             if len > 0 {
                 buffer[..len].copy_from_slice(&inner.files[inode].now[offset..offset + len]);
             }

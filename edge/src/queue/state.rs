@@ -19,6 +19,8 @@ use super::types::{Append, FullPolicy, QueueSettings, Skip, SkipReason, StoreId}
 
 /// Ends of recent reads that are remembered in each lane.
 const MARKS: usize = 32;
+/// Reads that fail in a row before what cannot be read is given up.
+const READ_ATTEMPTS: u32 = 5;
 /// Ranges of expired sequences that are remembered in each lane until they are acknowledged.
 const EXPIRED_RANGES: usize = 1024;
 /// How often, at most, a full queue looks for expired segments.
@@ -124,6 +126,8 @@ pub(super) struct Lane {
     /// range that is read twice counts once.
     pub expired: Vec<Skip>,
     pub marks: VecDeque<Mark>,
+    /// From where the disk failed to read, and how often in a row.
+    pub failed_reads: Option<(EdgeSeq, u32)>,
     pub appended_records: u64,
     pub syncs: u64,
 }
@@ -344,6 +348,11 @@ impl Lane {
             let oldest = self.expired.remove(0);
             self.cursor.drops.expired_records += oldest.to.0 - oldest.from.0;
         }
+    }
+
+    /// Whether what cannot be read counts as damage by now.
+    pub fn gave_up_on_unreadable(&self) -> bool {
+        self.failed_reads.is_some_and(|(_, count)| count >= READ_ATTEMPTS)
     }
 
     /// The digest before `next`, if a recent read ended there.

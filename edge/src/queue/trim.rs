@@ -12,7 +12,7 @@ use super::cursor::Cursor;
 use super::disk;
 use super::errors::AppendError;
 use super::read;
-use super::scan::{At, Found, Scan};
+use super::scan::{At, Found, Scan, Unreadable};
 use super::segment::{self, HEADER_BYTES};
 use super::state::{Lane, Segment, Shared, State};
 use super::types::{FullPolicy, QueueSettings, Skip, SkipReason};
@@ -171,7 +171,7 @@ impl Writer {
     }
 
     /// Drops the oldest segment of the least important lane that has one, but of none more important than `for_lane`.
-    /// Acknowledged segments go first. Says whether there was one.
+    /// Says whether there was one.
     pub fn drop_oldest(&mut self, shared: &Shared, for_lane: LaneId) -> Result<bool, String> {
         let victim = {
             let state = shared.lock();
@@ -296,7 +296,8 @@ fn count_lost(shared: &Shared, lane: LaneId, segment: &Segment) -> std::io::Resu
     let path = shared.lane_dir(lane).join(segment::file_name(segment.base, segment.bad));
     let file = shared.disk.open(&path, false)?;
     let start = At { offset: HEADER_BYTES as u64, next: segment.base, digest: segment.base_digest };
-    let mut scan = Scan::new(file.as_ref(), shared.salt(lane), start, segment.len);
+    let mut scan =
+        Scan::new(file.as_ref(), shared.salt(lane), start, segment.len, Unreadable::IsDamage);
     let mut lost = 0;
     while let Some(found) = scan.next()? {
         if let Found::Damage { from, to: Some(to), .. } = found {

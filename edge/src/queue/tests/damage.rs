@@ -138,6 +138,39 @@ fn a_segment_without_a_readable_header_still_gives_its_records() {
 }
 
 #[test]
+fn a_bad_sector_costs_its_records_and_does_not_hold_up_the_lane() {
+    let machine = written(60);
+    let segments = machine.segments(0);
+    machine.disk.make_unreadable(&segments[1], 1000..1100);
+    let (queue, _) = machine.open();
+    let mut failed = 0;
+    let batch = loop {
+        match read_all(&queue, 0) {
+            Ok(batch) => break batch,
+            Err(_) => failed += 1,
+        }
+        assert!(failed < 20);
+    };
+    assert!(failed > 1, "it may have been a passing fault");
+    check_gapless(&batch);
+    let [skip] = batch.skips[..] else { panic!("{:?}", batch.skips) };
+    assert_eq!(skip.reason, SkipReason::Quarantined);
+    assert!(skip.to.0 - skip.from.0 <= 11, "{skip:?}: the segment is one block");
+}
+
+#[test]
+fn a_bad_sector_in_the_last_segment_or_a_header_does_not_stop_the_start() {
+    for at in [10, 1000] {
+        let machine = written(60);
+        let last = machine.segments(0).pop().unwrap();
+        machine.disk.make_unreadable(&last, at..at + 1);
+        let (queue, _) = machine.open();
+        append(&queue, &record(0, "61")).unwrap();
+        check_gapless(&read_all(&queue, 0).unwrap());
+    }
+}
+
+#[test]
 fn segments_that_vanish_are_skips() {
     let machine = written(60);
     let segments = machine.segments(0);
