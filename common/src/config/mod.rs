@@ -3,7 +3,8 @@
 //! A binary's settings are plain structs that derive `Serialize` and `Deserialize` with `#[serde(default)]`, so that
 //! their `Default` is where defaults are written. Durations end in `_ms`, sizes in `_bytes`, both integers.
 //!
-//! **Invariant:** a key that no struct has is an error, whether or not the struct says `deny_unknown_fields`.
+//! **Invariant:** a key that no struct has is an error, whether or not the struct says `deny_unknown_fields`, and
+//! whether it comes from the file, a variable of the form `ROBUSTMQ_SECTION__KEY` or a flag.
 //! **Invariant:** every error names where the value came from (file, variable or command line) and the key.
 
 mod error;
@@ -21,7 +22,10 @@ use error::Origin;
 pub use error::{ConfigError, Invalid};
 use tree::Node;
 
-/// What environment variables of both binaries begin with: `ROBUSTMQ_SECTION__KEY` overrides `[section] key`.
+/// What environment variables of both binaries begin with: `ROBUSTMQ_SECTION__KEY` overrides `[section] key`, and
+/// `ROBUSTMQ_KEY` a key outside sections. One without `__` that names no such key is not ours and skipped: scripts have
+/// such variables, and Kubernetes sets `ROBUSTMQ_SERVICE_HOST` and the like in every pod beside a Service called
+/// `robustmq`.
 pub const ENV_PREFIX: &str = "ROBUSTMQ_";
 
 /// A binary's settings.
@@ -76,7 +80,8 @@ pub fn load<S: Settings>(sources: &Sources<'_>) -> Result<S, ConfigError> {
         root.merge(read_file(path)?);
     }
     for (name, value) in &sources.environment {
-        if let Some(keys) = keys_of_variable(name, value) {
+        if let Some(key) = name.strip_prefix(ENV_PREFIX) {
+            let keys: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
             let origin = Origin::Variable(name.clone());
             root.set(&keys, Node::leaf(toml::Value::String(value.clone()), &origin));
         }
@@ -109,35 +114,4 @@ fn read_file(path: &Path) -> Result<Node, ConfigError> {
         ConfigError::source(&origin, error.to_string().trim_end())
     })?;
     Ok(Node::leaf(toml::Value::Table(table), &origin))
-}
-
-/// The path that a variable overrides, or `None` where it is not ours.
-fn keys_of_variable(name: &str, value: &str) -> Option<Vec<String>> {
-    let key = name.strip_prefix(ENV_PREFIX)?;
-    if is_service_link(key, value) {
-        return None;
-    }
-    Some(key.split("__").map(str::to_ascii_lowercase).collect())
-}
-
-/// Whether Kubernetes set the variable for a Service called `robustmq...`: `{SVC}_SERVICE_HOST`, `{SVC}_SERVICE_PORT...`,
-/// `{SVC}_PORT=tcp://...` and `{SVC}_PORT_9092_TCP...`. They are in every pod of the Service's namespace, so taking them
-/// for unknown keys would keep a broker from starting.
-fn is_service_link(key: &str, value: &str) -> bool {
-    if key.contains("__") {
-        return false;
-    }
-    let tail = |suffix: &str| {
-        key.strip_suffix(suffix).is_some_and(|front| front.is_empty() || front.ends_with('_'))
-    };
-    let numbered_port = key.match_indices("PORT_").any(|(at, found)| {
-        let behind = key.get(at + found.len()..).unwrap_or_default();
-        let number = behind.split('_').next().unwrap_or_default();
-        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-    });
-    tail("SERVICE_HOST")
-        || tail("SERVICE_PORT")
-        || key.contains("SERVICE_PORT_")
-        || (tail("PORT") && value.contains("://"))
-        || numbered_port
 }

@@ -149,10 +149,22 @@ fn errors_name_the_source_and_the_key() {
          expected one of listen, linger_ms, ratio, mode",
     );
     variable(
-        "ROBUSTMQ_NOTHING",
+        "ROBUSTMQ_KAFAK__LISTEN",
         "x",
-        "environment variable ROBUSTMQ_NOTHING: unknown key nothing; \
+        "environment variable ROBUSTMQ_KAFAK__LISTEN: unknown key kafak; \
          expected one of edge_id, insecure, kafka, cluster",
+    );
+    variable(
+        "ROBUSTMQ_INSECURE",
+        "maybe",
+        "environment variable ROBUSTMQ_INSECURE: insecure: \
+         invalid value: string \"maybe\", expected true or false",
+    );
+    variable(
+        "ROBUSTMQ_CLUSTER__PORTS",
+        "1,x",
+        "environment variable ROBUSTMQ_CLUSTER__PORTS: [cluster] ports: \
+         invalid value: string \"x\", expected an integer from 0",
     );
     variable(
         "ROBUSTMQ_KAFKA__LINGER_MS",
@@ -188,17 +200,21 @@ fn a_syntax_error_names_file_and_line() {
 }
 
 #[test]
-fn variables_that_kubernetes_sets_for_a_service_are_skipped() {
+fn variables_that_are_somebody_elses_are_skipped() {
     let env = [
         ("ROBUSTMQ_SERVICE_HOST", "10.0.0.1"),
-        ("ROBUSTMQ_SERVICE_PORT", "9092"),
-        ("ROBUSTMQ_CLOUD_SERVICE_PORT_KAFKA", "9092"),
-        ("ROBUSTMQ_PORT", "tcp://10.0.0.1:9092"),
         ("ROBUSTMQ_CLOUD_PORT_9092_TCP", "tcp://10.0.0.1:9092"),
-        ("ROBUSTMQ_CLOUD_PORT_9092_TCP_ADDR", "10.0.0.1"),
+        // The name of a section is not a key of its own.
+        ("ROBUSTMQ_KAFKA", "x"),
         ("OTHER_KAFKA__LISEN", "x"),
     ];
     assert_eq!(load_from(None, &env, vec![]), Ok(Sample::default()));
+    let file = Some("[kafka]\nlinger_ms = 7\n");
+    assert_eq!(load_from(file, &env, vec![]).map(|loaded| loaded.kafka.linger_ms), Ok(7));
+    let both = [("ROBUSTMQ_KAFKA", "x"), ("ROBUSTMQ_KAFKA__LINGER_MS", "8")];
+    for env in [both, [both[1], both[0]]] {
+        assert_eq!(load_from(file, &env, vec![]).map(|loaded| loaded.kafka.linger_ms), Ok(8));
+    }
 }
 
 #[test]

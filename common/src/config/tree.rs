@@ -47,8 +47,13 @@ impl Node {
         }
     }
 
-    /// Lays one value on top, at a path.
+    /// Lays one value on top, at a path. A plain variable never replaces a section.
     pub(super) fn set(&mut self, keys: &[String], value: Self) {
+        if let (Self::Table(table), [key], true) = (&*self, keys, value.is_plain_variable())
+            && let Some(Self::Table(_)) = table.get(key)
+        {
+            return;
+        }
         let wrap = |inner, key: &String| Self::Table(BTreeMap::from([(key.clone(), inner)]));
         self.merge(keys.iter().rev().fold(value, wrap));
     }
@@ -67,6 +72,14 @@ impl Node {
         match self {
             Self::Table(table) => table.values().find_map(Self::origin),
             Self::Leaf(_, origin) => Some(origin),
+        }
+    }
+
+    /// Whether it comes from a variable without `__`, which may be somebody else's.
+    fn is_plain_variable(&self) -> bool {
+        match self {
+            Self::Leaf(_, Origin::Variable(name)) => !name.contains("__"),
+            Self::Table(_) | Self::Leaf(..) => false,
         }
     }
 
@@ -140,12 +153,17 @@ impl<'de> Deserializer<'de> for Node {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ConfigError> {
-        if let Self::Table(table) = &self
-            && let Some((key, node)) = table.iter().find(|(key, _)| !fields.contains(&key.as_str()))
-        {
-            return Err(ConfigError::unknown_key(key, fields, node.origin()));
+        let table = match self {
+            Self::Table(table) => table,
+            leaf if leaf.is_plain_variable() => BTreeMap::new(),
+            leaf => return leaf.deserialize_any(visitor),
+        };
+        let (known, unknown): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            table.into_iter().partition(|(key, _)| fields.contains(&key.as_str()));
+        match unknown.iter().find(|(_, node)| !node.is_plain_variable()) {
+            Some((key, node)) => Err(ConfigError::unknown_key(key, fields, node.origin())),
+            None => visitor.visit_map(Entries { rest: known.into_iter(), value: None }),
         }
-        self.deserialize_any(visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -162,11 +180,11 @@ impl<'de> Deserializer<'de> for Node {
 
     /// A variable's text is a list with commas between its items.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
-        let (Some(text), Some(origin)) = (self.untyped(), self.origin()) else {
-            return self.deserialize_any(visitor);
-        };
+        let Some(text) = self.untyped() else { return self.deserialize_any(visitor) };
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-        let nodes = items.map(|item| Self::Leaf(Value::String(item.to_owned()), origin.clone()));
+        // An error in an item gets its origin from the list; as items they have to be untyped, no more.
+        let untyped = |item: &str| Self::Leaf(Value::String(item.to_owned()), Origin::CommandLine);
+        let nodes = items.map(untyped);
         visitor.visit_seq(SeqDeserializer::new(nodes))
     }
 
