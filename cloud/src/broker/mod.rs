@@ -56,10 +56,36 @@ fn failed(what: &str) -> impl Fn(StoreError) -> StartError + '_ {
     move |error| StartError::Failed(format!("{what}: {error}"))
 }
 
+/// Opens the store in the data directory, and creates it at the first start.
+///
+/// # Errors
+/// [`StartError::Failed`]: another process has it open, it is damaged, or the directory cannot be written.
+#[cfg(feature = "rocksdb")]
+pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    use crate::store::{RocksOptions, RocksStore};
+
+    let directory = settings.data_dir.join("store");
+    // Opening replays what was written last, and blocks meanwhile.
+    let open = move || RocksStore::open(&directory, &RocksOptions::default());
+    let opened = tokio::task::spawn_blocking(open).await;
+    let opened = opened.map_err(|error| StartError::Failed(error.to_string()))?;
+    let store = opened.map_err(|error| StartError::Failed(error.to_string()))?;
+    match store.stats().hardware_crc32c {
+        Some(true) => tracing::info!("the store computes checksums in hardware"),
+        Some(false) => tracing::warn!(
+            "the store computes checksums in software, which costs much CPU: build for a CPU with SSE4.2 and PCLMULQDQ \
+             (arm64: CRC and AES)"
+        ),
+        None => tracing::warn!("the store did not say whether it computes checksums in hardware"),
+    }
+    Ok(Arc::new(store))
+}
+
 /// This build has no engine that keeps anything.
 ///
 /// # Errors
 /// Always.
+#[cfg(not(feature = "rocksdb"))]
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     let directory = settings.data_dir.display();
     Err(StartError::Failed(format!(
