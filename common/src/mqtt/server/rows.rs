@@ -460,6 +460,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn the_bytes_on_disk_stay_what_they_are() {
         let check = |change: StateChange, key: &str, value: &str| match change.to_row() {
             Row::Put { key: k, value: v } => {
