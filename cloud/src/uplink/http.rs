@@ -56,7 +56,6 @@ struct Uplink {
 }
 
 /// The routes of the uplink listener.
-#[must_use]
 pub fn router(ingest: Ingest, tokens: Tokens, admission: Admission) -> Router {
     let bodies = Arc::new(Semaphore::new(limits::UPLINK_BODIES_IN_WORK));
     Router::new()

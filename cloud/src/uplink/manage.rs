@@ -26,7 +26,6 @@ struct Manage {
 }
 
 /// The routes. The admin listener decides who may reach them.
-#[must_use]
 pub fn manage_router(tokens: Tokens, ingest: Ingest) -> Router {
     Router::new()
         .route("/v1/edges", get(list).post(add))

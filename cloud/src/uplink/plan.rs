@@ -1,5 +1,6 @@
 //! From a batch to appends: which records go to which partition, and which never will.
 
+use std::collections::btree_map;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use robustmq_common::ids::{EdgeSeq, Incarnation, KafkaTopic, TopicId};
@@ -185,10 +186,10 @@ impl Shared {
             };
             let partition = partition_of(&item.record, item.seq, partitions);
             let partition = PartitionId { topic, partition };
-            if !planner.partitions.contains_key(&partition) {
+            if let btree_map::Entry::Vacant(place) = planner.partitions.entry(partition) {
                 let applied = self.applied(partition, origin, begun_under).await?;
                 let limits = limits.get(&topic).copied().unwrap_or(unknown);
-                planner.partitions.insert(partition, Filling::new(applied, limits));
+                place.insert(Filling::new(applied, limits));
             }
             planner.place(partition, item)?;
         }
