@@ -265,16 +265,16 @@ mod tests {
             let error = from(toml).expect_err(toml);
             assert!(error.contains(key), "{toml}: {error}");
         };
-        check("[kafka]\nlisten = '0.0.0.0:9092'", "kafka.advertise");
-        check("[kafka]\nadvertise = 'host'", "kafka.advertise");
-        check("[kafka]\nadvertise = ':9092'", "kafka.advertise");
-        check("[kafka]\nadvertise = 'host:0'", "kafka.advertise");
-        check("[kafka]\ndefault_partitions = 0", "kafka.default_partitions");
-        check("[kafka]\nmax_frame_bytes = 10", "kafka.max_frame_bytes");
-        check("[kafka]\nrequest_memory_bytes = 10", "kafka.request_memory_bytes");
-        check("[kafka]\nmax_connections = 0", "kafka.max_connections");
-        check("[groups]\nmin_session_timeout_ms = 9999999", "groups.min_session_timeout_ms");
-        check("[uplink]\ntls_cert = 'a.pem'", "uplink.tls_key");
+        check("[kafka]\nlisten = '0.0.0.0:9092'", "[kafka] advertise");
+        check("[kafka]\nadvertise = 'host'", "[kafka] advertise");
+        check("[kafka]\nadvertise = ':9092'", "[kafka] advertise");
+        check("[kafka]\nadvertise = 'host:0'", "[kafka] advertise");
+        check("[kafka]\ndefault_partitions = 0", "[kafka] default_partitions");
+        check("[kafka]\nmax_frame_bytes = 10", "[kafka] max_frame_bytes");
+        check("[kafka]\nrequest_memory_bytes = 10", "[kafka] request_memory_bytes");
+        check("[kafka]\nmax_connections = 0", "[kafka] max_connections");
+        check("[groups]\nmin_session_timeout_ms = 9999999", "[groups] min_session_timeout_ms");
+        check("[uplink]\ntls_cert = 'a.pem'", "[uplink] tls_key");
         check("[kafka]\nlisten_on = 1", "listen_on");
     }
 

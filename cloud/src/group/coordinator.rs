@@ -477,3 +477,6 @@ fn check_id(id: &str) -> Result<(), CoordinatorError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -470,3 +470,6 @@ impl Group {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -255,3 +255,8 @@ impl Walk<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;

@@ -98,3 +98,6 @@ pub struct Kafka {
 struct Peer {
     address: SocketAddr,
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,8 @@ struct Reader {
     partition: Arc<Partition>,
     /// Told before each read, so that no append between a read and the wait is missed.
     changes: watch::Receiver<Visible>,
+    /// There may be something to read.
+    is_stale: bool,
     /// Where the next read goes on.
     next: Offset,
     batches: Vec<Bytes>,
@@ -102,15 +104,18 @@ async fn fetch(
         let changed = async {
             // A request for nothing waits out its time, as in Apache Kafka.
             if changes.is_empty() {
-                std::future::pending().await
-            } else {
-                select_all(changes).await
+                return std::future::pending().await;
             }
+            let (_, woken, _) = select_all(changes).await;
+            woken
         };
-        tokio::select! {
-            _ = changed => {}
-            () = tokio::time::sleep_until(deadline) => {}
+        let woken = tokio::select! {
+            woken = changed => Some(woken),
+            () = tokio::time::sleep_until(deadline) => None,
             () = kafka.shutdown.cancelled() => break,
+        };
+        if let Some(woken) = woken {
+            mark_stale(&mut topics, woken);
         }
     }
     kafka.metrics.fetched_bytes.inc_by(pass.total as u64);
@@ -147,11 +152,17 @@ async fn open_reader(
 ) -> Result<Reader, ResponseError> {
     let partition = resolve::partition(kafka, topic, asked.partition).await?;
     check_epoch(asked.current_leader_epoch, partition.offsets().leader_epoch)?;
-    let mut changes = partition.subscribe();
-    // The first read happens whatever was signalled before.
-    changes.mark_changed();
+    let changes = partition.subscribe();
     let next = Offset(asked.fetch_offset);
-    Ok(Reader { partition, changes, next, batches: Vec::new(), bytes: 0 })
+    Ok(Reader { partition, changes, is_stale: true, next, batches: Vec::new(), bytes: 0 })
+}
+
+/// The reader whose signal ended the wait: waiting for it has marked it as seen.
+fn mark_stale(topics: &mut [TopicTargets], woken: usize) {
+    let targets = topics.iter_mut().flat_map(|topic| &mut topic.targets);
+    if let Some(reader) = targets.filter_map(|target| target.reader.as_mut().ok()).nth(woken) {
+        reader.is_stale = true;
+    }
 }
 
 /// The bytes that one answer may take, and has taken.
@@ -170,9 +181,10 @@ impl Pass {
     ) -> bool {
         for target in topics.iter_mut().flat_map(|topic| &mut topic.targets) {
             let Ok(reader) = &mut target.reader else { continue };
-            if !reader.changes.has_changed().unwrap_or(true) {
+            if !reader.is_stale && !reader.changes.has_changed().unwrap_or(true) {
                 continue;
             }
+            reader.is_stale = false;
             reader.changes.mark_unchanged();
             let left = self.max_bytes.saturating_sub(self.total);
             let want = left.min(target.max_bytes.saturating_sub(reader.bytes));

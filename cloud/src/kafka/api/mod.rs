@@ -258,3 +258,43 @@ fn text(text: impl Into<String>) -> StrBytes {
 fn owned(text: &StrBytes) -> String {
     text.as_str().to_owned()
 }
+
+/// Decodes a request of any API and drops it.
+#[cfg(test)]
+pub(super) fn decode_any(frame: &Frame) -> Result<(), RequestError> {
+    use kafka_protocol::messages as m;
+    match frame.api.key {
+        ApiKey::Produce if frame.version < 3 => Ok(()),
+        ApiKey::Produce => decode::<m::ProduceRequest>(frame).map(drop),
+        ApiKey::Fetch => decode::<m::FetchRequest>(frame).map(drop),
+        ApiKey::ListOffsets => decode::<m::ListOffsetsRequest>(frame).map(drop),
+        ApiKey::Metadata => decode::<m::MetadataRequest>(frame).map(drop),
+        ApiKey::OffsetCommit => decode::<m::OffsetCommitRequest>(frame).map(drop),
+        ApiKey::OffsetFetch => decode::<m::OffsetFetchRequest>(frame).map(drop),
+        ApiKey::FindCoordinator => decode::<m::FindCoordinatorRequest>(frame).map(drop),
+        ApiKey::JoinGroup => decode::<m::JoinGroupRequest>(frame).map(drop),
+        ApiKey::Heartbeat => decode::<m::HeartbeatRequest>(frame).map(drop),
+        ApiKey::LeaveGroup => decode::<m::LeaveGroupRequest>(frame).map(drop),
+        ApiKey::SyncGroup => decode::<m::SyncGroupRequest>(frame).map(drop),
+        ApiKey::DescribeGroups => decode::<m::DescribeGroupsRequest>(frame).map(drop),
+        ApiKey::ListGroups => decode::<m::ListGroupsRequest>(frame).map(drop),
+        ApiKey::ApiVersions => decode::<m::ApiVersionsRequest>(frame).map(drop),
+        ApiKey::CreateTopics => decode::<m::CreateTopicsRequest>(frame).map(drop),
+        ApiKey::DeleteTopics => decode::<m::DeleteTopicsRequest>(frame).map(drop),
+        ApiKey::DeleteRecords => decode::<m::DeleteRecordsRequest>(frame).map(drop),
+        ApiKey::InitProducerId => decode::<m::InitProducerIdRequest>(frame).map(drop),
+        ApiKey::OffsetForLeaderEpoch => decode::<m::OffsetForLeaderEpochRequest>(frame).map(drop),
+        ApiKey::DescribeConfigs => decode::<m::DescribeConfigsRequest>(frame).map(drop),
+        ApiKey::CreatePartitions => decode::<m::CreatePartitionsRequest>(frame).map(drop),
+        ApiKey::DeleteGroups => decode::<m::DeleteGroupsRequest>(frame).map(drop),
+        ApiKey::IncrementalAlterConfigs => {
+            decode::<m::IncrementalAlterConfigsRequest>(frame).map(drop)
+        }
+        ApiKey::OffsetDelete => decode::<m::OffsetDeleteRequest>(frame).map(drop),
+        ApiKey::DescribeCluster => decode::<m::DescribeClusterRequest>(frame).map(drop),
+        ApiKey::DescribeTopicPartitions => {
+            decode::<m::DescribeTopicPartitionsRequest>(frame).map(drop)
+        }
+        key => Err(RequestError::no_handler(key, frame.version)),
+    }
+}
