@@ -223,6 +223,4 @@ fn after(last: Offset) -> Offset {
 }
 
 #[cfg(test)]
-mod model_tests;
-#[cfg(test)]
 mod tests;

@@ -17,6 +17,8 @@ use super::{
 };
 use crate::store::{MemoryStore, Store, StoreError, WriteBatch};
 
+mod model;
+
 struct World {
     store: Arc<MemoryStore>,
     log: Log,

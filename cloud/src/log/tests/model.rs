@@ -20,7 +20,7 @@ use robustmq_common::ids::{
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, Producer, RecordBatch};
 use uuid::Uuid;
 
-use super::{
+use crate::log::{
     AppendContext, AppendError, Appended, Log, Origin, OriginKey, Partition, ProducerError,
 };
 use crate::store::{MemoryStore, Store, StoreError};
