@@ -137,6 +137,25 @@ fn packet(
 
 fn connect(r: &mut Reader) -> Result<Connect, DecodeError> {
     let version = protocol(r)?;
+    let connect = connect_after_version(r, version).and_then(|connect| {
+        r.finish()?;
+        Ok(connect)
+    });
+    match version {
+        ProtocolVersion::V311 => connect,
+        ProtocolVersion::V5 => connect.map_err(|error| DecodeError::ConnectV5 {
+            reason: error.reason(),
+            rule: match error {
+                DecodeError::Malformed { rule, .. } | DecodeError::Protocol { rule, .. } => rule,
+                DecodeError::Topic { .. } => "a topic is not valid [MQTT-4.7.3-1]",
+                DecodeError::ConnectV5 { rule, .. } => rule,
+                DecodeError::TooLarge { .. } | DecodeError::UnsupportedVersion { .. } => "",
+            },
+        }),
+    }
+}
+
+fn connect_after_version(r: &mut Reader, version: ProtocolVersion) -> Result<Connect, DecodeError> {
     let flags = ConnectFlags::parse(r, version)?;
     let keep_alive_secs = r.u16()?;
     let properties = match version {

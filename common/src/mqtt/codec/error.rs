@@ -32,6 +32,14 @@ pub enum DecodeError {
         /// Which rule.
         invalid: InvalidTopic,
     },
+    /// A CONNECT of 5.0 breaks a rule after its version: the client can be told so in CONNACK.
+    #[error("refused CONNECT: {rule}")]
+    ConnectV5 {
+        /// What it is told.
+        reason: ReasonCode,
+        /// Which rule, with the specification's number where it has one.
+        rule: &'static str,
+    },
     /// The fixed header announces more than is taken.
     #[error("a packet of {bytes} bytes; at most {limit} are taken")]
     TooLarge {
@@ -64,6 +72,7 @@ impl DecodeError {
                 ReasonCode::TopicFilterInvalid
             }
             Self::Topic { .. } => ReasonCode::MalformedPacket,
+            Self::ConnectV5 { reason, .. } => *reason,
             Self::TooLarge { .. } => ReasonCode::PacketTooLarge,
             Self::UnsupportedVersion { .. } => ReasonCode::UnsupportedProtocolVersion,
         }

@@ -18,7 +18,7 @@ pub(in crate::mqtt) mod arbitrary;
 #[cfg(test)]
 mod differential;
 #[cfg(test)]
-mod tests;
+pub(in crate::mqtt) mod tests;
 
 pub use decode::decode;
 pub use encode::{encode, encoded_len};

@@ -16,7 +16,7 @@ use ProtocolVersion::{V5, V311};
 const LIMIT: usize = 1 << 20;
 
 /// Bytes written as hex, with spaces where they help.
-pub(super) fn bytes_of(hex: &str) -> BytesMut {
+pub(in crate::mqtt) fn bytes_of(hex: &str) -> BytesMut {
     let digits: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
     digits
         .chunks(2)

@@ -57,12 +57,17 @@ impl Server {
         if connection.session.is_some() {
             return self.close(now, conn, error.reason());
         }
-        if let DecodeError::UnsupportedVersion { answer_in, .. } = *error {
-            connection.version = answer_in;
-            return self.refuse(now, conn, answer_in, error.reason());
-        }
-        // Which version the client speaks is not known: nothing that it could read can be sent.
-        self.close(now, conn, error.reason());
+        let answer_in = match *error {
+            DecodeError::UnsupportedVersion { answer_in, .. } => answer_in,
+            DecodeError::ConnectV5 { .. } => ProtocolVersion::V5,
+            // Which version the client speaks is not known, or it has no words for this: nothing can be sent.
+            DecodeError::Malformed { .. }
+            | DecodeError::Protocol { .. }
+            | DecodeError::Topic { .. }
+            | DecodeError::TooLarge { .. } => return self.close(now, conn, error.reason()),
+        };
+        connection.version = answer_in;
+        self.refuse(now, conn, answer_in, error.reason());
     }
 
     fn check_connect(&mut self, conn: ConnId, connect: &Connect) -> Result<Client, ReasonCode> {

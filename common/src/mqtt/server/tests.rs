@@ -2,7 +2,7 @@
 
 use super::kit::Kit;
 use super::{Counters, ServerSettings};
-use crate::mqtt::codec::DecodeError;
+use crate::mqtt::codec::{decode, tests::bytes_of};
 use crate::mqtt::packet::ProtocolVersion;
 
 fn check(script: &str) -> Kit {
@@ -106,19 +106,26 @@ fn an_empty_client_id_is_replaced() {
 }
 
 #[test]
-fn an_unsupported_version_is_refused_in_words_that_it_understands() {
-    let check = |level, answer_in, expected: &[&str]| {
+fn a_connect_that_cannot_be_decoded_is_refused_in_words_that_the_client_understands() {
+    let check = |hex: &str, version, expected: &[&str]| {
         let mut kit = Kit::new(ServerSettings::default());
-        let conn = kit.open(answer_in);
-        let error = DecodeError::UnsupportedVersion { level, answer_in };
+        let conn = kit.open(version);
+        let error = decode(&mut bytes_of(hex), None, 1000).expect_err("refused");
         kit.server.malformed(kit.now, conn, &error);
         kit.settle();
-        let shown: Vec<_> = kit.packets[&conn].iter().map(super::kit::show).collect();
-        assert_eq!(shown, expected);
+        let packets = kit.packets.get(&conn).cloned().unwrap_or_default();
+        assert_eq!(packets.iter().map(super::kit::show).collect::<Vec<_>>(), expected);
         assert!(!kit.open.contains(&conn));
     };
-    check(3, ProtocolVersion::V311, &["CONNACK UnsupportedProtocolVersion"]);
-    check(6, ProtocolVersion::V5, &["CONNACK UnsupportedProtocolVersion"]);
+    let unsupported = "CONNACK UnsupportedProtocolVersion";
+    check("10 0E 0006 4D5149736470 03 02 0000 0000", ProtocolVersion::V311, &[unsupported]);
+    check("10 0C 0004 4D515454 06 02 0000 0000", ProtocolVersion::V5, &[unsupported]);
+    let receive_maximum_0 = "10 10 0004 4D515454 05 02 0000 03 21 0000 0000";
+    check(receive_maximum_0, ProtocolVersion::V5, &["CONNACK ProtocolError"]);
+    let reserved_flag = "10 0D 0004 4D515454 05 03 0000 00 0000";
+    check(reserved_flag, ProtocolVersion::V5, &["CONNACK MalformedPacket"]);
+    check("10 0C 0004 4D515454 04 03 0000 0000", ProtocolVersion::V311, &[]);
+    check("C0 00", ProtocolVersion::V5, &[]);
 }
 
 #[test]
