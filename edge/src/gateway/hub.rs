@@ -131,13 +131,15 @@ impl Hub {
         shutdown: CancellationToken,
     ) -> Result<State, HubError> {
         let mut batch = Vec::with_capacity(limits::EDGE_HUB_INPUTS_AT_ONCE);
+        let mut inputs_end = false;
         loop {
             self.act();
             if self.stop_at.is_some_and(|at| self.is_idle() || at <= Instant::now()) {
                 return Ok(self.finish());
             }
             let wake_at = self.wake_at();
-            let takes_input = self.deferred.is_empty() && !self.parts.state.is_saturated();
+            let takes_input =
+                !inputs_end && self.deferred.is_empty() && !self.parts.state.is_saturated();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled(), if self.stop_at.is_none() => self.begin_to_stop(),
@@ -156,6 +158,7 @@ impl Hub {
                 count = inputs.recv_many(&mut batch, limits::EDGE_HUB_INPUTS_AT_ONCE), if takes_input => {
                     if count == 0 {
                         // Listener and connections are gone; only stopping is left.
+                        inputs_end = true;
                         self.begin_to_stop();
                     }
                     for input in batch.drain(..) {
@@ -170,6 +173,9 @@ impl Hub {
         let now = self.parts.clock.now();
         let server = &mut self.parts.server;
         match input {
+            Input::Connected { outbox, .. } if self.stop_at.is_some() => {
+                outbox.close(ReasonCode::ServerShuttingDown);
+            }
             Input::Connected { conn, peer, outbox } => {
                 self.connections.insert(conn, outbox);
                 server.connected(now, conn, peer);
@@ -385,8 +391,11 @@ impl Hub {
     }
 
     fn begin_to_stop(&mut self) {
+        if self.stop_at.is_some() {
+            return;
+        }
         let now = self.parts.clock.now();
-        self.stop_at.get_or_insert(Instant::now() + limits::EDGE_DRAIN);
+        self.stop_at = Some(Instant::now() + limits::EDGE_DRAIN);
         self.parts.server.shutdown(now);
     }
 
