@@ -240,12 +240,7 @@ impl Source<'_> {
 
     /// Reads on until the account is full or the segment ends; what lies between its end and `next_base` is lost.
     fn read_into(&self, account: &mut Account, next_base: EdgeSeq) -> Result<(), QueueError> {
-        let mark = self.shared.lock().lane(self.lane)?.mark_in(self.segment.base, account.next);
-        let start = mark.map_or(self.segment.start(), |mark| At {
-            offset: mark.offset,
-            next: mark.next,
-            digest: Some(mark.digest),
-        });
+        let (start, _) = self.nearest(account.next)?;
         let mut scan = self.scan(start);
         let mut damaged = false;
         // What the file holds from `next_base` on was refused once and is not part of the lane.
@@ -272,20 +267,36 @@ impl Source<'_> {
             trim::report_damage(self.shared, self.lane, self.segment.base);
         }
         if scan.at().next == account.next {
-            let mark = Mark {
-                next: account.next,
-                digest: account.digest,
-                base: self.segment.base,
-                offset: scan.at().offset,
-            };
-            self.shared.lock().lane_mut(self.lane)?.add_mark(mark);
+            self.remember(scan.at(), account.digest)?;
         }
         Ok(())
     }
 
+    /// Where a scan that looks for `next` can begin, and the digest of the last readable record before that.
+    fn nearest(&self, next: EdgeSeq) -> Result<(At, Option<ChainDigest>), QueueError> {
+        let mark = self.shared.lock().lane(self.lane)?.mark_before(self.segment.base, next);
+        let Some(mark) = mark else {
+            return Ok((self.segment.start(), self.segment.base_digest));
+        };
+        let digest = mark.chains.then_some(mark.digest);
+        Ok((At { offset: mark.offset, next: mark.next, digest }, Some(mark.digest)))
+    }
+
+    fn remember(&self, at: At, digest: ChainDigest) -> Result<(), QueueError> {
+        let mark = Mark {
+            next: at.next,
+            digest,
+            base: self.segment.base,
+            offset: at.offset,
+            chains: at.digest == Some(digest),
+        };
+        self.shared.lock().lane_mut(self.lane)?.add_mark(mark);
+        Ok(())
+    }
+
     fn digest_at(&self, seq: EdgeSeq) -> Result<Option<ChainDigest>, QueueError> {
-        let mut digest = self.segment.base_digest;
-        let mut scan = self.scan(self.segment.start());
+        let (start, mut digest) = self.nearest(EdgeSeq(seq.0.saturating_add(1)))?;
+        let mut scan = self.scan(start);
         while scan.at().next <= seq {
             match scan.next().map_err(|source| self.disk_error(source))? {
                 Some(Found::Record(record)) if record.seq() <= seq => {
@@ -294,6 +305,9 @@ impl Source<'_> {
                 Some(Found::Damage { .. }) => {}
                 Some(Found::Record(_)) | None => break,
             }
+        }
+        if let Some(digest) = digest.filter(|_| scan.at().next.0 == seq.0.saturating_add(1)) {
+            self.remember(scan.at(), digest)?;
         }
         Ok(digest)
     }

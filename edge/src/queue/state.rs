@@ -147,12 +147,14 @@ pub(super) struct Segment {
 }
 
 /// The end of a read: sequence `next` begins at `offset` of segment `base`, and `digest` is the one before it.
+/// (Where damage lies between, the digest does not chain into what follows, so `chains` is false.)
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     pub next: EdgeSeq,
     pub digest: ChainDigest,
     pub base: EdgeSeq,
     pub offset: u64,
+    pub chains: bool,
 }
 
 /// Appends that will share a write and a sync.
@@ -360,12 +362,16 @@ impl Lane {
         self.marks.iter().rev().find(|mark| mark.next == next).map(|mark| mark.digest)
     }
 
-    /// Where `next` begins in segment `base`, if a recent read ended there.
-    pub fn mark_in(&self, base: EdgeSeq, next: EdgeSeq) -> Option<Mark> {
-        self.marks.iter().rev().find(|mark| mark.base == base && mark.next == next).copied()
+    /// The nearest place in segment `base`, at or before `next`, where a recent read ended: scans begin there.
+    pub fn mark_before(&self, base: EdgeSeq, next: EdgeSeq) -> Option<Mark> {
+        let marks = self.marks.iter().filter(|mark| mark.base == base && mark.next <= next);
+        marks.max_by_key(|mark| mark.next).copied()
     }
 
     pub fn add_mark(&mut self, mark: Mark) {
+        if self.marks.iter().any(|known| known.next == mark.next && known.base == mark.base) {
+            return;
+        }
         if self.marks.len() >= MARKS {
             self.marks.pop_front();
         }
