@@ -9,13 +9,17 @@ use robustmq_common::mqtt::packet::{
     ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeProperties,
     SubscriptionOptions, TopicFilter, TopicName,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::bench::PATIENCE;
 
+/// TCP, or TLS over it.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 pub(super) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: BytesMut,
     version: ProtocolVersion,
     next_id: u16,
@@ -63,15 +67,24 @@ pub(super) fn publish(topic: &str, payload: &str, qos: QoS, packet_id: u16) -> P
 
 impl Client {
     pub(super) async fn open(address: SocketAddr, version: ProtocolVersion) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        Self { stream, buffer: BytesMut::new(), version, next_id: 40_000 }
+        Self::over(TcpStream::connect(address).await.unwrap(), version)
+    }
+
+    pub(super) fn over(stream: impl Stream + 'static, version: ProtocolVersion) -> Self {
+        Self { stream: Box::new(stream), buffer: BytesMut::new(), version, next_id: 40_000 }
     }
 
     pub(super) async fn connect(address: SocketAddr, connect: Connect) -> (Self, ConnAck) {
         let mut client = Self::open(address, connect.version).await;
-        client.send(Packet::Connect(Box::new(connect))).await;
-        match client.recv().await {
-            Packet::ConnAck(answer) => (client, *answer),
+        let answer = client.introduce(connect).await;
+        (client, answer)
+    }
+
+    /// CONNECT, and waits for the answer.
+    pub(super) async fn introduce(&mut self, connect: Connect) -> ConnAck {
+        self.send(Packet::Connect(Box::new(connect))).await;
+        match self.recv().await {
+            Packet::ConnAck(answer) => *answer,
             other => panic!("{other:?} instead of CONNACK"),
         }
     }
@@ -122,6 +135,16 @@ impl Client {
     pub(super) async fn expect_silence(&mut self) {
         self.send(Packet::PingReq).await;
         assert_eq!(self.recv().await, Packet::PingResp);
+    }
+
+    /// The connection ends, or goes on with what is not MQTT (a TLS alert), without a packet.
+    pub(super) async fn expect_no_packet(&mut self) {
+        let mut rest = Vec::new();
+        let read = self.stream.read_to_end(&mut rest);
+        // A reset is an end too.
+        let _ = tokio::time::timeout(PATIENCE, read).await.unwrap();
+        let decoded = codec::decode(&mut rest.as_slice().into(), Some(self.version), 10_000_000);
+        assert!(!matches!(decoded, Ok(Some(_))), "{decoded:?}");
     }
 
     /// What was sent last is not acknowledged: the connection is closed, or lives on and says nothing.

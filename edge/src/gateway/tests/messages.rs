@@ -1,12 +1,16 @@
 //! Messages from one client to another.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use robustmq_common::mqtt::packet::{
-    MessageProperties, ProtocolVersion, QoS, ReasonCode, TopicName, Will,
+    MessageProperties, Packet, ProtocolVersion, QoS, ReasonCode, TopicName, Will,
 };
+use robustmq_common::net::client_tls;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet as Seen};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::bench::{Bench, PATIENCE};
 use super::client::{Client, clean, publish};
@@ -157,6 +161,52 @@ async fn a_shared_subscription_gives_each_message_to_one_member() {
         assert_eq!(share, JOBS / 3);
     }
     assert_eq!(seen.len(), JOBS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_speak_tls_where_a_certificate_is_configured() {
+    let file =
+        |name| Path::new(env!("CARGO_MANIFEST_DIR")).join("../common/src/net/testdata").join(name);
+    let bench = Bench::start_with(|settings| {
+        settings.mqtt.tls_cert = Some(file("server.pem"));
+        settings.mqtt.tls_key = Some(file("server.key"));
+    })
+    .await;
+    let config = client_tls(Some(&file("ca.pem")), &[]).unwrap();
+    let stream = TcpStream::connect(bench.mqtt()).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
+    let mut client = Client::over(stream, ProtocolVersion::V5);
+    client.introduce(clean("client", ProtocolVersion::V5)).await;
+    client.subscribe("a", QoS::AtLeastOnce).await;
+    client.send(Packet::Publish(Box::new(publish("a", "secret", QoS::AtMostOnce, 0)))).await;
+    assert_eq!(client.take(1).await, ["secret"]);
+
+    let mut plain = Client::open(bench.mqtt(), ProtocolVersion::V5).await;
+    plain.send(Packet::Connect(Box::new(clean("plain", ProtocolVersion::V5)))).await;
+    plain.expect_no_packet().await;
+}
+
+/// Faster than any disk: the queue has no room for all of it at once, so the devices are made to wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_that_the_disk_cannot_follow_arrives_whole() {
+    const MESSAGES: u64 = 15;
+    let bench = Bench::start().await;
+    let mut devices = Vec::new();
+    for name in ["one", "two", "three"] {
+        let mut device = Client::v5(bench.mqtt(), name).await;
+        devices.push(tokio::spawn(async move {
+            let payload = "x".repeat(1_000_000);
+            for _ in 0..MESSAGES {
+                device.publish(publish("burst", &payload, QoS::AtMostOnce, 0)).await;
+            }
+            device.expect_silence().await;
+        }));
+    }
+    for device in devices {
+        device.await.unwrap();
+    }
+    bench.eventually("all to be queued", |status| status.queue.records == 3 * MESSAGES).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
