@@ -317,7 +317,7 @@ pub const UPLINK_HEARTBEAT: Duration = Duration::from_secs(5);
 /// The limit of the first pause after a failure of the uplink; it doubles with each further one.
 pub const UPLINK_BACKOFF: Duration = Duration::from_millis(100);
 /// The limit of the longest pause of the uplink.
-pub const UPLINK_MAX_BACKOFF: Duration = Duration::from_secs(15);
+pub const UPLINK_MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// The least pause after a refusal that only a person can mend.
 pub const UPLINK_REFUSED_PAUSE: Duration = Duration::from_secs(2);
 /// Hellos that follow on each other before the uplink pauses.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use robustmq_cloud::uplink::Rights;
-use robustmq_common::ids::{ChainDigest, EdgeSeq, Incarnation};
+use robustmq_common::ids::{ChainDigest, EdgeSeq, Incarnation, TopicId};
 use robustmq_common::sync::{
     Answer, BatchBuilder, BatchIdentity, Hello, Intent, LanePosition, NO_INCARNATION, OpenReason,
     Outcome, Refusal, RejectReason, SessionId, SkipReason, StoreId,
@@ -434,6 +434,55 @@ async fn the_next_number_of_another_history_is_refused() {
     };
     assert_eq!((state.acknowledged_through, state.digest), (EdgeSeq(1), ChainDigest(1)));
     assert_eq!(payloads(&cloud).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_batch_is_open_only_the_same_range_of_the_same_history_is_taken() {
+    let cloud = Cloud::new(1);
+    let edge = Hand::connect(&cloud).await;
+    cloud.store().hold();
+    let begun = tokio::spawn({
+        let link = edge.link.clone();
+        async move { Hand { link, incarnation: edge.incarnation }.send(1, "a", (0, 1)).await }
+    });
+    eventually("the open batch waits", || cloud.store().queued() > 0).await;
+    cloud.store().apply_held(1);
+    eventually("the append waits", || cloud.store().queued() > 0).await;
+    cloud.crash(1);
+    assert!(matches!(begun.await.expect("answered").outcome, Outcome::Refused(_)));
+    edge.link.restart(&cloud);
+    assert_eq!(payloads(&cloud).await, ["a"], "half applied");
+
+    let answer = edge.send(1, "b", (0, 2)).await;
+    let Outcome::Refused(Refusal::DigestMismatch { state }) = answer.outcome else {
+        panic!("{answer:?}")
+    };
+    let open = state.open.expect("the open batch");
+    assert_eq!((open.through, open.digest), (EdgeSeq(1), ChainDigest(1)));
+    let answer = edge.send(1, "a", (0, 1)).await;
+    let Outcome::Lane(state) = answer.outcome else { panic!("{answer:?}") };
+    assert_eq!((state.acknowledged_through, state.open), (EdgeSeq(1), None));
+    assert_eq!(payloads(&cloud).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_deleted_while_a_batch_is_open_makes_dead_letters() {
+    let cloud = Cloud::new(3);
+    let link = Link::to(&cloud);
+    let edge = Gateway::start(store(1), &link, 1);
+    publish(&edge.backlog, numbered("first", 1..=1));
+    edge.drained().await;
+    die_half_applied(&cloud, &link, &edge, 3).await;
+    cloud.set_topic("plant.temp", |topic| topic.id = TopicId::random());
+    edge.drained().await;
+    {
+        let dead = edge.dead.0.lock().expect("not poisoned");
+        assert_eq!(dead.len(), 10);
+        assert!(dead.iter().all(|letter| letter.reason == RejectReason::TopicDeleted));
+    }
+    publish(&edge.backlog, numbered("b", 1..=3));
+    edge.drained().await;
+    assert_eq!(payloads(&cloud).await, numbered("b", 1..=3), "to the new topic of that name");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,9 @@
 //! From a batch to appends: which records go to which partition, and which never will.
 
 use std::collections::btree_map;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use robustmq_common::ids::{EdgeSeq, Incarnation, KafkaTopic, TopicId};
-use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch};
 use robustmq_common::sync::{Batch, EdgeRecord, Entry, RejectReason, Rejected, SkipReason};
 
@@ -166,11 +165,6 @@ impl Shared {
             plan: Plan { appends: Vec::new(), rejected: items.unreadable.clone(), deduplicated: 0 },
         };
         let limits = self.append_limits(routes, now_ms).await?;
-        let unknown = AppendLimits {
-            max_message_bytes: limits::MAX_MESSAGE_BYTES,
-            log_append_time: false,
-            now_ms,
-        };
         for item in &items.items {
             let (topic, partitions) = match routes.get(&item.topic) {
                 Some(Route::To { topic, partitions }) => (*topic, *partitions),
@@ -184,35 +178,42 @@ impl Shared {
                     continue;
                 }
             };
+            let Some(limits) = limits.get(&topic) else {
+                planner.reject(item.seq, RejectReason::TopicDeleted);
+                continue;
+            };
             let partition = partition_of(&item.record, item.seq, partitions);
             let partition = PartitionId { topic, partition };
             if let btree_map::Entry::Vacant(place) = planner.partitions.entry(partition) {
                 let applied = self.applied(partition, origin, begun_under).await?;
-                let limits = limits.get(&topic).copied().unwrap_or(unknown);
-                place.insert(Filling::new(applied, limits));
+                place.insert(Filling::new(applied, *limits));
             }
             planner.place(partition, item)?;
         }
         planner.finish()
     }
 
+    /// The limits of the topics that are still there: one that was deleted since the batch was begun is not among them.
     async fn append_limits(
         &self,
         routes: &RouteMap,
         now_ms: i64,
     ) -> Result<HashMap<TopicId, AppendLimits>, IngestError> {
         let mut limits = HashMap::new();
-        let mut seen = BTreeSet::new();
+        let overflow = KafkaTopic::new(OVERFLOW_TOPIC).ok();
         for (name, route) in routes {
             let Route::To { topic, .. } = route else { continue };
-            if !seen.insert(*topic) {
-                continue;
-            }
-            let found = self.log.topic(name).await;
-            let found = found.map_err(|failure| IngestError::Log(failure.to_string()))?;
-            if let Some(found) = found.filter(|found| found.id == *topic) {
-                let IngestTopic { max_message_bytes, log_append_time, .. } = found;
-                limits.insert(*topic, AppendLimits { max_message_bytes, log_append_time, now_ms });
+            for name in std::iter::once(name).chain(&overflow) {
+                if limits.contains_key(topic) {
+                    break;
+                }
+                let found = self.log.topic(name).await;
+                let found = found.map_err(|failure| IngestError::Log(failure.to_string()))?;
+                if let Some(found) = found.filter(|found| found.id == *topic) {
+                    let IngestTopic { max_message_bytes, log_append_time, .. } = found;
+                    let found = AppendLimits { max_message_bytes, log_append_time, now_ms };
+                    limits.insert(*topic, found);
+                }
             }
         }
         Ok(limits)
