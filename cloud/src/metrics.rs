@@ -1,4 +1,4 @@
-//! Every metric of the binary, named as Prometheus does.
+//! Every metric of the binary but the uplink's ([`crate::uplink::UplinkMetrics`]), named as Prometheus does.
 
 use kafka_protocol::messages::ApiKey;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -37,45 +37,39 @@ pub struct Metrics {
 impl Metrics {
     /// Puts all metrics into a registry.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "robustmq_kafka_connections",
-            "Open Kafka connections",
-            self.kafka_connections.clone(),
-        );
-        registry.register(
-            "robustmq_kafka_connections_refused",
-            "Kafka connections closed for malformed or missing requests",
+        let kafka = registry.sub_registry_with_prefix("robustmq_cloud_kafka");
+        kafka.register("connections", "Open connections", self.kafka_connections.clone());
+        kafka.register(
+            "connections_refused",
+            "Connections closed for malformed or missing requests",
             self.kafka_connections_refused.clone(),
         );
-        registry.register(
-            "robustmq_kafka_requests",
-            "Kafka requests begun",
-            self.kafka_requests.clone(),
-        );
-        registry.register(
-            "robustmq_kafka_batches_refused",
+        kafka.register("requests", "Requests begun", self.kafka_requests.clone());
+        kafka.register(
+            "batches_refused",
             "Record batches of producers that were refused",
             self.kafka_batches_refused.clone(),
         );
-        registry.register_with_unit(
-            "robustmq_produced",
+        kafka.register_with_unit(
+            "produced",
             "Record batches taken from producers",
             Unit::Bytes,
             self.produced_bytes.clone(),
         );
-        registry.register(
-            "robustmq_produced_records",
+        kafka.register(
+            "produced_records",
             "Records taken from producers",
             self.produced_records.clone(),
         );
-        registry.register_with_unit(
-            "robustmq_fetched",
+        kafka.register_with_unit(
+            "fetched",
             "Record batches given to consumers",
             Unit::Bytes,
             self.fetched_bytes.clone(),
         );
-        registry.register(
-            "robustmq_expired_offsets",
+        let groups = registry.sub_registry_with_prefix("robustmq_cloud_groups");
+        groups.register(
+            "expired_offsets",
             "Committed offsets removed because nobody needs them any more",
             self.expired_offsets.clone(),
         );

@@ -83,6 +83,8 @@ pub const GROUP_SESSION_MIN: Duration = Duration::from_secs(6);
 pub const GROUP_SESSION_MAX: Duration = Duration::from_secs(30 * 60);
 /// The longest wait of a rebalance for its members, whatever they ask for.
 pub const GROUP_REBALANCE_MAX: Duration = Duration::from_secs(3600);
+/// How often `/ready` looks at the store.
+pub const STORE_HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 /// How often offsets that nobody needs are looked for.
 pub const GROUP_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 /// How often retention is enforced (`log.retention.check.interval.ms`).

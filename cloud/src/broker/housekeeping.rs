@@ -1,9 +1,10 @@
-//! What has to be done now and then: retention, idle partitions, offsets that nobody needs.
+//! What has to be done now and then: retention, idle partitions, offsets that nobody needs, a look at the store's health.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use robustmq_common::admin::Component;
 use robustmq_common::ids::{KafkaTopic, PartitionIndex, TopicId};
 use robustmq_common::limits;
 use tokio_util::sync::CancellationToken;
@@ -11,10 +12,12 @@ use tokio_util::sync::CancellationToken;
 use crate::group::coordinator::Coordinator;
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::topics::{Catalogue, Topic};
 
 pub(super) struct Housekeeping {
+    pub store: Arc<dyn Store>,
+    pub store_ready: Component,
     pub topics: Arc<Catalogue>,
     pub log: Arc<Log>,
     pub groups: Coordinator,
@@ -28,6 +31,7 @@ impl Housekeeping {
         let mut evict = tokio::time::interval(limits::PARTITION_IDLE / 4);
         let mut retain = tokio::time::interval(limits::RETENTION_INTERVAL);
         let mut expire = tokio::time::interval(limits::GROUP_EXPIRY_INTERVAL);
+        let mut health = tokio::time::interval(limits::STORE_HEALTH_INTERVAL);
         for interval in [&mut evict, &mut retain, &mut expire] {
             // The first tick comes at once, and a start has other things to do.
             interval.reset();
@@ -35,6 +39,7 @@ impl Housekeeping {
         loop {
             let work = tokio::select! {
                 () = shutdown.cancelled() => return,
+                _ = health.tick() => Work::Health,
                 _ = evict.tick() => Work::Evict,
                 _ = retain.tick() => Work::Retain,
                 _ = expire.tick() => Work::Expire,
@@ -48,6 +53,11 @@ impl Housekeeping {
 
     async fn work(&self, work: Work) {
         match work {
+            Work::Health => match self.store.stats().poisoned {
+                // It refuses writes until it is opened again: the broker has to be restarted.
+                Some(reason) => self.store_ready.not_ready(reason),
+                None => self.store_ready.ready(),
+            },
             Work::Evict => {
                 let evicted = self.log.evict_idle(limits::PARTITION_IDLE);
                 tracing::debug!(evicted, "idle partitions given back");
@@ -123,6 +133,7 @@ impl Housekeeping {
 }
 
 enum Work {
+    Health,
     Evict,
     Retain,
     Expire,

@@ -117,7 +117,9 @@ pub async fn start(
         groups: parts.kafka.groups.clone(),
         store: parts.store.clone(),
     };
-    let admin_router = admin::router(admin_state, Readiness::default(), parts.registry, log_level)
+    let readiness = Readiness::default();
+    let store_ready = readiness.register("store");
+    let admin_router = admin::router(admin_state, readiness, parts.registry, log_level)
         .merge(uplink::manage_router(parts.tokens.clone(), parts.ingest.clone()));
     let admission = Admission {
         tls: tls.is_some(),
@@ -125,7 +127,10 @@ pub async fn start(
         require_token: settings.uplink.require_token,
     };
     let uplink_router = uplink::router(parts.ingest, parts.tokens, admission);
+    store_ready.ready();
     let housekeeping = housekeeping::Housekeeping {
+        store: parts.store.clone(),
+        store_ready,
         topics: parts.kafka.topics.clone(),
         log: parts.kafka.log.clone(),
         groups: parts.kafka.groups.clone(),

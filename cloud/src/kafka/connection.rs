@@ -12,7 +12,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_util::future::BoxFuture;
 use robustmq_common::limits;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -140,7 +140,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn queue_ready(&self, answer: Answer, request: Charge) -> Result<Queued, Closed> {
-        let bytes = answer.bytes.len().min(limits::KAFKA_QUEUED_ANSWER_BYTES);
+        let bytes = answer.bytes.remaining().min(limits::KAFKA_QUEUED_ANSWER_BYTES);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_many_owned(permits).await;
         let room = room.map_err(|_| Closed::Writer)?;
@@ -155,7 +155,7 @@ async fn write_answers(
     _gone: tokio_util::sync::DropGuard,
 ) {
     while let Some(next) = queued.recv().await {
-        let answer = match next.answer.await {
+        let mut answer = match next.answer.await {
             Ok(answer) => answer,
             Err(error @ api::RequestError::Unanswerable { .. }) => {
                 tracing::debug!(%error, "connection closed");
@@ -166,12 +166,14 @@ async fn write_answers(
                 break;
             }
         };
-        if answer.bytes.is_empty() {
+        if !answer.bytes.has_remaining() {
             continue; // Produce with acks=0: there is no answer.
         }
         // A client that takes nothing for this long is gone; the kernel's buffer is full by then.
-        let sent =
-            tokio::time::timeout(limits::KAFKA_SEND_TIMEOUT, stream.write_all(&answer.bytes));
+        let sent = tokio::time::timeout(
+            limits::KAFKA_SEND_TIMEOUT,
+            stream.write_all_buf(&mut answer.bytes),
+        );
         match sent.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {

@@ -26,6 +26,7 @@ mod errors;
 pub mod frame;
 mod listener;
 pub mod memory;
+mod parts;
 mod read;
 mod schema;
 pub mod versions;

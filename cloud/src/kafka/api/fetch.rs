@@ -11,12 +11,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::select_all;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
+use kafka_protocol::messages::{FetchRequest, TopicName};
 use robustmq_common::ids::Offset;
 use robustmq_common::limits;
 use robustmq_common::record::RecordBatch;
@@ -24,8 +23,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::fetch_answer::{self, PartitionAnswer, TopicAnswer};
 use super::resolve::{self, TopicRef, check_epoch};
-use super::{Answer, Frame, Kafka, RequestError, decode, encode};
+use super::{Answer, Frame, Kafka, RequestError, decode, frame_parts};
 use crate::kafka::errors::KafkaCode as _;
 use crate::kafka::memory::Charge;
 use crate::log::{Partition, Visible};
@@ -57,13 +57,16 @@ struct TopicTargets {
 
 pub(super) async fn answer(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestError> {
     let request: FetchRequest = decode(frame)?;
+    let (version, api) = (frame.version, frame.api.key);
     let mut memory = Charge::default();
-    let response = match session_error(&request) {
-        Some(error) => FetchResponse::default().with_error_code(error.code()),
-        None => fetch(kafka, frame.version, request, &mut memory).await,
+    let (error_code, topics) = match session_error(&request) {
+        Some(error) => (error.code(), Vec::new()),
+        None => (0, fetch(kafka, version, request, &mut memory).await),
     };
-    let answer = encode(frame.api.key, frame.version, frame.correlation_id, &response)?;
-    Ok(Answer { _memory: memory, ..answer })
+    let body = fetch_answer::encode(version, error_code, &topics);
+    let body =
+        body.map_err(|error| RequestError::Encode { api, version, reason: error.to_string() })?;
+    frame_parts(frame, body, memory)
 }
 
 /// Only requests outside of a session, or that ask for a new one, make sense here.
@@ -81,7 +84,7 @@ async fn fetch(
     version: i16,
     request: FetchRequest,
     memory: &mut Charge,
-) -> FetchResponse {
+) -> Vec<TopicAnswer> {
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let deadline = Instant::now() + wait.min(limits::FETCH_WAIT);
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
@@ -119,8 +122,7 @@ async fn fetch(
         }
     }
     kafka.metrics.fetched_bytes.inc_by(pass.total as u64);
-    let responses = topics.into_iter().map(|topic| finish_topic(version, topic, read_committed));
-    FetchResponse::default().with_responses(responses.collect())
+    topics.into_iter().map(|topic| finish_topic(topic, read_committed)).collect()
 }
 
 async fn open(kafka: &Kafka, version: i16, request: FetchRequest) -> Vec<TopicTargets> {
@@ -242,39 +244,35 @@ impl Pass {
     }
 }
 
-fn finish_topic(version: i16, topic: TopicTargets, read_committed: bool) -> FetchableTopicResponse {
+fn finish_topic(topic: TopicTargets, read_committed: bool) -> TopicAnswer {
     let finish = |target: Target| finish_partition(target, read_committed);
     let partitions = topic.targets.into_iter().map(finish).collect();
-    let answer = FetchableTopicResponse::default().with_partitions(partitions);
-    if version >= 13 { answer.with_topic_id(topic.id) } else { answer.with_topic(topic.name) }
+    TopicAnswer { name: topic.name, id: topic.id, partitions }
 }
 
-fn finish_partition(target: Target, read_committed: bool) -> PartitionData {
-    let answer = PartitionData::default().with_partition_index(target.index);
+fn finish_partition(target: Target, read_committed: bool) -> PartitionAnswer {
     let reader = match target.reader {
         Ok(reader) => reader,
         Err(error) => {
-            return answer
-                .with_error_code(error.code())
-                .with_high_watermark(-1)
-                .with_records(Some(Bytes::new()));
+            return PartitionAnswer {
+                index: target.index,
+                error_code: error.code(),
+                high_watermark: -1,
+                last_stable_offset: -1,
+                log_start_offset: -1,
+                read_committed: false,
+                batches: Vec::new(),
+            };
         }
     };
     let offsets = reader.partition.offsets();
-    answer
-        .with_high_watermark(offsets.high_watermark.0)
-        .with_last_stable_offset(offsets.last_stable_offset.0)
-        .with_log_start_offset(offsets.log_start_offset.0)
-        .with_aborted_transactions(read_committed.then(Vec::new))
-        .with_records(Some(join(reader.batches)))
-}
-
-/// One batch goes on as it is; several are copied together.
-fn join(mut batches: Vec<Bytes>) -> Bytes {
-    if batches.len() <= 1 {
-        return batches.pop().unwrap_or_default();
+    PartitionAnswer {
+        index: target.index,
+        error_code: 0,
+        high_watermark: offsets.high_watermark.0,
+        last_stable_offset: offsets.last_stable_offset.0,
+        log_start_offset: offsets.log_start_offset.0,
+        read_committed,
+        batches: reader.batches,
     }
-    let mut joined = BytesMut::with_capacity(batches.iter().map(Bytes::len).sum());
-    batches.iter().for_each(|batch| joined.extend_from_slice(batch));
-    joined.freeze()
 }

@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, BytesMut};
 use futures_util::future::BoxFuture;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 
 use super::frame::{Frame, FrameError};
 use super::memory::Charge;
+use super::parts::Parts;
 use super::{Kafka, Peer};
 
 mod api_versions;
@@ -24,6 +25,7 @@ mod describe_configs;
 mod describe_groups;
 mod describe_topic_partitions;
 mod fetch;
+mod fetch_answer;
 mod find_coordinator;
 mod heartbeat;
 mod incremental_alter_configs;
@@ -64,14 +66,14 @@ impl RequestError {
 
 /// An encoded answer with its size prefix; empty where there is none.
 pub(super) struct Answer {
-    pub bytes: Bytes,
+    pub bytes: Parts,
     /// Memory that it takes, where that was asked for.
     pub _memory: Charge,
 }
 
 impl Answer {
     fn none() -> Self {
-        Self { bytes: Bytes::new(), _memory: Charge::default() }
+        Self { bytes: Parts::default(), _memory: Charge::default() }
     }
 }
 
@@ -238,6 +240,25 @@ fn encode<R: Encodable + HeaderVersion>(
     finish(out).map_err(failed)
 }
 
+/// Puts size prefix and header in front of a body that was encoded here.
+fn frame_parts(frame: &Frame, mut body: Parts, memory: Charge) -> Result<Answer, RequestError> {
+    let mut head = BytesMut::with_capacity(9);
+    let header_bytes = if frame.api.is_flexible(frame.version) { 5 } else { 4 };
+    let size = body.remaining() + header_bytes;
+    let prefix = i32::try_from(size).map_err(|_| RequestError::Encode {
+        api: frame.api.key,
+        version: frame.version,
+        reason: format!("{size} bytes are more than a frame may have"),
+    })?;
+    head.put_i32(prefix);
+    head.put_i32(frame.correlation_id);
+    if header_bytes == 5 {
+        head.put_u8(0); // no tagged fields
+    }
+    body.prepend(head.freeze());
+    Ok(Answer { bytes: body, _memory: memory })
+}
+
 /// Fills in the size prefix.
 fn finish(mut out: BytesMut) -> Result<Answer, String> {
     let body_bytes = out.len().saturating_sub(4);
@@ -246,7 +267,7 @@ fn finish(mut out: BytesMut) -> Result<Answer, String> {
     if let Some(place) = out.get_mut(..4) {
         place.copy_from_slice(&prefix.to_be_bytes());
     }
-    Ok(Answer { bytes: out.freeze(), _memory: Charge::default() })
+    Ok(Answer { bytes: out.freeze().into(), _memory: Charge::default() })
 }
 
 /// Text for an answer.

@@ -1,7 +1,6 @@
 //! One well-filled request of each API in each version, as clients would encode it.
 
 use bytes::{Bytes, BytesMut};
-#[expect(clippy::wildcard_imports, reason = "nearly every request and its parts")]
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Encodable, Request, StrBytes};
 use uuid::Uuid;
@@ -149,6 +148,13 @@ fn member(key: ApiKey, version: i16) -> Bytes {
             }
             framed(version, &request)
         }
+        ApiKey::OffsetCommit | ApiKey::OffsetDelete => offsets(key, version),
+        _ => offset_fetch(version),
+    }
+}
+
+fn offsets(key: ApiKey, version: i16) -> Bytes {
+    match key {
         ApiKey::OffsetCommit => {
             use offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
             let partition = OffsetCommitRequestPartition::default()
@@ -163,7 +169,7 @@ fn member(key: ApiKey, version: i16) -> Bytes {
                 .with_topics(vec![topic]);
             framed(version, &request)
         }
-        ApiKey::OffsetDelete => {
+        _ => {
             use offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
             let topic = OffsetDeleteRequestTopic::default()
                 .with_name(topic())
@@ -173,7 +179,6 @@ fn member(key: ApiKey, version: i16) -> Bytes {
                 &OffsetDeleteRequest::default().with_group_id(group()).with_topics(vec![topic]),
             )
         }
-        _ => offset_fetch(version),
     }
 }
 
