@@ -13,6 +13,9 @@ const XERIAL_HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const XERIAL_MAGIC_BYTES: usize = 8;
 /// Uncompressed bytes of one block, as snappy-java has it.
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+/// What an LZ4 frame begins with. The decoder would also take the legacy format, which Apache Kafka refuses and whose blocks
+/// of 8 MiB are allocated before a byte of them is read.
+const LZ4_FRAME_MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
 /// The window that every zstd decoder should accept (RFC 8878, section 3.1.1.1.2): 8 MiB.
 const ZSTD_WINDOW_LOG_MIN: u32 = 23;
 /// The largest window of zstd's own default limit: 128 MiB.
@@ -118,6 +121,10 @@ impl Compression {
                 self.read_bounded(flate2::read::MultiGzDecoder::new(&data[..]), max_bytes)
             }
             Self::Snappy => self.decompress_snappy(&data, max_bytes),
+            Self::Lz4 if !data.starts_with(&LZ4_FRAME_MAGIC) => {
+                let reason = "it does not begin as an LZ4 frame".to_owned();
+                Err(BatchError::Decompress { codec: self, reason })
+            }
             Self::Lz4 => {
                 self.read_bounded(lz4_flex::frame::FrameDecoder::new(&data[..]), max_bytes)
             }

@@ -299,6 +299,14 @@ fn decompression_stops_at_the_bound() {
     }
 }
 
+/// Found by fuzzing: four bytes made the decoder allocate two blocks of 8 MiB.
+#[test]
+fn legacy_lz4_is_refused_before_its_blocks_are_allocated() {
+    let legacy = Bytes::from_static(b"\x02\x21\x4c\x18\x04\x22\x4d\x18");
+    let result = Compression::Lz4.decompress(legacy, MIB);
+    assert!(matches!(result, Err(BatchError::Decompress { .. })), "{result:?}");
+}
+
 #[test]
 fn records_that_disagree_with_their_header_are_refused() {
     let good = batch_of(Compression::None, &["a", "b", "c"]);

@@ -2,6 +2,7 @@
 //!
 //! Each check has to hold for any bytes: it panics where a promise is broken, and the fuzzer looks for bytes that do that. Memory is a promise too: see [`memory::bounded`].
 
+#[cfg(feature = "cloud")]
 pub mod kafka;
 pub mod memory;
 pub mod mqtt;
