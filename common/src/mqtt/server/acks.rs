@@ -66,7 +66,7 @@ impl Server {
         let mut reason = ReasonCode::Success;
         match session.received.get(&ack.packet_id) {
             // No PUBREC was sent yet.
-            Some(Received::Storing) => {
+            Some(Received::Storing(_)) => {
                 return self.protocol_error(now, conn, ReasonCode::ProtocolError);
             }
             Some(Received::Stored) => {

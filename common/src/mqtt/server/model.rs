@@ -164,14 +164,14 @@ impl Client {
                     kit.recv(conn, packet);
                 }
             }
-            Packet::PubAck(ack) => self.unfinished.retain(|u| u.id != ack.packet_id),
+            Packet::PubAck(ack) => self.finish(ack.packet_id, |u| u.qos == QoS::AtLeastOnce),
             Packet::PubRec(ack) => {
-                if let Some(u) = self.unfinished.iter_mut().find(|u| u.id == ack.packet_id) {
-                    u.released = true;
-                }
+                let waiting = self.unfinished.iter_mut().find(|u| u.id == ack.packet_id);
+                let waiting = waiting.filter(|u| u.qos == QoS::ExactlyOnce && !u.released);
+                waiting.expect("a PUBREC answers a PUBLISH on this connection").released = true;
                 kit.recv(conn, Packet::PubRel(Ack::new(ack.packet_id, ReasonCode::Success)));
             }
-            Packet::PubComp(ack) => self.unfinished.retain(|u| u.id != ack.packet_id),
+            Packet::PubComp(ack) => self.finish(ack.packet_id, |u| u.released),
             Packet::Publish(publish) => {
                 let id = publish.packet_id.expect("QoS 1 or 2");
                 let ack = Ack::new(id, ReasonCode::Success);
@@ -192,6 +192,12 @@ impl Client {
             Packet::Disconnect(_) | Packet::SubAck(_) => {}
             other => panic!("{} got {other:?}", self.name),
         }
+    }
+
+    /// An acknowledgement that answers nothing would end a later message with the same packet id.
+    fn finish(&mut self, id: PacketId, fits: impl Fn(&Unfinished) -> bool) {
+        let index = self.unfinished.iter().position(|u| u.id == id && fits(u));
+        self.unfinished.remove(index.expect("an acknowledgement answers what was sent"));
     }
 
     fn publish(&mut self, kit: &mut Kit, qos: QoS, local: bool) {

@@ -119,10 +119,17 @@ impl Server {
             return;
         };
         if publish.qos == QoS::ExactlyOnce
-            && let Some(state) = publish.packet_id.and_then(|id| session.received.get(&id))
+            && let Some(state) = publish.packet_id.and_then(|id| session.received.get_mut(&id))
         {
             // Method of section 4.3.3: the id is kept until PUBREL, whatever DUP says.
-            let (stored, persistent) = (*state == Received::Stored, session.persistent);
+            let stored = match state {
+                Received::Stored => true,
+                Received::Storing(latest) => {
+                    *latest = conn;
+                    false
+                }
+            };
+            let persistent = session.persistent;
             self.counters.duplicates_received += 1;
             if stored {
                 let until = if persistent { self.journal.barrier() } else { None };
@@ -150,7 +157,7 @@ impl Server {
         if publish.qos == QoS::ExactlyOnce
             && let Some(id) = publish.packet_id
         {
-            session.received.insert(id, Received::Storing);
+            session.received.insert(id, Received::Storing(conn));
         }
         let origin = Origin {
             client: session.client.clone(),
@@ -281,9 +288,12 @@ impl Server {
         }
         match origin.source {
             RecordSource::Publish(Some(packet_id)) => {
+                let to = self.acknowledged_on(&origin, qos, packet_id);
                 self.settle(&origin, qos, packet_id, outcome);
                 let changed = self.journal.version() != before;
-                self.answer(now, &origin, qos, packet_id, outcome, !stored && changed);
+                if let Some(conn) = to {
+                    self.answer(now, conn, qos, packet_id, outcome, !stored && changed);
+                }
             }
             RecordSource::Publish(None) => {}
             RecordSource::Will => self.will_settled(origin.session),
@@ -298,13 +308,12 @@ impl Server {
     fn answer(
         &mut self,
         now: Millis,
-        origin: &Origin,
+        conn: ConnId,
         qos: QoS,
         packet_id: PacketId,
         outcome: Outcome,
         when_durable: bool,
     ) {
-        let Some(conn) = self.acknowledged_on(origin, qos) else { return };
         let reason = match outcome {
             Outcome::Accepted | Outcome::Ignored => ReasonCode::Success,
             Outcome::Refused(reason) => reason,
@@ -336,11 +345,15 @@ impl Server {
         }
     }
 
-    /// The connection that the acknowledgement goes to: QoS 1 only the one that the PUBLISH came on; QoS 2 whichever
-    /// its session has now, since a resend there is not stored again.
-    fn acknowledged_on(&self, origin: &Origin, qos: QoS) -> Option<ConnId> {
-        let current = self.sessions.get(&origin.session)?.conn?;
-        (qos == QoS::ExactlyOnce || origin.conn == Some(current)).then_some(current)
+    /// The connection that the acknowledgement goes to: the one on which the PUBLISH, or for QoS 2 its latest resend,
+    /// came, if it is still there. One that came on an earlier connection is sent again, and answered then.
+    fn acknowledged_on(&self, origin: &Origin, qos: QoS, packet_id: PacketId) -> Option<ConnId> {
+        let session = self.sessions.get(&origin.session)?;
+        let latest = match session.received.get(&packet_id) {
+            Some(Received::Storing(latest)) if qos == QoS::ExactlyOnce => Some(*latest),
+            Some(Received::Storing(_) | Received::Stored) | None => origin.conn,
+        };
+        session.conn.filter(|current| latest == Some(*current))
     }
 
     fn acknowledge(

@@ -43,8 +43,8 @@ pub(super) struct Session {
 /// How far a QoS 2 publish from the client has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Received {
-    /// It is on its way to the store; no PUBREC yet.
-    Storing,
+    /// It is on its way to the store; no PUBREC yet. The connection is that of the latest PUBLISH with this packet id.
+    Storing(ConnId),
     /// It has been stored and PUBREC sent.
     Stored,
 }

@@ -510,6 +510,27 @@ fn a_duplicate_while_the_store_works_is_answered_once_on_the_new_connection() {
 }
 
 #[test]
+fn an_acknowledgement_does_not_cross_over_to_another_connection() {
+    // The client sends again what was not acknowledged, and gets one PUBREC for it; a second one would lead to a second
+    // PUBCOMP, which could end a later message with the same packet id.
+    check(
+        "
+        p < connect v5 expiry=100
+        p > CONNACK
+        * store hold
+        p < pub a=1 q2 7
+        p < drop
+        p < connect v5 keep expiry=100
+        p > CONNACK present
+        * store release
+        p > nothing
+        p < pub a=1 q2 7 dup
+        p > PUBREC 7
+    ",
+    );
+}
+
+#[test]
 fn the_store_comes_before_the_acknowledgement_and_before_subscribers() {
     check(
         "

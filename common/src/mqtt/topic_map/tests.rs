@@ -1,3 +1,5 @@
+//! Names, their collisions, and routes.
+
 use proptest::prelude::*;
 
 use super::{RouteTable, kafka_topic, mqtt_topic};
