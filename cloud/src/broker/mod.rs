@@ -263,3 +263,6 @@ fn kafka_settings(
         idle: Duration::from_millis(settings.kafka.idle_timeout_ms),
     }
 }
+
+#[cfg(test)]
+mod tests;
