@@ -15,6 +15,7 @@ use super::api::{
 };
 use super::changes::StateChange;
 use super::journal::Existed;
+use super::outbound::session_of;
 use super::session::Received;
 use crate::limits::MQTT_TOPIC_ALIAS_BYTES;
 use crate::mqtt::packet::{
@@ -114,35 +115,13 @@ impl Server {
             // [MQTT-3.3.4-6]
             return self.protocol_error(now, conn, ReasonCode::ProtocolError);
         }
+        if self.is_duplicate(conn, &publish) {
+            return;
+        }
         let Some(connection) = self.conns.get_mut(&conn) else { return };
         let Some(session) = connection.session.and_then(|id| self.sessions.get_mut(&id)) else {
             return;
         };
-        if publish.qos == QoS::ExactlyOnce
-            && let Some(state) = publish.packet_id.and_then(|id| session.received.get_mut(&id))
-        {
-            // Method of section 4.3.3: the id is kept until PUBREL, whatever DUP says.
-            let stored = match state {
-                Received::Stored => true,
-                Received::Storing(latest) => {
-                    *latest = conn;
-                    false
-                }
-            };
-            let persistent = session.persistent;
-            self.counters.duplicates_received += 1;
-            if stored {
-                let until = if persistent { self.journal.barrier() } else { None };
-                self.acknowledge(
-                    conn,
-                    QoS::ExactlyOnce,
-                    publish.packet_id,
-                    ReasonCode::Success,
-                    until,
-                );
-            }
-            return;
-        }
         if publish.qos > QoS::AtMostOnce
             && connection.version == ProtocolVersion::V5
             && connection.pending_qos1 + session.received.len()
@@ -184,6 +163,28 @@ impl Server {
         });
         self.admit(now, origin, message, outcome);
         self.update_flow(conn);
+    }
+
+    /// Whether a QoS 2 packet id is already received (section 4.3.3: it is kept until PUBREL, whatever DUP says). What is
+    /// stored is acknowledged again; what is on its way to the store, when it is there.
+    fn is_duplicate(&mut self, conn: ConnId, publish: &Publish) -> bool {
+        if publish.qos != QoS::ExactlyOnce {
+            return false;
+        }
+        let Some(id) = session_of(self.conns.get(&conn)) else { return false };
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let known = publish.packet_id.and_then(|packet_id| session.received.get_mut(&packet_id));
+        match known {
+            None => return false,
+            Some(Received::Storing(latest)) => *latest = conn,
+            Some(Received::Stored) => {
+                let until = if session.persistent { self.journal.barrier() } else { None };
+                let reason = ReasonCode::Success;
+                self.acknowledge(conn, publish.qos, publish.packet_id, reason, until);
+            }
+        }
+        self.counters.duplicates_received += 1;
+        true
     }
 
     /// The topic that a PUBLISH is for; its alias is resolved, or set (section 3.3.2.3.4).
