@@ -200,6 +200,7 @@ impl Shared {
                 Ok(greeted) => {
                     let before = self.status.acknowledged();
                     self.status.connected(Instant::now());
+                    self.status.mended();
                     let Exit::Hello(reason) = self.send(&greeted).await;
                     tracing::info!(reason, "saying hello to the cloud again");
                     if self.status.acknowledged() != before {
@@ -208,7 +209,7 @@ impl Shared {
                     backoff.failed(Duration::ZERO)
                 }
                 Err(trouble) => {
-                    self.failed(&trouble);
+                    self.failed(&trouble, true);
                     backoff.failed(trouble.floor())
                 }
             };
@@ -237,27 +238,31 @@ impl Shared {
             match exchange(self.transport.as_ref(), Call::Heartbeat, frame).await {
                 Ok(answer) => {
                     self.heard(answer.generation);
-                    if let Outcome::Refused(Refusal::Fenced { .. }) = answer.outcome {
-                        return Exit::Hello("the incarnation was fenced");
+                    match answer.outcome {
+                        Outcome::Heartbeat => self.status.connected(Instant::now()),
+                        Outcome::Refused(Refusal::Fenced { .. }) => {
+                            return Exit::Hello("the incarnation was fenced");
+                        }
+                        _ => {}
                     }
                 }
-                Err(error) => self.failed(&Trouble::Transport(error)),
+                Err(error) => self.failed(&Trouble::Transport(error), true),
             }
             tokio::time::sleep(self.settings.heartbeat).await;
         }
     }
 
-    /// Something went wrong that trying again may mend.
-    pub fn failed(&self, trouble: &Trouble) {
+    /// Something went wrong that trying again may mend; `disconnected` if nothing can be sent for now.
+    pub fn failed(&self, trouble: &Trouble, disconnected: bool) {
         self.metrics.failed();
-        if self.status.failed(trouble.to_string(), Instant::now()) {
+        if self.status.failed(trouble.to_string(), disconnected, Instant::now()) {
             tracing::warn!(%trouble, "the uplink is interrupted");
         }
     }
 
     /// The cloud answered.
     pub fn heard(&self, generation: CloudGeneration) {
-        if self.status.heard(generation, Instant::now()) {
+        if self.status.heard(generation) {
             tracing::warn!(%generation, "the cloud's store is another one, or was restored to an earlier state");
         }
     }

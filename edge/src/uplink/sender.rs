@@ -108,7 +108,8 @@ impl<'a> LaneSender<'a> {
                 Next::Resume => self.resume(),
                 Next::Retry(trouble) => {
                     self.resume();
-                    self.shared.failed(&trouble);
+                    let disconnected = matches!(trouble, Trouble::Transport(_));
+                    self.shared.failed(&trouble, disconnected);
                     tokio::time::sleep(self.backoff.failed(trouble.floor())).await;
                 }
                 Next::Leave(exit) => return exit,
@@ -257,6 +258,7 @@ impl<'a> LaneSender<'a> {
         self.open = state.open;
         if progress {
             self.backoff.succeeded();
+            self.shared.status.connected(Instant::now());
         }
         match (expected, progress) {
             (true, _) => Next::Continue,

@@ -25,7 +25,7 @@ pub struct LaneLag {
 /// How the uplink stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UplinkStatus {
-    /// Whether the cloud answered the last time that something was asked of it.
+    /// Whether the cloud takes what is sent.
     pub connected: bool,
     /// For how many seconds that has been so.
     pub seconds: u64,
@@ -49,6 +49,15 @@ struct State {
     acknowledged: BTreeMap<LaneId, EdgeSeq>,
 }
 
+impl State {
+    fn turn(&mut self, connected: bool, now: Instant) {
+        if self.connected != connected || self.since.is_none() {
+            self.connected = connected;
+            self.since = Some(now);
+        }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Status(Mutex<State>);
 
@@ -57,33 +66,27 @@ impl Status {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cloud answered. Says whether it is in another generation than before.
-    pub fn heard(&self, generation: CloudGeneration, now: Instant) -> bool {
-        let mut state = self.lock();
-        if !state.connected || state.since.is_none() {
-            state.connected = true;
-            state.since = Some(now);
-        }
-        let before = state.generation.replace(generation);
+    /// The cloud answered, whatever it said. Says whether it is in another generation than before.
+    pub fn heard(&self, generation: CloudGeneration) -> bool {
+        let before = self.lock().generation.replace(generation);
         before.is_some_and(|before| before != generation)
     }
 
-    /// Both sides agree: whatever was wrong is over.
+    /// The cloud takes what is sent.
     pub fn connected(&self, now: Instant) {
-        let mut state = self.lock();
-        state.last_error = None;
-        if !state.connected {
-            state.connected = true;
-            state.since = Some(now);
-        }
+        self.lock().turn(true, now);
     }
 
-    /// Something went wrong. Says whether that is news.
-    pub fn failed(&self, error: String, now: Instant) -> bool {
+    /// Both sides agree, or something went through: whatever was wrong is over.
+    pub fn mended(&self) {
+        self.lock().last_error = None;
+    }
+
+    /// Something went wrong; `disconnected` if nothing can be sent for now. Says whether it is another thing than last time.
+    pub fn failed(&self, error: String, disconnected: bool, now: Instant) -> bool {
         let mut state = self.lock();
-        if state.connected || state.since.is_none() {
-            state.connected = false;
-            state.since = Some(now);
+        if disconnected {
+            state.turn(false, now);
         }
         let news = state.last_error.as_ref() != Some(&error);
         state.last_error = Some(error);
