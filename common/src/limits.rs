@@ -73,6 +73,8 @@ pub const GROUPS: usize = 100_000;
 pub const GROUP_MEMBERS: usize = 10_000;
 /// Subscriptions and assignments of all members of one group.
 pub const GROUP_BYTES: usize = 64 * 1024 * 1024;
+/// Subscriptions and assignments of all members of all groups; beyond it nobody joins.
+pub const GROUPS_BYTES: usize = 512 * 1024 * 1024;
 /// The longest group id, member id or instance id.
 pub const GROUP_ID_BYTES: usize = 1024;
 /// The longest text stored with a committed offset (`offset.metadata.max.bytes`).

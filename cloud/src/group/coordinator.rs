@@ -4,7 +4,7 @@
 //! held across the submission of a write, never across its waiting.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +25,7 @@ use crate::store::{PendingWrite, ScanLimit, Store, StoreError, WriteBatch};
 mod expiry;
 mod listing;
 mod offsets;
+mod timers;
 
 pub use self::listing::{Described, Listed};
 
@@ -99,6 +100,8 @@ struct Active {
     changed_ms: i64,
     /// Writes on their way: until they have ended the store is behind the group, which must not be loaded from there.
     writing: usize,
+    /// What the members take of memory, as of the last JoinGroup or SyncGroup.
+    bytes: usize,
 }
 
 #[derive(Default)]
@@ -111,6 +114,8 @@ struct SlotState {
     active: Option<Active>,
     /// The entry in the timers.
     due: Option<Instant>,
+    /// What the group takes of [`limits::GROUPS_BYTES`].
+    charged_bytes: usize,
     /// The slot left the map; look the group up again.
     retired: bool,
 }
@@ -128,6 +133,8 @@ struct Shared {
     timers: Mutex<BTreeSet<(Instant, String)>>,
     timers_changed: Notify,
     tickets: AtomicU64,
+    /// What the members of all groups take of memory.
+    bytes: AtomicUsize,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -150,6 +157,7 @@ impl Coordinator {
             timers: Mutex::default(),
             timers_changed: Notify::new(),
             tickets: AtomicU64::new(1),
+            bytes: AtomicUsize::new(0),
             shutdown,
             tasks,
         });
@@ -173,11 +181,15 @@ impl Coordinator {
         let member_id = join.member_id.clone();
         let failed = |error: CoordinatorError| (error, member_id.clone());
         check_id(id).map_err(failed)?;
+        if self.shared.bytes.load(Ordering::Relaxed) > limits::GROUPS_BYTES {
+            return Err(failed(GroupError::MaxSizeReached.into()));
+        }
         let (sender, answer) = oneshot::channel();
         let ticket = self.ticket();
         self.with(id, |active, now| {
             active.waiters.insert(ticket, Waiter::Join(sender));
             active.group.join(now, ticket, &join);
+            active.bytes = active.group.bytes();
         })
         .await
         .map_err(failed)?;
@@ -198,6 +210,7 @@ impl Coordinator {
         self.with(id, |active, now| {
             active.waiters.insert(ticket, Waiter::Sync(sender));
             active.group.sync(now, ticket, sync);
+            active.bytes = active.group.bytes();
         })
         .await?;
         Ok(self.wait(answer).await??)
@@ -289,12 +302,20 @@ impl Coordinator {
                 is_stored: false,
                 changed_ms: 0,
                 writing: 0,
+                bytes: 0,
             });
         };
         let (snapshot, changed_ms) = decode_group(value)
             .map_err(|reason| CoordinatorError::Damaged { group: id.to_owned(), reason })?;
         let group = Group::restore(timing, snapshot, now());
-        Ok(Active { group, waiters: Waiters::new(), is_stored: true, changed_ms, writing: 0 })
+        Ok(Active {
+            group,
+            waiters: Waiters::new(),
+            is_stored: true,
+            changed_ms,
+            writing: 0,
+            bytes: 0,
+        })
     }
 
     /// Answers who can be answered and begins the writes that were asked for.
@@ -384,72 +405,23 @@ impl Coordinator {
             self.retire(id, state);
             return;
         }
-        let due = active.group.next_deadline();
+        let (due, bytes) = (active.group.next_deadline(), active.bytes);
+        self.recharge(state, bytes);
         self.set_timer(id, state, due);
+    }
+
+    fn recharge(&self, state: &mut SlotState, bytes: usize) {
+        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.bytes.fetch_sub(state.charged_bytes, Ordering::Relaxed);
+        state.charged_bytes = bytes;
     }
 
     fn retire(&self, id: &str, state: &mut SlotState) {
         self.set_timer(id, state, None);
+        self.recharge(state, 0);
         state.active = None;
         state.retired = true;
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-    }
-
-    fn set_timer(&self, id: &str, state: &mut SlotState, due: Option<Instant>) {
-        if state.due == due {
-            return;
-        }
-        let mut timers = self.shared.timers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(former) = state.due.take() {
-            timers.remove(&(former, id.to_owned()));
-        }
-        if let Some(due) = due {
-            timers.insert((due, id.to_owned()));
-            if timers.first().is_some_and(|(first, _)| *first == due) {
-                self.shared.timers_changed.notify_one();
-            }
-        }
-        state.due = due;
-    }
-
-    async fn run_timers(&self) {
-        loop {
-            let next = {
-                let timers = self.shared.timers.lock().unwrap_or_else(PoisonError::into_inner);
-                timers.first().cloned()
-            };
-            let sleep = async {
-                match &next {
-                    Some((due, _)) => tokio::time::sleep_until((*due).into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = self.shared.shutdown.cancelled() => return,
-                () = self.shared.timers_changed.notified() => {}
-                () = sleep => {
-                    if let Some((_, id)) = next {
-                        self.tick(&id).await;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn tick(&self, id: &str) {
-        let slot = {
-            let slots = self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            slots.get(id).cloned()
-        };
-        let Some(slot) = slot else { return };
-        let mut state = slot.inner.lock().await;
-        // The entry that fired is used up, so that setting the same time again counts as a change.
-        self.set_timer(id, &mut state, None);
-        if let Some(active) = &mut state.active {
-            active.group.tick(now());
-            self.carry_out(id, active);
-            self.settle(id, &mut state);
-        }
     }
 }
 

@@ -18,6 +18,7 @@ use robustmq_common::limits;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::api::{self, Answer, Begun};
 use super::frame::{self, FrameError};
@@ -133,7 +134,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             charge.merge(more.map_err(ReadError::from)?);
         }
         self.kafka.metrics.kafka_request(frame.api.key);
-        match api::begin(&self.kafka, &self.peer, frame).await? {
+        let span = tracing::debug_span!(
+            "request",
+            api = ?frame.api.key,
+            version = frame.version,
+            id = frame.correlation_id
+        );
+        match api::begin(&self.kafka, &self.peer, frame).instrument(span).await? {
             Begun::Ready(answer) => self.queue_ready(answer, charge).await,
             Begun::Later(answer) => Ok(Queued { answer, _request: charge, _room: None }),
         }

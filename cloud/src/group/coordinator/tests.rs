@@ -165,3 +165,17 @@ async fn offsets_expire_with_their_topic_or_with_a_group_long_empty() {
     tokio::time::timeout(Duration::from_secs(3600), expired).await.expect("old offsets expire");
     assert_eq!(groups.describe("g").await, Ok(None), "nothing is left of it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_members_take_of_memory_is_given_back_when_they_are_gone() {
+    let store = memory();
+    let (groups, _shutdown) = coordinator(&store);
+    let taken = || groups.shared.bytes.load(std::sync::atomic::Ordering::Relaxed);
+    let joined = member_of(&groups).await;
+    assert!(taken() >= "topics".len() + "everything".len());
+    groups.leave("g", &joined.member_id, None).await.expect("a member may leave");
+    // The group is dropped when what it wrote is durable.
+    while taken() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

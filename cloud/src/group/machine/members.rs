@@ -178,7 +178,9 @@ impl Group {
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    /// What the members take of memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         self.members.values().map(Member::bytes).sum()
     }
 }
