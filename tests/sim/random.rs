@@ -1,4 +1,4 @@
-//! Crashes of edge and cloud, partitions, delays and lost messages at random, from fixed seeds. At the end, everything that the
+//! Crashes of edge and cloud, partitions, delays, lost messages and new partitions at random, from fixed seeds. At the end, everything that the
 //! queue called synced is in the cloud's log exactly once and in order.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,6 +150,9 @@ fn trouble(sim: &mut Sim<'_>, cloud: &Cloud, disk: &SimDisk, rng: &mut SmallRng)
     while sim.elapsed() < TROUBLE {
         for _ in 0..rng.random_range(1..200) {
             sim.step().expect("no host failed");
+        }
+        if rng.random_bool(0.1) {
+            cloud.set_topic("plant.a", |topic| topic.partitions = (topic.partitions + 1).min(8));
         }
         match rng.random_range(0..7) {
             0 | 1 if cloud_up => {
