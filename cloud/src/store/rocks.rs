@@ -56,6 +56,8 @@ struct Queue {
     bytes: usize,
     era: Era,
     closing: bool,
+    /// The last write was refused for want of room, and that was said.
+    refusing: bool,
     stats: StoreStats,
 }
 
@@ -174,12 +176,10 @@ impl Shared {
                 queue.era.0 += 1;
                 queue.stats.failed_writes += group.len() as u64;
                 if let StoreError::Poisoned(reason) = error {
-                    tracing::error!(path = %self.path.display(), reason, "the store takes no more writes");
                     queue.stats.poisoned = Some(reason.clone());
-                } else {
-                    tracing::warn!(path = %self.path.display(), %error, "writes were refused");
                 }
             }
+            self.tell(&mut queue, outcome);
             let bytes: usize = group.iter().map(|write| write.bytes).sum();
             queue.bytes = queue.bytes.saturating_sub(bytes);
             if outcome.is_ok() {
@@ -191,6 +191,26 @@ impl Shared {
         self.room.notify_waiters();
         for write in group {
             write.answer(outcome);
+        }
+    }
+
+    /// Logs what changed: that the disk is full is said once, and once that it is not any more.
+    fn tell(&self, queue: &mut Queue, outcome: &Result<(), StoreError>) {
+        let path = self.path.display();
+        match outcome {
+            Ok(()) if queue.refusing => {
+                queue.refusing = false;
+                tracing::info!(%path, "the store takes writes again");
+            }
+            Ok(()) => {}
+            Err(error @ StoreError::Poisoned(_)) => {
+                tracing::error!(%path, %error, "a write failed")
+            }
+            Err(_) if queue.refusing => {}
+            Err(error) => {
+                queue.refusing = true;
+                tracing::warn!(%path, %error, "the store takes no writes until there is room");
+            }
         }
     }
 
