@@ -105,7 +105,6 @@ async fn writes_of_many_tasks_share_syncs() {
 const CHILD: &str = "ROBUSTMQ_TEST_STORE_CHILD";
 
 /// Writes numbered keys, each with its copy in one atomic write, and prints a number once it is durable. Never returns.
-#[expect(clippy::print_stdout, reason = "the parent reads what is acknowledged from the output")]
 async fn write_until_killed(directory: &str) {
     let settings = RocksOptions { reserved_disk_bytes: 0, ..RocksOptions::default() };
     let store = RocksStore::open(std::path::Path::new(directory), &settings).expect("it opens");
