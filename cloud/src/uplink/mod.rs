@@ -35,6 +35,3 @@ pub use metrics::UplinkMetrics;
 pub use plan::OVERFLOW_TOPIC;
 pub use rights::Rights;
 pub use tokens::{TokenError, Tokens};
-
-#[cfg(test)]
-mod tests;
