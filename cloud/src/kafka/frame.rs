@@ -83,7 +83,8 @@ pub struct Frame {
 /// What the walk counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// Array elements and tagged fields: each becomes an allocation or an element of one.
+    /// Array elements and tagged fields: each becomes an allocation or an element of one. The first tagged field of a
+    /// structure counts as more, since the decoder makes a map for it.
     pub elements: usize,
 }
 
@@ -120,6 +121,10 @@ pub fn check(frame: &Bytes) -> Result<Frame, FrameError> {
     let shape = Shape { elements: walk.elements };
     Ok(Frame { api, version, correlation_id, client_id, body, shape })
 }
+
+/// What a map with one tagged field takes beyond the field, in elements of [`limits::KAFKA_ELEMENT_BYTES`]: a node of a
+/// `BTreeMap` has room for eleven, 408 bytes.
+const TAGS_NODE_ELEMENTS: usize = 2;
 
 struct Walk<'a> {
     bytes: &'a [u8],
@@ -235,6 +240,9 @@ impl Walk<'_> {
 
     fn tagged_fields(&mut self, fields: &'static [Field]) -> Result<(), FrameError> {
         let count = self.unsigned_varint()? as usize;
+        if count > 0 {
+            self.count_elements(TAGS_NODE_ELEMENTS)?;
+        }
         self.count_elements(count)?;
         for _ in 0..count {
             let at = self.at;
