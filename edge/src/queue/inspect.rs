@@ -270,6 +270,11 @@ impl Looking<'_> {
             let salt = Salt::new(self.store.unwrap_or(StoreId([0; 16])), id);
             let scan = Scan::new(file.as_ref(), salt, start, len, Unreadable::IsDamage);
             *end = read(scan, next_base, &mut found, &mut problems).map_err(error)?;
+            if next_base.is_none() && found.records == Some(0) && base_digest.is_none() {
+                // It was being made: nothing in it was promised yet.
+                problems.clear();
+                found.unfinished_bytes = len;
+            }
         } else if let Some(next) = next_base {
             *end = End { next, digest: None };
         }

@@ -60,6 +60,25 @@ fn an_unfinished_append_is_no_problem() {
 }
 
 #[test]
+fn a_segment_that_was_being_made_is_no_problem() {
+    for written_bytes in [0, 10, 64, 100] {
+        let machine = written(40);
+        let path = machine.segments(0).pop().unwrap();
+        let next = Path::new(DIR).join("lane-0/00000000000000000041.seg");
+        let file = super::super::disk::Disk::open(&machine.disk, &next, true).unwrap();
+        let mut bytes = Vec::new();
+        machine.disk.corrupt(&path, |first| bytes = first[..written_bytes].to_vec());
+        if let Some(lane) = bytes.get_mut(10) {
+            *lane = 99;
+        }
+        super::super::disk::write_all(file.as_ref(), &bytes, 0).unwrap();
+        let found = look(&machine, Depth::Verify);
+        assert!(found.is_sound(), "{written_bytes}: {found}");
+        assert_eq!(found.lanes[0].next_sequence, 41);
+    }
+}
+
+#[test]
 fn dropped_ranges_are_shown() {
     let mut machine = Machine::new(5);
     drop_oldest(&mut machine);
