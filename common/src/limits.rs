@@ -83,6 +83,8 @@ pub const OFFSET_METADATA_BYTES: usize = 4096;
 pub const GROUP_SESSION_MIN: Duration = Duration::from_secs(6);
 /// The longest session timeout of a group member (`group.max.session.timeout.ms`).
 pub const GROUP_SESSION_MAX: Duration = Duration::from_secs(30 * 60);
+/// The shortest wait of a rebalance for its members, whatever they ask for.
+pub const GROUP_REBALANCE_MIN: Duration = Duration::from_millis(100);
 /// The longest wait of a rebalance for its members, whatever they ask for.
 pub const GROUP_REBALANCE_MAX: Duration = Duration::from_secs(3600);
 /// How often `/ready` looks at the store.
@@ -296,6 +298,8 @@ pub const UPLINK_RETRY_AFTER: Duration = Duration::from_millis(500);
 pub const UPLINK_TOPICS_PER_EDGE: u64 = 10_000;
 /// Older incarnations whose lanes are kept, so that a gateway that comes back can prove its history.
 pub const UPLINK_INCARNATIONS_KEPT: u64 = 16;
+/// Incarnations under which one half-applied batch may be tried, one after the other.
+pub const UPLINK_OPEN_PREDECESSORS: usize = 256;
 /// Partitions that one batch is appended to at once.
 pub const UPLINK_CONCURRENT_APPENDS: usize = 64;
 /// Connections of edges at once.
@@ -338,6 +342,8 @@ pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
 pub const SYNC_ANSWER_BYTES: usize = SYNC_LANES * (SYNC_REJECTIONS * 9 + 128);
 /// Bytes of one stored batch's records, decompressed, that a look-up by time may take.
 pub const LOOKUP_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
+/// Stored batches that are decompressed at once for look-ups by time.
+pub const LOOKUPS_AT_ONCE: usize = 2;
 
 // The edge's gateway.
 
@@ -380,6 +386,8 @@ pub const EDGE_FIGURES: Duration = Duration::from_millis(200);
 pub const UPLINK_LINGER_MS: u64 = 20;
 /// A batch of the uplink is sent when it has reached this size.
 pub const UPLINK_BATCH_BYTES: usize = 1024 * 1024;
+/// Batches do not get smaller than this on a link that is too slow for larger ones.
+pub const UPLINK_LEAST_BATCH_BYTES: usize = 8 * 1024;
 /// Threads of the edge that serve connections: a gateway has few cores.
 pub const EDGE_WORKER_THREADS: usize = 2;
 /// Threads of the edge for what blocks (file reads, name look-ups).

@@ -149,13 +149,18 @@ pub(super) fn digest_at(
     }
 }
 
-/// Whether nothing in the lane's first segment needs to be sent any more, since every time to live has passed.
+/// Whether nothing in the lane's first segment is needed any more: every time to live has passed, and the gateway's own
+/// state has it, where that is asked for.
 pub(super) fn front_is_expired(shared: &Shared, lane: LaneId) -> bool {
-    let (segment, acknowledged, boots) = {
+    let (segment, acknowledged, reflected, boots) = {
         let state = shared.lock();
         let Ok(found) = state.lane(lane) else { return false };
         let Some(segment) = found.segments.front() else { return false };
-        (segment.clone(), found.cursor.acknowledged, state.boots.clone())
+        let reflected = match shared.settings.keep_until_reflected {
+            true => found.reflected,
+            false => found.synced,
+        };
+        (segment.clone(), found.cursor.acknowledged, reflected, state.boots.clone())
     };
     let now = shared.clock.now();
     let Ok(Some(file)) = open(shared, lane, &segment, &mut 0) else { return false };
@@ -166,7 +171,7 @@ pub(super) fn front_is_expired(shared: &Shared, lane: LaneId) -> bool {
             Ok(Some(Found::Record(record))) => {
                 let over =
                     record.seq() <= acknowledged || is_expired(&record, &segment, &now, &boots);
-                if !over {
+                if !over || record.seq() > reflected {
                     return false;
                 }
             }

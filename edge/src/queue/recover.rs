@@ -361,23 +361,35 @@ impl Opening<'_> {
         let salt = Salt::new(self.store, id);
         let mut scan = Scan::new(file.as_ref(), salt, last.start(), last.len, Unreadable::IsDamage);
         let mut damage = None;
+        // Where a write that a crash cut short seems to begin.
+        let mut torn: Option<Torn> = None;
         let mut good_end = last.len.min(HEADER_BYTES as u64);
         let mut good = (last.base, None::<ChainDigest>);
         while let Some(found) = at("read", path, scan.next())? {
-            match found {
+            let synced = match found {
                 Found::Record(record) => {
                     good = (EdgeSeq(record.seq().0 + 1), Some(record.digest()));
+                    Some(record.synced_before())
+                }
+                Found::Damage { at_byte, from, to, .. } if from < floor => {
+                    damage.get_or_insert((at_byte, from, to));
+                    None
                 }
                 Found::Damage { at_byte, from, to, synced_before_next } => {
-                    // Damage only if what is lost was synced once; otherwise a write that a crash cut short.
-                    let promised = synced_before_next.is_some_and(|synced| synced >= from);
-                    if !promised && from >= floor {
-                        break;
-                    }
-                    damage.get_or_insert((at_byte, from, to));
+                    torn.get_or_insert(Torn { good_end, good, lost: (at_byte, from, to) });
+                    synced_before_next
                 }
+            };
+            // Any later record may be the one that shows that what is lost was synced once: then it is damage.
+            if let Some(Torn { lost, .. }) =
+                torn.take_if(|torn| synced.is_some_and(|synced| synced >= torn.lost.1))
+            {
+                damage.get_or_insert(lost);
             }
             good_end = scan.at().offset;
+        }
+        if let Some(torn) = torn {
+            (good_end, good) = (torn.good_end, torn.good);
         }
         let truncated_bytes = last.len.saturating_sub(good_end);
         if truncated_bytes > 0 {
@@ -402,8 +414,17 @@ struct Scanned {
     next: EdgeSeq,
     digest: Option<ChainDigest>,
     truncated_bytes: u64,
-    /// The first damage: at which byte, and which sequences it costs.
-    damage: Option<(u64, EdgeSeq, Option<EdgeSeq>)>,
+    damage: Option<Lost>,
+}
+
+/// The first damage: at which byte, and which sequences it costs.
+type Lost = (u64, EdgeSeq, Option<EdgeSeq>);
+
+/// What cannot be read and may never have been synced; what came before it.
+struct Torn {
+    good_end: u64,
+    good: (EdgeSeq, Option<ChainDigest>),
+    lost: Lost,
 }
 
 const _: () = assert!(QUEUE_RECORD_BYTES < u32::MAX as usize);

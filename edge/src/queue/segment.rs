@@ -13,7 +13,7 @@
 //! 60  4  CRC32C of the 60 bytes before         44  4  time to live in seconds, 0 for none
 //!                                              48  2  length of the client id
 //!                                              50  2  packet id, 0 for none
-//!                                              52  1  QoS (bits 0 and 1), retain (bit 2)
+//!                                              52  1  QoS (bits 0 and 1), retain (bit 2), packet id 0 is one (bit 3)
 //!                                              53  1  kind, 1
 //!                                              54  2  0
 //!                                              56     client id, then the body
@@ -51,6 +51,7 @@ const DIGEST_FROM: usize = 24;
 const KIND_PUBLISH: u8 = 1;
 const QOS_MASK: u8 = 0b011;
 const RETAIN: u8 = 0b100;
+const PACKET_ID_ZERO: u8 = 0b1000;
 
 /// A segment's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,7 +170,9 @@ pub(super) fn encode(
     out.put_u32_le(ttl_seconds(append.ttl));
     out.put_u16_le(u16::try_from(origin.client_id.len()).expect("checked by the caller"));
     out.put_u16_le(origin.packet_id.unwrap_or(0));
-    out.put_u8((origin.qos & QOS_MASK) | if origin.retain { RETAIN } else { 0 });
+    let retain = if origin.retain { RETAIN } else { 0 };
+    let zero = if origin.packet_id == Some(0) { PACKET_ID_ZERO } else { 0 };
+    out.put_u8((origin.qos & QOS_MASK) | retain | zero);
     out.put_u8(KIND_PUBLISH);
     out.put_u16_le(0);
     out.put_slice(&origin.client_id);
@@ -281,7 +284,7 @@ impl<'a> RecordView<'a> {
             ttl: self.ttl(),
             origin: Origin {
                 client_id: Bytes::new(),
-                packet_id: (packet_id != 0).then_some(packet_id),
+                packet_id: (packet_id != 0 || flags & PACKET_ID_ZERO != 0).then_some(packet_id),
                 qos: flags & QOS_MASK,
                 retain: flags & RETAIN != 0,
             },

@@ -191,7 +191,8 @@ impl Transport for HttpTransport {
 }
 
 fn broken(error: reqwest::Error) -> TransportError {
-    if error.is_timeout() {
+    // Without a connection nothing was too slow: the cloud is not there.
+    if error.is_timeout() && !error.is_connect() {
         return TransportError::Timeout;
     }
     // reqwest's own message names the URL only; what went wrong is in its sources.

@@ -47,7 +47,9 @@ pub(super) struct LaneSender<'a> {
     /// The first sequence that is in no batch yet, and the digest before it.
     next: EdgeSeq,
     next_digest: ChainDigest,
+    /// A batch is cut at this size: less than `most_bytes` while the link is too slow for that.
     batch_bytes: usize,
+    most_bytes: usize,
     window: FuturesOrdered<BoxFuture<'a, Answered>>,
     backoff: Backoff,
 }
@@ -64,6 +66,7 @@ impl<'a> LaneSender<'a> {
             next: after(state.acknowledged_through),
             next_digest: state.digest,
             batch_bytes: shared.settings.batch_bytes,
+            most_bytes: shared.settings.batch_bytes,
             window: FuturesOrdered::new(),
             backoff: shared.backoff(),
         }
@@ -214,7 +217,14 @@ impl<'a> LaneSender<'a> {
     async fn answered(&mut self, sent: &Sent, answer: Result<Answer, TransportError>) -> Next {
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return Next::Retry(Trouble::Transport(error)),
+            Err(error) => {
+                if error == TransportError::Timeout {
+                    // A link that takes longer for a batch than an answer may take would never carry one.
+                    let least = limits::UPLINK_LEAST_BATCH_BYTES.min(self.most_bytes);
+                    self.batch_bytes = (self.batch_bytes / 2).max(least);
+                }
+                return Next::Retry(Trouble::Transport(error));
+            }
         };
         self.shared.heard(answer.generation);
         match answer.outcome {
@@ -228,7 +238,8 @@ impl<'a> LaneSender<'a> {
             ) => Next::Leave(Exit::Hello("the incarnation was fenced")),
             Outcome::Refused(refusal) => {
                 if let Refusal::TooLarge { .. } = refusal {
-                    self.batch_bytes = (self.batch_bytes / 2).max(1);
+                    self.most_bytes = (self.most_bytes / 2).max(1);
+                    self.batch_bytes = self.batch_bytes.min(self.most_bytes);
                 }
                 Next::Retry(Trouble::Refused(refusal))
             }
@@ -257,6 +268,7 @@ impl<'a> LaneSender<'a> {
         self.digest = state.digest;
         self.open = state.open;
         if progress {
+            self.batch_bytes = (self.batch_bytes + self.batch_bytes / 8 + 1).min(self.most_bytes);
             self.backoff.succeeded();
             self.shared.status.connected(Instant::now());
         }
@@ -282,3 +294,6 @@ impl<'a> LaneSender<'a> {
 fn after(seq: EdgeSeq) -> EdgeSeq {
     EdgeSeq(seq.0.saturating_add(1))
 }
+
+#[cfg(test)]
+mod tests;

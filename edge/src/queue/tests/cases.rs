@@ -490,6 +490,39 @@ fn replay_goes_through_the_tail_that_the_gateway_has_not_seen() {
 }
 
 #[test]
+fn a_full_queue_does_not_release_what_the_gateway_has_not_seen() {
+    let mut machine = Machine::new(1);
+    machine.settings.keep_until_reflected = true;
+    let (queue, _) = machine.open();
+    let mut taken = 0;
+    while append(&queue, &record(0, vec![0; 2000])).is_ok() {
+        taken += 1;
+    }
+    queue.acknowledge(LANE, EdgeSeq(taken)).unwrap();
+    machine.clock.advance(Duration::from_secs(60));
+    let refused = append(&queue, &record(0, vec![0; 2000]));
+    assert!(matches!(refused, Err(AppendError::Full { .. })), "{refused:?}");
+    assert_eq!(queue.replay(LANE, EdgeSeq(0)).count() as u64, taken);
+    queue.reflected(LANE, EdgeSeq(taken));
+    assert_eq!(append(&queue, &record(0, "room again")), Ok(EdgeSeq(taken + 1)));
+}
+
+#[test]
+fn a_packet_id_of_0_is_told_from_none() {
+    let machine = Machine::new(1);
+    let (queue, _) = machine.open();
+    let ids = [Some(0), None, Some(1), Some(u16::MAX)];
+    for packet_id in ids {
+        let mut append_one = record(0, "a");
+        append_one.origin.packet_id = packet_id;
+        append(&queue, &append_one).unwrap();
+    }
+    let found: Vec<_> =
+        read_all(&queue, 0).unwrap().entries.iter().map(|e| e.origin.packet_id).collect();
+    assert_eq!(found, ids);
+}
+
+#[test]
 fn wall_time_is_resolved_once_it_is_known() {
     let machine = Machine::new(1);
     machine.clock.set(|now| now.wall_ms = None);

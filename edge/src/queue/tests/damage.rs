@@ -95,6 +95,34 @@ fn damage_among_promised_records_costs_only_what_is_unreadable() {
 }
 
 #[test]
+fn damage_within_one_synced_write_is_shown_by_any_later_record() {
+    let machine = written(6);
+    let (queue, _) = machine.open();
+    let store = queue.store_id();
+    drop(queue);
+    let [path] = &machine.segments(0)[..] else { panic!("one segment") };
+    machine.disk.corrupt(path, |bytes| {
+        // As if the first five had shared one sync: none of them was appended after another was synced.
+        bytes.truncate(HEADER_BYTES);
+        let stamp = machine.clock.now().stamp();
+        let salt = Salt::new(store, LaneId(0));
+        let mut before = segment::first_digest(store, LaneId(0));
+        for n in 1..=6 {
+            let synced = EdgeSeq(if n == 6 { 5 } else { 0 });
+            let place = Place { seq: EdgeSeq(n), before, synced };
+            let append = record(0, format!("{n:>300}"));
+            before = segment::encode(&append, &stamp, &place, salt, bytes);
+        }
+        bytes[HEADER_BYTES + RECORD + 100] ^= 1;
+    });
+    let (queue, recovered) = machine.open();
+    let [damage] = &recovered.damage[..] else { panic!("{recovered:?}") };
+    assert_eq!((damage.from, damage.to), (EdgeSeq(2), EdgeSeq(3)));
+    assert_eq!(recovered.lanes[0].truncated_bytes, 0);
+    assert_eq!(numbers(&queue), [1, 3, 4, 5, 6]);
+}
+
+#[test]
 fn a_damaged_length_does_not_hide_the_records_behind_it() {
     let check = |length: u32| {
         let machine = written(8);

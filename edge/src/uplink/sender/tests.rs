@@ -1,0 +1,112 @@
+//! One lane over links that are worse than the defaults expect.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+use robustmq_common::ids::{ChainDigest, CloudGeneration, EdgeSeq, Incarnation, LaneId};
+use robustmq_common::sync::{Answer, Batch, Hello, LaneState, Outcome, SessionId, StoreId};
+use tokio_util::sync::CancellationToken;
+
+use crate::uplink::{
+    Call, DeadLetter, DeadLetters, MemoryBacklog, Transport, TransportError, Uplink, UplinkMetrics,
+    UplinkParts, UplinkSettings,
+};
+
+const LANE: LaneId = LaneId(0);
+
+/// A cloud that takes whatever comes, behind a link on which a frame of more than `most_bytes` takes too long.
+struct SlowLink {
+    most_bytes: usize,
+    has: Mutex<LaneState>,
+}
+
+#[async_trait]
+impl Transport for SlowLink {
+    async fn call(&self, call: Call, frame: Bytes) -> Result<Bytes, TransportError> {
+        if frame.len() > self.most_bytes {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            return Err(TransportError::Timeout);
+        }
+        let mut has = self.has.lock().unwrap();
+        let outcome = match call {
+            Call::Hello => {
+                let hello = Hello::decode(&frame).unwrap();
+                if has.acknowledged_through == EdgeSeq(0) {
+                    has.digest = hello.lanes[0].digest;
+                }
+                Outcome::Hello { incarnation: Incarnation(1), lanes: vec![has.clone()] }
+            }
+            Call::Heartbeat => Outcome::Heartbeat,
+            Call::Batch(_) => {
+                let batch = Batch::decode(&frame).unwrap();
+                let header = batch.header();
+                if header.from.0 == has.acknowledged_through.0 + 1 {
+                    has.acknowledged_through = EdgeSeq(header.to.0 - 1);
+                    has.digest = header.digest_after;
+                }
+                Outcome::Lane(has.clone())
+            }
+        };
+        Ok(Answer { generation: CloudGeneration(1), outcome }.encode().into())
+    }
+}
+
+struct NoDeadLetters;
+
+#[async_trait]
+impl DeadLetters for NoDeadLetters {
+    async fn keep(&self, _letters: Vec<DeadLetter>) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_too_slow_for_whole_batches_gets_smaller_ones() {
+    let backlog = Arc::new(MemoryBacklog::new(StoreId(1), 1));
+    let mut noise = 1_u64;
+    for _ in 0..400 {
+        let body: Vec<u8> = (0..1000)
+            .map(|_| {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                noise.to_be_bytes()[0]
+            })
+            .collect();
+        backlog.append(LANE, body);
+    }
+    backlog.sync();
+    let nothing = LaneState {
+        lane: LANE,
+        acknowledged_through: EdgeSeq(0),
+        digest: ChainDigest(0),
+        open: None,
+        rejected: Vec::new(),
+    };
+    let link = SlowLink { most_bytes: 20_000, has: Mutex::new(nothing) };
+    let uplink = Uplink::new(UplinkParts {
+        backlog: backlog.clone(),
+        transport: Arc::new(link),
+        dead_letters: Arc::new(NoDeadLetters),
+        settings: UplinkSettings::default(),
+        session: SessionId(1),
+        jitter: Arc::new(|| 0.5),
+        metrics: UplinkMetrics::register(&mut Registry::default()),
+    });
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { uplink.run(stop).await }
+    });
+    // The clock is paused, so this takes no time.
+    tokio::time::timeout(Duration::from_secs(3600), async {
+        while !backlog.is_drained() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+    .await
+    .expect("everything gets through");
+    stop.cancel();
+    running.await.unwrap();
+}
