@@ -102,6 +102,7 @@ impl Housekeeping {
     }
 
     async fn expire(&self) {
+        let listed_ms = wall_ms();
         let known = match self.topic_ids().await {
             Ok(known) => known,
             Err(error) => {
@@ -109,7 +110,8 @@ impl Housekeeping {
                 return;
             }
         };
-        match self.groups.expire(self.offset_retention, |topic| known.contains(&topic)).await {
+        let exists = |topic| known.contains(&topic);
+        match self.groups.expire(self.offset_retention, listed_ms, exists).await {
             Ok(expired) => {
                 self.metrics.expired_offsets.inc_by(expired as u64);
                 tracing::debug!(expired, "offsets that nobody needs removed");

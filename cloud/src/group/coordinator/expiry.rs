@@ -10,18 +10,22 @@ impl Coordinator {
     /// Goes through all stored groups once. Removes offsets of topics that `exists` denies, and, from groups without
     /// members, offsets older than `retention`; groups that are left with none go too. Returns how many offsets went.
     ///
+    /// `exists` knows the topics that there were at `listed_ms` (milliseconds since 1970): what was committed since then may
+    /// be of a newer topic, and stays.
+    ///
     /// # Errors
     /// [`CoordinatorError`].
     pub async fn expire(
         &self,
         retention: Duration,
+        listed_ms: i64,
         exists: impl Fn(TopicId) -> bool,
     ) -> Result<usize, CoordinatorError> {
         let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         let mut removed = 0;
         let mut after = None;
         while let Some(id) = self.next_stored(after.as_deref()).await? {
-            removed += self.expire_group(&id, retention_ms, &exists).await?;
+            removed += self.expire_group(&id, retention_ms, listed_ms, &exists).await?;
             after = Some(id);
         }
         Ok(removed)
@@ -31,6 +35,7 @@ impl Coordinator {
         &self,
         id: &str,
         retention_ms: i64,
+        listed_ms: i64,
         exists: &impl Fn(TopicId) -> bool,
     ) -> Result<usize, CoordinatorError> {
         let offsets = self.all_committed(id).await?;
@@ -42,7 +47,8 @@ impl Coordinator {
                 let empty = active.group.may_delete().is_ok();
                 let away = empty && is_old(active.changed_ms);
                 let goes = |topic: TopicId, committed_ms: i64| {
-                    !exists(topic) || (away && is_old(committed_ms))
+                    let topic_is_gone = committed_ms < listed_ms && !exists(topic);
+                    topic_is_gone || (away && is_old(committed_ms))
                 };
                 let gone: Vec<_> = offsets
                     .iter()

@@ -62,7 +62,9 @@ impl Group {
         if !known && !replaces && !promised && count >= limits::GROUP_MEMBERS {
             return Err(GroupError::MaxSizeReached);
         }
-        let more: usize = join.protocols.iter().map(|(name, data)| name.len() + data.len()).sum();
+        let protocols: usize =
+            join.protocols.iter().map(|(name, data)| name.len() + data.len()).sum();
+        let more = protocols + join.fresh_member_id.len() + join.client_id.len();
         if self.bytes().saturating_add(more) > limits::GROUP_BYTES {
             return Err(GroupError::MaxSizeReached);
         }
@@ -191,7 +193,8 @@ impl Group {
 
     fn rebalance_timeout(&self) -> Duration {
         let longest = self.members.values().map(|member| member.rebalance_timeout).max();
-        longest.unwrap_or(self.timing.initial_delay)
+        // A deadline that has always passed already would keep the timers busy for as long as a static member is away.
+        longest.unwrap_or(self.timing.initial_delay).max(limits::GROUP_REBALANCE_MIN)
     }
 
     /// A rebalance of a running group goes on as soon as all known members are in. The first one waits for its delay.

@@ -178,9 +178,10 @@ impl Group {
         }
     }
 
-    /// What the members take of memory, about.
+    /// What the members take of memory, about, and the ids that were given out and have not come back.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.members.values().map(Member::bytes).sum()
+        let pending: usize = self.pending.keys().map(String::len).sum();
+        pending + self.members.values().map(Member::bytes).sum::<usize>()
     }
 }

@@ -324,6 +324,39 @@ fn joins_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn ids_that_were_given_out_count_as_memory_until_they_expire() {
+    let mut bench = Bench::new();
+    let ticket = bench.join_with(|join| {
+        join.knows_member_id_required = true;
+        join.fresh_member_id = "x".repeat(1000);
+    });
+    assert_eq!(bench.refusal(ticket), GroupError::MemberIdRequired);
+    assert_eq!(bench.group.bytes(), 1000);
+    bench.pass(SESSION);
+    assert_eq!(bench.group.bytes(), 0);
+}
+
+#[test]
+fn a_static_member_that_asks_for_no_rebalance_time_does_not_keep_the_timers_busy() {
+    let mut bench = Bench::new();
+    bench.join_with(|join| {
+        join.instance_id = Some("static".to_owned());
+        join.rebalance_timeout = Duration::ZERO;
+    });
+    bench.join("");
+    bench.pass(DELAY);
+    bench.sync("m1", 1, &[("m1", "a"), ("m2", "b")]);
+    bench.sync("m2", 1, &[]);
+    bench.store_all(true);
+    assert_eq!(bench.group.state(), State::Stable);
+    bench.group.leave(bench.now, "m2", None).expect("a member may leave");
+    bench.collect();
+    // `pass` checks that each tick moves the next deadline on.
+    bench.pass(Duration::from_secs(1));
+    assert!(matches!(bench.group.state(), State::PreparingRebalance { .. }));
+}
+
+#[test]
 fn the_protocol_that_most_prefer_among_those_that_all_know_is_chosen() {
     let mut bench = Bench::new();
     let named = |names: &[&str]| -> Vec<(String, Bytes)> {
