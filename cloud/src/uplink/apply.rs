@@ -146,17 +146,17 @@ impl Shared {
         let plan = match &record.open {
             Some(open) => {
                 let open = open.clone();
-                self.plan(&items, &open.routes, &open.rejected, &origin, open.begun_under(), now_ms)
+                self.plan(&items, &open.routes, &open.rejected, &origin, &open.predecessors, now_ms)
                     .await?
             }
             None => {
                 let routed = self.route(&items, rights, state).await?;
-                let plan = self.plan(&items, &routed.routes, &[], &origin, None, now_ms).await?;
+                let plan = self.plan(&items, &routed.routes, &[], &origin, &[], now_ms).await?;
                 if !plan.appends.is_empty() {
                     record.open = Some(OpenApply {
                         through: EdgeSeq(header.to.0.saturating_sub(1)),
                         digest: header.digest_after,
-                        predecessor: NO_INCARNATION,
+                        predecessors: Vec::new(),
                         rejected: plan.rejected.clone(),
                         routes: routed.routes,
                     });

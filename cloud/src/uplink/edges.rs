@@ -90,6 +90,12 @@ impl EdgeState {
         self.topics_created.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
+    /// Gives back what [`Self::may_create_topic`] took: the topic did not come into being.
+    pub fn topic_not_created(&self) {
+        let give_back = |created: u64| created.checked_sub(1);
+        let _ = self.topics_created.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give_back);
+    }
+
     /// The record with the present count of topics.
     pub fn record_now(&self) -> EdgeRecord {
         let topics_created = self.topics_created.load(Ordering::Relaxed);

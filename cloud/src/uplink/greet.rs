@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use robustmq_common::ids::{EdgeId, Incarnation, LaneId};
+use robustmq_common::ids::{EdgeId, Incarnation};
 use robustmq_common::limits;
 use robustmq_common::sync::{
     Hello, Intent, LanePosition, NO_INCARNATION, OpenReason, Outcome, Refusal,
@@ -45,8 +45,16 @@ impl Shared {
             // Another store's incarnation: nothing of it concerns this one.
             Vec::new()
         } else {
-            let lanes: Vec<LaneId> = hello.lanes.iter().map(|position| position.lane).collect();
-            self.lane_states(id, presented, &lanes).await?
+            let mut lanes = Vec::new();
+            for position in &hello.lanes {
+                let lane = position.lane;
+                // A lane that was added since, and has sent nothing yet, stands where the edge says: at its beginning.
+                let fresh = (position.acknowledged_through.0 == 0)
+                    .then(|| LaneRecord::at(position.acknowledged_through, position.digest));
+                let record = load_lane(self.store.as_ref(), id, presented, lane).await?.or(fresh);
+                lanes.extend(record.map(|record| record.state(lane)));
+            }
+            lanes
         };
         Ok(Outcome::Refused(Refusal::Fenced { current, lanes }))
     }
@@ -176,10 +184,12 @@ impl Shared {
         {
             return Ok(None);
         }
-        if let Some(open) = &mut record.open
-            && open.begun_under().is_none()
-        {
-            open.predecessor = presented;
+        if let Some(open) = &mut record.open {
+            if open.predecessors.len() >= limits::UPLINK_OPEN_PREDECESSORS {
+                // Forgetting one of them could apply records twice.
+                return Ok(None);
+            }
+            open.predecessors.push(presented);
         }
         Ok(Some(record))
     }

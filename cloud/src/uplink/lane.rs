@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! version(1) acknowledged_through(8) digest(8) rejections(4), seq(8) reason(1) each    open(1), and if 1:
-//!   through(8) digest(8) predecessor(8) rejections(4), seq(8) reason(1) each
+//!   through(8) digest(8) predecessors(4), incarnation(8) each    rejections(4), seq(8) reason(1) each
 //!   topics(4), name(text) and then 0(1) reason(1), or 1(1) topic_id(16) partitions(4), each
 //! ```
 
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use robustmq_common::ids::{ChainDigest, EdgeSeq, Incarnation, KafkaTopic, LaneId, TopicId};
-use robustmq_common::sync::{LaneState, NO_INCARNATION, OpenBatch, RejectReason, Rejected};
+use robustmq_common::sync::{LaneState, OpenBatch, RejectReason, Rejected};
 
 use crate::store::keys::{Reader, ValueError, text};
 
@@ -35,8 +35,8 @@ pub(super) struct OpenApply {
     pub through: EdgeSeq,
     /// The chain digest there.
     pub digest: ChainDigest,
-    /// The incarnation under which it was begun, if that is not the lane's own.
-    pub predecessor: Incarnation,
+    /// The earlier incarnations under which it may have been applied in part, the first one first.
+    pub predecessors: Vec<Incarnation>,
     /// What was rejected when it was begun.
     pub rejected: Vec<Rejected>,
     /// Where its records go.
@@ -89,7 +89,8 @@ impl LaneRecord {
         if let Some(open) = &self.open {
             out.put_u64(open.through.0);
             out.put_u64(open.digest.0);
-            out.put_u64(open.predecessor.0);
+            out.put_u32(u32::try_from(open.predecessors.len()).unwrap_or(u32::MAX));
+            open.predecessors.iter().for_each(|incarnation| out.put_u64(incarnation.0));
             put_rejected(&mut out, &open.rejected);
             out.put_u32(u32::try_from(open.routes.len()).unwrap_or(u32::MAX));
             for (name, route) in &open.routes {
@@ -130,10 +131,14 @@ fn take_open(reader: &mut Reader<'_>) -> Result<OpenApply, ValueError> {
     let mut open = OpenApply {
         through: EdgeSeq(reader.u64()?),
         digest: ChainDigest(reader.u64()?),
-        predecessor: Incarnation(reader.u64()?),
-        rejected: take_rejected(reader)?,
+        predecessors: Vec::new(),
+        rejected: Vec::new(),
         routes: RouteMap::new(),
     };
+    for _ in 0..reader.u32()? {
+        open.predecessors.push(Incarnation(reader.u64()?));
+    }
+    open.rejected = take_rejected(reader)?;
     for _ in 0..reader.u32()? {
         let name = KafkaTopic::new(&reader.text()?).map_err(|_| ValueError::Text)?;
         let route = match reader.u8()? {
@@ -169,13 +174,6 @@ fn take_reason(reader: &mut Reader<'_>) -> Result<RejectReason, ValueError> {
     RejectReason::from_code(reader.u8()?).ok_or(ValueError::Field("reject reason"))
 }
 
-impl OpenApply {
-    /// The incarnation under which an earlier attempt noted its origins, if not the present one.
-    pub fn begun_under(&self) -> Option<Incarnation> {
-        Some(self.predecessor).filter(|incarnation| *incarnation != NO_INCARNATION)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use robustmq_common::ids::{ChainDigest, EdgeSeq, Incarnation, KafkaTopic, TopicId};
@@ -194,7 +192,7 @@ mod tests {
         let open = OpenApply {
             through: EdgeSeq(9),
             digest: ChainDigest(10),
-            predecessor: Incarnation(2),
+            predecessors: vec![Incarnation(2)],
             rejected: rejected.clone(),
             routes,
         };
@@ -207,7 +205,7 @@ mod tests {
         let rejected = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4, 3];
         expected.extend(rejected);
         expected.extend([1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 10]);
-        expected.extend([0, 0, 0, 0, 0, 0, 0, 2]);
+        expected.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
         expected.extend(rejected);
         expected.extend([0, 0, 0, 2]);
         expected.extend(b"a\0\0\x01");

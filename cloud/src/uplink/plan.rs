@@ -135,8 +135,12 @@ impl Shared {
         }
         let mqtt_topic = item.record.kafka_topic.is_none().then_some(item.record.mqtt_topic);
         if state.may_create_topic(self.settings.topics_per_edge) {
-            *created = true;
-            return self.log.create(&item.topic, mqtt_topic).await;
+            let topic = self.log.create(&item.topic, mqtt_topic).await;
+            match topic {
+                Ok(_) => *created = true,
+                Err(_) => state.topic_not_created(),
+            }
+            return topic;
         }
         self.metrics.overflowed();
         let overflow = KafkaTopic::new(OVERFLOW_TOPIC)
@@ -147,14 +151,15 @@ impl Shared {
         }
     }
 
-    /// What has to be done. `known_rejected` and `begun_under` are those of the attempt before, if there was one.
+    /// What has to be done. `known_rejected` is that of the first attempt, if there was one; `predecessors` are the other
+    /// incarnations that attempts were made under.
     pub(super) async fn plan(
         &self,
         items: &Items<'_>,
         routes: &RouteMap,
         known_rejected: &[Rejected],
         origin: &OriginKey,
-        begun_under: Option<Incarnation>,
+        predecessors: &[Incarnation],
         now_ms: i64,
     ) -> Result<Plan, IngestError> {
         let mut planner = Planner {
@@ -185,7 +190,7 @@ impl Shared {
             let partition = partition_of(&item.record, item.seq, partitions);
             let partition = PartitionId { topic, partition };
             if let btree_map::Entry::Vacant(place) = planner.partitions.entry(partition) {
-                let applied = self.applied(partition, origin, begun_under).await?;
+                let applied = self.applied(partition, origin, predecessors).await?;
                 place.insert(Filling::new(applied, *limits));
             }
             planner.place(partition, item)?;
@@ -224,12 +229,12 @@ impl Shared {
         &self,
         partition: PartitionId,
         origin: &OriginKey,
-        begun_under: Option<Incarnation>,
+        predecessors: &[Incarnation],
     ) -> Result<Option<EdgeSeq>, IngestError> {
         let mut applied = None;
-        let earlier = begun_under.map(|incarnation| OriginKey { incarnation, ..origin.clone() });
-        for origin in std::iter::once(origin).chain(earlier.as_ref()) {
-            match self.log.applied(partition, origin).await {
+        for incarnation in std::iter::once(&origin.incarnation).chain(predecessors) {
+            let origin = OriginKey { incarnation: *incarnation, ..origin.clone() };
+            match self.log.applied(partition, &origin).await {
                 Ok(seq) => applied = applied.max(seq),
                 Err(LogFailure::TopicGone) => {}
                 Err(failure) => return Err(IngestError::Log(failure.to_string())),
