@@ -7,6 +7,7 @@ use bytes::Bytes;
 use robustmq_common::ids::{LeaderEpoch, Offset};
 use robustmq_common::limits;
 use robustmq_common::record::{BatchError, RecordBatch};
+use tokio::sync::Semaphore;
 
 use super::partition::Offsets;
 use super::{Partition, after};
@@ -40,6 +41,9 @@ pub enum LookupError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// Look-ups that decompress a batch at the same time: each may take [`limits::LOOKUP_DECOMPRESSED_BYTES`].
+static DECOMPRESSING: Semaphore = Semaphore::const_new(limits::LOOKUPS_AT_ONCE);
 
 /// A closed chunk and its last offset.
 type ClosedChunk = (Chunk, Offset);
@@ -187,11 +191,16 @@ impl Partition {
                 return Ok(None);
             }
             for batch in batches.iter().filter(|batch| batch.max_timestamp() >= timestamp_ms) {
-                let matching = |offset: Offset, time: i64| {
-                    time >= timestamp_ms && offset >= offsets.log_start_offset
-                };
-                let times = record_times(batch)?;
-                if let Some((offset, time)) = times.into_iter().find(|(o, t)| matching(*o, *t)) {
+                let found = of_records(batch, |times| {
+                    for time in times {
+                        let (offset, time) = time?;
+                        if time >= timestamp_ms && offset >= offsets.log_start_offset {
+                            return Ok(Some((offset, time)));
+                        }
+                    }
+                    Ok(None)
+                });
+                if let Some((offset, time)) = found.await? {
                     let leader_epoch = offsets.leader_epoch;
                     return Ok(Some(FoundOffset { offset, timestamp_ms: time, leader_epoch }));
                 }
@@ -214,11 +223,17 @@ impl Partition {
             }
             for batch in &batches {
                 let batch_max = match batch.base_offset() < start {
-                    true => record_times(batch)?
-                        .into_iter()
-                        .filter(|(offset, _)| *offset >= start)
-                        .map(|(_, time)| time)
-                        .max(),
+                    true => {
+                        let latest = of_records(batch, |times| {
+                            let mut latest = None;
+                            for time in times {
+                                let (offset, time) = time?;
+                                latest = latest.max((offset >= start).then_some(time));
+                            }
+                            Ok(latest)
+                        });
+                        latest.await?
+                    }
                     false => Some(batch.max_timestamp()),
                 };
                 max = max.max(batch_max);
@@ -228,10 +243,17 @@ impl Partition {
 }
 
 /// Offset and timestamp of each record.
-fn record_times(batch: &RecordBatch) -> Result<Vec<(Offset, i64)>, LookupError> {
+type RecordTimes<'a> = dyn Iterator<Item = Result<(Offset, i64), LookupError>> + 'a;
+
+/// Goes through a batch's records; few batches at a time.
+async fn of_records<T>(
+    batch: &RecordBatch,
+    look: impl FnOnce(&mut RecordTimes<'_>) -> Result<T, LookupError>,
+) -> Result<T, LookupError> {
+    let _few = DECOMPRESSING.acquire().await.map_err(|_| StoreError::Closed)?;
     let failed = |source| LookupError::Batch { base_offset: batch.base_offset(), source };
     let records = batch.records(limits::LOOKUP_DECOMPRESSED_BYTES).map_err(failed)?;
-    records
-        .map(|record| record.map(|record| (record.offset, record.timestamp_ms)).map_err(failed))
-        .collect()
+    let mut times = records
+        .map(|record| record.map(|record| (record.offset, record.timestamp_ms)).map_err(failed));
+    look(&mut times)
 }

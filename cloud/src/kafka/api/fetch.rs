@@ -47,6 +47,8 @@ struct Reader {
     next: Offset,
     batches: Vec<Bytes>,
     bytes: usize,
+    /// The first batch of an answer may be as large as this, whatever the request's limits say.
+    largest_batch: usize,
 }
 
 struct TopicTargets {
@@ -156,7 +158,9 @@ async fn open_reader(
     check_epoch(asked.current_leader_epoch, partition.offsets().leader_epoch)?;
     let changes = partition.subscribe();
     let next = Offset(asked.fetch_offset);
-    Ok(Reader { partition, changes, is_stale: true, next, batches: Vec::new(), bytes: 0 })
+    let largest_batch = topic.config.max_message_bytes;
+    let (batches, bytes) = (Vec::new(), 0);
+    Ok(Reader { partition, changes, is_stale: true, next, batches, bytes, largest_batch })
 }
 
 /// The reader whose signal ended the wait: waiting for it has marked it as seen.
@@ -193,11 +197,12 @@ impl Pass {
             if want == 0 && self.total > 0 {
                 return true;
             }
-            let charge = match kafka.answer_memory.try_charge(want) {
+            let most = if self.total == 0 { want.max(reader.largest_batch) } else { want };
+            let charge = match kafka.answer_memory.try_charge(most) {
                 Some(charge) => charge,
                 // Enough was read to make progress; the rest comes with the next request.
                 None if self.total > 0 => return true,
-                None => match kafka.answer_memory.charge(want, limits::KAFKA_MEMORY_WAIT).await {
+                None => match kafka.answer_memory.charge(most, limits::KAFKA_MEMORY_WAIT).await {
                     Ok(charge) => charge,
                     Err(error) => {
                         tracing::warn!(%error, "a Fetch found no memory for its answer");
