@@ -155,10 +155,17 @@ impl Server {
     fn enforce_bounds(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let settings = &self.settings;
-        while session.out.queued().len() > settings.session_queue_messages
-            || session.out.queued_bytes() > settings.session_queue_bytes
-            || self.all_queued.get() > settings.all_sessions_queue_bytes
-        {
+        loop {
+            // One message for a client that is there is always taken: else those that are away, with all the memory that
+            // there is, would keep everybody from theirs.
+            let idle = session.out.queued().len() <= 1 && session.out.inflight().is_empty();
+            let spared = session.conn.is_some() && idle;
+            let too_much = session.out.queued().len() > settings.session_queue_messages
+                || session.out.queued_bytes() > settings.session_queue_bytes
+                || (!spared && self.all_queued.get() > settings.all_sessions_queue_bytes);
+            if !too_much {
+                return;
+            }
             let Some(dropped) = session.out.pop_least() else { return };
             if dropped.qos == QoS::AtMostOnce {
                 self.counters.dropped_queue_full_qos0 += 1;

@@ -1023,6 +1023,32 @@ fn the_queues_of_all_sessions_are_bounded_together() {
 }
 
 #[test]
+fn sessions_that_are_away_do_not_keep_others_from_their_messages() {
+    let settings = ServerSettings { all_sessions_queue_bytes: 1000, ..Default::default() };
+    let mut kit = check_with(
+        settings,
+        "
+        a < connect keep
+        a > CONNACK
+        a < sub 1 a
+        a > SUBACK 1 q2
+        a < drop
+        b < connect
+        b > CONNACK
+        b < sub 1 b
+        b > SUBACK 1 q2
+        p < connect
+        p > CONNACK
+    ",
+    );
+    for _ in 0..7 {
+        kit.run("p < pub a=x q1 1\np > PUBACK 1");
+    }
+    kit.run("p < pub b=y q1 1\nb > PUB b=y q1 1\np > PUBACK 1");
+    assert_eq!(kit.server.counters().dropped_queue_full_qos12, 0);
+}
+
+#[test]
 fn a_client_that_is_not_read_because_the_store_is_behind_is_not_silent() {
     let settings = ServerSettings { pending_publishes: 1, ..Default::default() };
     check_with(
