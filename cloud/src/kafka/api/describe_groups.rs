@@ -3,6 +3,8 @@
 //! A group that does not exist is `Dead`; from 6 on it is GROUP_ID_NOT_FOUND (KIP-1043). Authorized operations are not
 //! reported.
 
+use std::collections::HashSet;
+
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
@@ -18,7 +20,12 @@ pub(super) async fn handle(
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
     let mut groups = Vec::with_capacity(request.groups.len());
+    // Each group once: an id takes few bytes in a request, and its members many in the answer.
+    let mut answered = HashSet::new();
     for id in request.groups {
+        if !answered.insert(id.clone()) {
+            continue;
+        }
         groups.push(describe(kafka, version, id).await);
     }
     DescribeGroupsResponse::default().with_groups(groups)

@@ -7,7 +7,7 @@
 //!
 //! All topics at once are read in pages; only a few such answers are built at the same time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::error::ResponseError;
@@ -66,7 +66,12 @@ pub(super) async fn handle(
         created = create_missing(kafka, &asked).await;
     }
     let mut topics = Vec::with_capacity(asked.len());
+    // Each topic once, as in Apache Kafka: a name takes few bytes in a request, and its partitions many in the answer.
+    let mut answered = HashSet::new();
     for wanted in asked {
+        if !answered.insert((wanted.name.clone(), wanted.topic_id)) {
+            continue;
+        }
         topics.push(one_topic(kafka, version, wanted, &created).await);
     }
     response.with_topics(topics)
