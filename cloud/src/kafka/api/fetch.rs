@@ -47,7 +47,7 @@ struct Reader {
     next: Offset,
     batches: Vec<Bytes>,
     bytes: usize,
-    /// The first batch of an answer may be as large as this, whatever the request's limits say.
+    /// The first batch of an answer may well be as large as this, whatever the request's limits say.
     largest_batch: usize,
 }
 
@@ -158,7 +158,7 @@ async fn open_reader(
     check_epoch(asked.current_leader_epoch, partition.offsets().leader_epoch)?;
     let changes = partition.subscribe();
     let next = Offset(asked.fetch_offset);
-    let largest_batch = topic.config.max_message_bytes;
+    let largest_batch = topic.config.max_message_bytes.min(limits::MAX_MESSAGE_BYTES);
     let (batches, bytes) = (Vec::new(), 0);
     Ok(Reader { partition, changes, is_stale: true, next, batches, bytes, largest_batch })
 }
@@ -210,7 +210,7 @@ impl Pass {
                     }
                 },
             };
-            match self.read_one(reader, want, charge, memory).await {
+            match self.read_one(kafka, reader, want, charge, memory).await {
                 Ok(true) => {}
                 Ok(false) => return true,
                 Err(error) => target.reader = Err(error),
@@ -222,6 +222,7 @@ impl Pass {
     /// Reads one partition. Says whether there is room for more.
     async fn read_one(
         &mut self,
+        kafka: &Kafka,
         reader: &mut Reader,
         want: usize,
         mut charge: Charge,
@@ -232,6 +233,17 @@ impl Pass {
         if bytes > want && self.total > 0 {
             // A first batch larger than the room that is left: only the first one of an answer may be.
             return Ok(false);
+        }
+        if bytes > charge.bytes() {
+            // The topic takes larger batches than is usual. What is held is given back first, so that none wait for each other.
+            drop(charge);
+            charge = match kafka.answer_memory.charge(bytes, limits::KAFKA_MEMORY_WAIT).await {
+                Ok(charge) => charge,
+                Err(error) => {
+                    tracing::warn!(%error, "a Fetch found no memory for a large batch");
+                    return Ok(false);
+                }
+            };
         }
         if let Some(last) = read.batches.last() {
             let last = RecordBatch::from_store(last.clone()).map_err(|error| {
