@@ -6,9 +6,10 @@ use super::header::{
     Attributes, BatchHeader, CHECKED_FROM, CRC_AT, HEADER_BYTES, LEADER_EPOCH_AT, MAX_TIMESTAMP_AT,
     Producer, put,
 };
-use super::records::Records;
+use super::records::{LEAST_RECORD_BYTES, Records, check_dense};
 use super::{BatchError, Compression};
 use crate::ids::{LeaderEpoch, Offset};
+use crate::limits;
 
 /// One complete batch. A clone shares the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,7 +282,8 @@ fn own(bytes: Bytes) -> BytesMut {
 
 /// Cuts the records field of one partition of a Produce request into its batches and checks each as a leader has to:
 /// everything that [`RecordBatch::parse`] checks, the size, as many records as offsets, and nothing that only a broker
-/// may write. Records are not decoded. An empty field gives no batch.
+/// may write. Records that are not compressed are checked one by one, so that one bad producer cannot stop every consumer
+/// of a partition; compressed ones are not decompressed. An empty field gives no batch.
 ///
 /// # Errors
 /// The first batch's [`BatchError`]; nothing of the payload may then be appended.
@@ -301,6 +303,7 @@ pub fn split_batches(
         }
         let batch = RecordBatch::parse(payload.split_to(bytes))?;
         check_produced(&batch.header)?;
+        check_records(&batch)?;
         batches.push(batch);
     }
     Ok(batches)
@@ -346,4 +349,18 @@ fn check_produced(header: &BatchHeader) -> Result<(), BatchError> {
         return invalid("a transactional batch has a producer id");
     }
     Ok(())
+}
+
+/// Whether the records are as many as the header says, since it is the header that moves the log's end.
+fn check_records(batch: &RecordBatch) -> Result<(), BatchError> {
+    let count = batch.header.records_count;
+    if batch.compression() == Compression::None {
+        return check_dense(batch.bytes.get(HEADER_BYTES..).unwrap_or_default(), count);
+    }
+    // A look-up by time would refuse to read so many.
+    let most = limits::LOOKUP_DECOMPRESSED_BYTES / LEAST_RECORD_BYTES;
+    if usize::try_from(count).is_ok_and(|count| count <= most) {
+        return Ok(());
+    }
+    Err(BatchError::Invalid { reason: "it cannot hold so many records" })
 }

@@ -201,3 +201,58 @@ impl Fields {
         Ok(headers)
     }
 }
+
+/// The fewest bytes that a record takes: each of its fields in one byte.
+pub(super) const LEAST_RECORD_BYTES: usize = 7;
+
+/// Checks `count` uncompressed records of a dense batch as [`Records`] would decode them, allocating nothing.
+///
+/// # Errors
+/// [`BatchError::Record`] for the first malformed one.
+pub(super) fn check_dense(data: &[u8], count: i32) -> Result<(), BatchError> {
+    let mut at = 0;
+    for index in 0..count {
+        at =
+            check_record(data, at, index).map_err(|reason| BatchError::Record { index, reason })?;
+    }
+    let reason = "bytes follow the last record";
+    if at == data.len() { Ok(()) } else { Err(BatchError::Record { index: count, reason }) }
+}
+
+/// Checks the record at `at` and returns where it ends.
+fn check_record(data: &[u8], mut at: usize, index: i32) -> Result<usize, &'static str> {
+    let length = varint(data, &mut at).ok_or("its length is cut")?;
+    let end = usize::try_from(length).ok().and_then(|length| at.checked_add(length));
+    let record = end.and_then(|end| data.get(..end)).ok_or("it does not fit the batch")?;
+    skip(record, &mut at, 1).ok_or("its attributes are cut")?;
+    varlong(record, &mut at).ok_or("its timestamp is cut")?;
+    if varint(record, &mut at).ok_or("its offset is cut")? != index {
+        return Err("its offset is out of order");
+    }
+    skip_nullable(record, &mut at).ok_or("its key is cut")?;
+    skip_nullable(record, &mut at).ok_or("its value is cut")?;
+    let headers = varint(record, &mut at).ok_or("its header count is cut")?;
+    let headers = usize::try_from(headers).map_err(|_| "its header count is negative")?;
+    if headers > limits::RECORD_HEADERS {
+        return Err("it has too many headers");
+    }
+    for _ in 0..headers {
+        let length = varint(record, &mut at).ok_or("a header's key is cut")?;
+        skip(record, &mut at, length).ok_or("a header's key is cut")?;
+        skip_nullable(record, &mut at).ok_or("a header's value is cut")?;
+    }
+    if at == record.len() { Ok(at) } else { Err("it goes on behind its headers") }
+}
+
+fn skip(record: &[u8], at: &mut usize, length: i32) -> Option<()> {
+    let to = at.checked_add(usize::try_from(length).ok()?)?;
+    *at = Some(to).filter(|to| *to <= record.len())?;
+    Some(())
+}
+
+fn skip_nullable(record: &[u8], at: &mut usize) -> Option<()> {
+    match varint(record, at)? {
+        -1 => Some(()),
+        length => skip(record, at, length),
+    }
+}

@@ -174,6 +174,46 @@ fn only_a_broker_may_write_compacted_control_or_unsequenced_batches() {
 }
 
 #[test]
+fn a_producers_records_are_what_its_header_says() {
+    let check = |what: &str, bytes: Bytes, valid: bool| {
+        RecordBatch::parse(bytes.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let result = split_batches(bytes.clone(), MIB);
+        assert_eq!(result.is_ok(), valid, "{what}: {result:?}");
+        if !valid {
+            let invalid =
+                matches!(result, Err(BatchError::Record { .. } | BatchError::Invalid { .. }));
+            assert!(invalid, "{what}: {result:?}");
+        }
+    };
+    let counted = |batch: &RecordBatch, count: i32| {
+        let more = patched(batch, 23, (count - 1).to_be_bytes());
+        let more = RecordBatch::parse(more).expect("a checksum that was made true");
+        patched(&more, 57, count.to_be_bytes())
+    };
+    let plain = batch_of(Compression::None, &["a", "b", "c"]);
+    check("as built", plain.as_bytes().clone(), true);
+    check("one record more than there is", counted(&plain, 4), false);
+    check("as many as a number can say", counted(&plain, i32::MAX), false);
+    // The first record: length, attributes, timestamp, offset, key (null), value length, value, headers.
+    for (what, at, byte) in [
+        ("length", 61, 0x7f),
+        ("negative length", 61, 0x01),
+        ("offset", 64, 0x02),
+        ("key length", 65, 0x7f),
+        ("value length", 66, 0x03),
+        ("header count", 68, 0x01),
+        ("header key", 69, 0x01),
+    ] {
+        check(what, patched(&plain, at, [byte]), false);
+    }
+    for codec in CODECS.into_iter().filter(|codec| *codec != Compression::None) {
+        let batch = batch_of(codec, &["a", "b", "c"]);
+        check("compressed", batch.as_bytes().clone(), true);
+        check("compressed, and far too many", counted(&batch, i32::MAX), false);
+    }
+}
+
+#[test]
 fn a_payload_is_cut_into_its_batches() {
     let first = batch_of(Compression::None, &["a"]);
     let second = batch_of(Compression::Zstd, &["b", "c"]);
