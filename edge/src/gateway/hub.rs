@@ -164,6 +164,8 @@ impl Hub {
                     for input in batch.drain(..) {
                         self.take(input);
                     }
+                    // Also where nothing has to be done: a connection that ended counts.
+                    self.figures_changed();
                 }
             }
         }
@@ -223,9 +225,14 @@ impl Hub {
                 Action::LocalDone { ticket: _ } => {}
             }
         }
-        if acted && self.publish_at.is_none() {
-            self.publish_at = Some(Instant::now() + limits::EDGE_FIGURES);
+        if acted {
+            self.figures_changed();
         }
+    }
+
+    fn figures_changed(&mut self) {
+        let at = Instant::now() + limits::EDGE_FIGURES;
+        self.publish_at.get_or_insert(at);
     }
 
     fn set_paused(&self, conn: ConnId, paused: bool) {
@@ -373,6 +380,7 @@ impl Hub {
         let now = self.parts.clock.now();
         if self.parts.server.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.parts.server.timer(now);
+            self.figures_changed();
         }
         if self.checkpoint_at.is_some_and(|at| at <= Instant::now()) {
             self.checkpoint_at = None;

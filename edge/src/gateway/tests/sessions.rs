@@ -44,6 +44,16 @@ async fn a_session_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_a_quiet_gateway_forgets_who_left() {
+    let bench = Bench::start().await;
+    let (client, _) = Client::connect(bench.mqtt(), clean("guest", ProtocolVersion::V5)).await;
+    bench.eventually("the guest to be counted", |status| status.mqtt.connections == 1).await;
+    drop(client);
+    let gone = |status: &crate::admin::Status| (status.mqtt.connections, status.mqtt.sessions);
+    bench.eventually("the guest to be forgotten", |status| gone(status) == (0, 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_silent_client_is_closed_after_its_keep_alive() {
     let bench = Bench::start().await;
     let mut connect = clean("silent", ProtocolVersion::V5);
