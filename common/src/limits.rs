@@ -42,10 +42,14 @@ pub const KAFKA_SEND_TIMEOUT: Duration = Duration::from_secs(120);
 /// A frame may take this long, and one second more for each [`KAFKA_FRAME_BYTES_PER_SECOND`]; then its connection is
 /// closed, so that a slow sender does not hold memory for ever.
 pub const KAFKA_FRAME_TIMEOUT: Duration = Duration::from_secs(30);
-/// The slowest rate at which a Kafka client may send a frame.
+/// The slowest rate at which a Kafka client may send a frame or take an answer.
 pub const KAFKA_FRAME_BYTES_PER_SECOND: usize = 16 * 1024;
 /// Answers of one Kafka connection that wait to be sent; the next request is not begun before there is room.
 pub const KAFKA_QUEUED_ANSWER_BYTES: usize = 1024 * 1024;
+/// One read of a Fetch takes at most this part of the answer memory that is left.
+pub const FETCH_MEMORY_SHARE: usize = 8;
+/// But never less than this.
+pub const FETCH_LEAST_SHARE_BYTES: usize = 64 * 1024;
 /// Metadata answers with all topics that are built at the same time.
 pub const KAFKA_TOPIC_LISTINGS: usize = 2;
 /// Partitions in one DescribeTopicPartitions answer (`max.request.partition.size.limit`).

@@ -9,14 +9,17 @@
 //! [`limits::KAFKA_QUEUED_ANSWER_BYTES`] of answers beyond the one being queued.
 //! **Invariant:** whatever a client sends, it ends at most its own connection.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 use robustmq_common::limits;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -176,23 +179,76 @@ async fn write_answers(
         if !answer.bytes.has_remaining() {
             continue; // Produce with acks=0: there is no answer.
         }
-        // A client that takes nothing for this long is gone; the kernel's buffer is full by then.
-        let sent = tokio::time::timeout(
-            limits::KAFKA_SEND_TIMEOUT,
-            stream.write_all_buf(&mut answer.bytes),
-        );
-        match sent.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "an answer could not be sent");
-                break;
-            }
-            Err(_) => {
-                tracing::debug!("the client takes no answers");
-                break;
-            }
+        if let Err(error) = send(&mut stream, &mut answer.bytes).await {
+            tracing::debug!(%error, "an answer could not be sent");
+            break;
         }
     }
     // The peer may be gone already.
     let _ = stream.shutdown().await;
+}
+
+/// Sends an answer to a client that goes on taking it, however slow its link: what counts is that something is taken within
+/// [`limits::KAFKA_SEND_TIMEOUT`], and all of it at [`limits::KAFKA_FRAME_BYTES_PER_SECOND`].
+async fn send(stream: &mut (impl AsyncWrite + Unpin), answer: &mut impl Buf) -> io::Result<()> {
+    let seconds = answer.remaining() / limits::KAFKA_FRAME_BYTES_PER_SECOND;
+    let all = Instant::now() + limits::KAFKA_SEND_TIMEOUT + Duration::from_secs(seconds as u64);
+    while answer.has_remaining() {
+        // The kernel's buffer is full when nothing is taken.
+        let until = all.min(Instant::now() + limits::KAFKA_SEND_TIMEOUT);
+        if timeout_at(until, stream.write_buf(answer)).await?? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    stream.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::time::Instant;
+
+    use super::send;
+
+    const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_gets_all_of_an_answer_that_takes_long() {
+        let (mut ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        let client = tokio::spawn(async move {
+            let mut part = vec![0; 64 * 1024];
+            let mut taken = 0;
+            while taken < ANSWER_BYTES {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                taken += theirs.read(&mut part).await.expect("an open pipe");
+            }
+            taken
+        });
+        let started = Instant::now();
+        let mut answer = Bytes::from(vec![7; ANSWER_BYTES]);
+        send(&mut ours, &mut answer).await.expect("a client that goes on reading");
+        assert!(started.elapsed() > Duration::from_secs(200));
+        assert_eq!(client.await.expect("no panic"), ANSWER_BYTES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stalls_or_trickles_is_given_up() {
+        for pause in [Duration::from_secs(3600), Duration::from_secs(10)] {
+            let (mut ours, mut theirs) = tokio::io::duplex(1024);
+            let client = tokio::spawn(async move {
+                let mut part = [0; 1024];
+                while theirs.read(&mut part).await.is_ok_and(|taken| taken > 0) {
+                    tokio::time::sleep(pause).await;
+                }
+            });
+            let mut answer = Bytes::from(vec![7; ANSWER_BYTES]);
+            let ended = send(&mut ours, &mut answer).await;
+            assert_eq!(ended.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+            client.abort();
+        }
+    }
 }

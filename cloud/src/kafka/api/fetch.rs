@@ -27,7 +27,7 @@ use super::fetch_answer::{self, PartitionAnswer, TopicAnswer};
 use super::resolve::{self, TopicRef, check_epoch};
 use super::{Answer, Frame, Kafka, RequestError, decode, frame_parts};
 use crate::kafka::errors::KafkaCode as _;
-use crate::kafka::memory::Charge;
+use crate::kafka::memory::{Budget, Charge};
 use crate::log::{Partition, Visible};
 
 /// One partition of the request.
@@ -197,6 +197,9 @@ impl Pass {
             if want == 0 && self.total > 0 {
                 return true;
             }
+            let share = share_bytes(&kafka.answer_memory);
+            let is_cut = share < want;
+            let want = want.min(share);
             let most = if self.total == 0 { want.max(reader.largest_batch) } else { want };
             let charge = match kafka.answer_memory.try_charge(most) {
                 Some(charge) => charge,
@@ -211,6 +214,7 @@ impl Pass {
                 },
             };
             match self.read_one(kafka, reader, want, charge, memory).await {
+                Ok(true) if is_cut && self.total > 0 => return true,
                 Ok(true) => {}
                 Ok(false) => return true,
                 Err(error) => target.reader = Err(error),
@@ -259,6 +263,12 @@ impl Pass {
         memory.merge(charge);
         Ok(self.total < self.max_bytes)
     }
+}
+
+/// What one read may take: a part of what is left, so that clients that are slow to take their answers leave the others
+/// something.
+fn share_bytes(memory: &Budget) -> usize {
+    (memory.available_bytes() / limits::FETCH_MEMORY_SHARE).max(limits::FETCH_LEAST_SHARE_BYTES)
 }
 
 fn finish_topic(topic: TopicTargets, read_committed: bool) -> TopicAnswer {

@@ -264,6 +264,20 @@ async fn limits_are_kept_but_at_least_one_batch_is_returned() {
 }
 
 #[tokio::test]
+async fn answers_that_nobody_takes_leave_room_for_others() {
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    create(&mut client, "t").await;
+    produce(&mut client, "t", batch(&["a"])).await;
+    let memory = &broker.kafka.answer_memory;
+    let _stalled = memory.try_charge(memory.available_bytes() - (4 << 20)).expect("it is free");
+    let mut request = fetch_request("t", 0, 0, 1).with_max_bytes(16 << 20);
+    request.topics[0].partitions[0].partition_max_bytes = 16 << 20;
+    let fetched = tokio::time::timeout(Duration::from_secs(10), fetch(&mut client, &request));
+    assert_eq!(values(&fetched.await.expect("an answer at once")), ["a"]);
+}
+
+#[tokio::test]
 async fn offsets_are_listed_by_place_and_by_time() {
     let broker = Broker::start().await;
     let mut client = broker.client().await;
