@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
@@ -130,6 +131,12 @@ fn parse(filter: &str) -> Result<EnvFilter, LogError> {
             &format!("it is longer than {} bytes", limits::LOG_FILTER_BYTES),
         ));
     }
+    // The parser takes any word for a target, so `warning` would silence everything else.
+    let is_level = |word: &&str| word.trim().parse::<LevelFilter>().is_ok();
+    let mut words = filter.split(',').filter(|directive| !directive.contains(['=', '[', ':']));
+    if let Some(word) = words.find(|word| !word.trim().is_empty() && !is_level(word)) {
+        return Err(refused(filter, &format!("{:?} is no level", word.trim())));
+    }
     EnvFilter::builder().parse(filter).map_err(|error| refused(filter, &error))
 }
 
@@ -214,7 +221,12 @@ mod tests {
         };
         check("info", true);
         check("warn,robustmq_cloud=debug", true);
+        check("WARN", true);
+        check("off", true);
+        check("info,robustmq_cloud::kafka=trace", true);
         check("", false);
+        check("warning", false);
+        check("inof,robustmq_cloud=debug", false);
         check("a=b=c", false);
         check(&"x,".repeat(5000), false);
     }
