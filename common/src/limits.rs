@@ -284,6 +284,9 @@ pub const SYNC_USER_PROPERTIES: usize = 1_024;
 pub const SYNC_BATCH_ENTRIES: usize = 16_384;
 /// One batch before compression: at least four of the largest MQTT packets.
 pub const SYNC_BATCH_BYTES: usize = 4 * 1024 * 1024 + 64 * 1024;
+/// The `max.message.bytes` of topics that edges bring into being: the largest record that an edge can send, with room for
+/// the names of its headers, so that what was acknowledged to a device is never too large for the cloud.
+pub const EDGE_TOPIC_MESSAGE_BYTES: usize = SYNC_BATCH_BYTES + 256 * 1024;
 /// One batch on the wire. zstd grows incompressible input by less than 1 %.
 pub const SYNC_FRAME_BYTES: usize = SYNC_BATCH_BYTES + SYNC_BATCH_BYTES / 64;
 /// Rejections of one lane that the cloud remembers until the edge confirms that it knows them.

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use robustmq_common::ids::{EdgeSeq, KafkaTopic};
+use robustmq_common::limits;
 use robustmq_common::record::RecordBatch;
 
 use crate::log::{Log, Origin, OriginKey};
@@ -39,6 +40,15 @@ fn seen(topic: &Topic) -> IngestTopic {
     }
 }
 
+/// A name that is longer than a configuration value can be stands in each record's header alone.
+fn overrides(mqtt_topic: Option<&str>) -> BTreeMap<String, String> {
+    let largest = ("max.message.bytes".to_owned(), limits::EDGE_TOPIC_MESSAGE_BYTES.to_string());
+    let named = mqtt_topic
+        .filter(|topic| topic.len() <= limits::TOPIC_CONFIG_VALUE_BYTES)
+        .map(|topic| ("robustmq.mqtt.topic".to_owned(), topic.to_owned()));
+    BTreeMap::from_iter(std::iter::once(largest).chain(named))
+}
+
 #[async_trait]
 impl IngestLog for StoredLog {
     async fn topic(&self, name: &KafkaTopic) -> Result<Option<IngestTopic>, LogFailure> {
@@ -52,13 +62,8 @@ impl IngestLog for StoredLog {
         name: &KafkaTopic,
         mqtt_topic: Option<&str>,
     ) -> Result<IngestTopic, LogFailure> {
-        let mqtt_topic =
-            mqtt_topic.map(|topic| ("robustmq.mqtt.topic".to_owned(), topic.to_owned()));
-        let new = NewTopic {
-            name: name.clone(),
-            partitions: self.partitions,
-            overrides: BTreeMap::from_iter(mqtt_topic),
-        };
+        let overrides = overrides(mqtt_topic);
+        let new = NewTopic { name: name.clone(), partitions: self.partitions, overrides };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         match self.topics.create(vec![new], false, now_ms).await.pop() {
@@ -93,5 +98,26 @@ impl IngestLog for StoredLog {
         limits: AppendLimits,
     ) -> Result<(), LogFailure> {
         append_to(&self.log, partition, batch, origin, limits).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use robustmq_common::limits;
+
+    use super::overrides;
+    use crate::topics::TopicConfig;
+
+    /// A PUBLISH of almost the announced Maximum Packet Size was acknowledged to the device and then rejected by the cloud as
+    /// larger than Kafka's default `max.message.bytes`; so was one whose topic was longer than a configuration value.
+    #[test]
+    fn topics_of_edges_take_everything_that_an_edge_acknowledges() {
+        let check = |mqtt_topic: &str, kept: bool| {
+            let config = TopicConfig::parse(&overrides(Some(mqtt_topic))).expect("legal");
+            assert!(config.max_message_bytes > limits::SYNC_BATCH_BYTES);
+            assert_eq!(config.mqtt_topic.is_some(), kept);
+        };
+        check("plant/line 1", true);
+        check(&"x".repeat(60_000), false);
     }
 }
