@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableDatabase;
 use robustmq_common::ids::{EdgeSeq, LaneId};
 use robustmq_edge::queue::{Append, Origin, Queue, QueueSettings};
 use serde::{Deserialize, Serialize};
