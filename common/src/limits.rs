@@ -194,6 +194,10 @@ pub const QUEUE_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 pub const QUEUE_RECORD_BYTES: usize = 4 * 1024 * 1024;
 /// Appends that wait for the disk; beyond this an append is refused as busy.
 pub const QUEUE_PENDING_BYTES: usize = 8 * 1024 * 1024;
+/// The longest that an append after a pause waits for others to share its sync.
+pub const QUEUE_GATHER: Duration = Duration::from_millis(2);
+/// It waits for this fraction of what the last sync took.
+pub const QUEUE_GATHER_FRACTION: u32 = 8;
 /// Buffers larger than this are given back to the system after use.
 pub const QUEUE_KEPT_BUFFER_BYTES: usize = 256 * 1024;
 /// Bytes that the start-up replay reads ahead.

@@ -3,15 +3,20 @@
 //! Appends gather in memory while a sync is in flight; the next sync carries them all. A group is written lane by lane,
 //! in pieces that end where a segment does, and each piece is synced before the next one begins: so only the last
 //! segment of a lane can ever be torn.
+//!
+//! An idle writer does not start for the first append at once: appends come in bursts, and the first one alone would make
+//! all others wait for two syncs. It gives them a fraction of what the last sync took.
 
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use robustmq_common::ids::{ChainDigest, EdgeSeq, LaneId};
-use robustmq_common::limits::{QUEUE_KEPT_BUFFER_BYTES, QUEUE_PENDING_BYTES};
+use robustmq_common::limits::{
+    QUEUE_GATHER, QUEUE_GATHER_FRACTION, QUEUE_KEPT_BUFFER_BYTES, QUEUE_PENDING_BYTES,
+};
 
 use super::clock::BootId;
 use super::disk::{self, DiskFile};
@@ -65,10 +70,17 @@ struct Job {
 impl Writer {
     /// Works until the queue is closed.
     pub fn run(mut self, shared: &Shared) {
+        let mut gather = Duration::ZERO;
         loop {
-            let job = wait_for_job(shared);
+            let job = wait_for_job(shared, gather);
             let closing = job.closing;
-            self.perform(shared, job);
+            if let Some(syncs) = u32::try_from(job.groups.len()).ok().filter(|syncs| *syncs > 0) {
+                let started = Instant::now();
+                self.perform(shared, job);
+                gather = (started.elapsed() / syncs / QUEUE_GATHER_FRACTION).min(QUEUE_GATHER);
+            } else {
+                self.perform(shared, job);
+            }
             if closing {
                 return;
             }
@@ -390,17 +402,26 @@ fn announce_room(shared: &Shared, state: &State) {
     }
 }
 
-fn wait_for_job(shared: &Shared) -> Job {
+/// Waits for something to do. If that is an append after a pause, those that follow it within `gather` come along.
+fn wait_for_job(shared: &Shared, gather: Duration) -> Job {
     let mut state = shared.lock();
+    let mut paused = false;
+    let mut gather_until = None;
     loop {
         let now = shared.clock.now().uptime;
-        let Some(wait) = state.next_duty(now, &shared.settings) else {
+        let Some(mut wait) = state.next_duty(now, &shared.settings) else {
+            paused = true;
             state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
+        if wait.is_zero() && paused && state.may_gather() {
+            let until = *gather_until.get_or_insert(now.saturating_add(gather));
+            wait = until.saturating_sub(now);
+        }
         if wait.is_zero() {
             return take_job(&mut state);
         }
+        paused |= gather_until.is_none();
         let waited = shared.work.wait_timeout(state, wait);
         state = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
@@ -432,6 +453,11 @@ impl Shared {
 }
 
 impl State {
+    /// Whether nobody asked for more than that appends become durable soon.
+    fn may_gather(&self) -> bool {
+        !self.closing && self.flush.is_none() && self.pending_bytes < QUEUE_PENDING_BYTES / 2
+    }
+
     /// How long until there is something to do: zero for now, `None` if only something new can bring work.
     fn next_duty(&self, now: Duration, settings: &QueueSettings) -> Option<Duration> {
         let groups = self.lanes.iter().any(|lane| !lane.group.bytes.is_empty());
