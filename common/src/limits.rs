@@ -315,8 +315,14 @@ pub const UPLINK_OPEN_PREDECESSORS: usize = 256;
 pub const UPLINK_CONCURRENT_APPENDS: usize = 64;
 /// Connections of edges at once.
 pub const UPLINK_CONNECTIONS: usize = 10_000;
-/// Request bodies that the cloud reads and works on at once; each takes up to three times [`SYNC_FRAME_BYTES`].
-pub const UPLINK_BODIES_IN_WORK: usize = 64;
+/// Memory for batches as they come in, of all edges together, counted as it arrives; while a batch grows it may take twice as much.
+pub const UPLINK_BODY_BYTES: usize = 128 * 1024 * 1024;
+/// Batches that the cloud works on at once; each takes up to twice [`SYNC_BATCH_BYTES`] besides its body.
+pub const UPLINK_BATCHES_IN_WORK: usize = 64;
+/// A request of which nothing arrives for so long is given up: an edge does not wait longer either.
+pub const UPLINK_BODY_STALL: Duration = Duration::from_secs(30);
+/// The body of a hello or a heartbeat: each lane takes 35 bytes.
+pub const UPLINK_SMALL_BODY_BYTES: usize = 4 * 1024;
 /// HTTP/2 flow-control window of the uplink: two batches in flight on a long fat link.
 pub const UPLINK_HTTP2_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Requests in work at once on one uplink connection.

@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use robustmq_cloud::uplink::{self, Admission, Rights, Tokens};
 use robustmq_common::ids::EdgeId;
-use robustmq_common::limits::SYNC_FRAME_BYTES;
+use robustmq_common::limits::{self, SYNC_FRAME_BYTES};
 use robustmq_common::sync::{Answer, Outcome, Refusal, SessionId, StoreId};
 use robustmq_edge::uplink::{
     Call, HttpSettings, HttpTransport, MemoryBacklog, Transport, TransportError, Uplink,
     UplinkMetrics, UplinkParts, UplinkSettings, exchange,
 };
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::{DeadLetterList, LANE, numbered, payloads, publish};
@@ -103,6 +104,36 @@ async fn a_frame_over_the_limit_is_refused_without_being_kept() {
         }
         Err(error) => assert!(matches!(error, TransportError::Unreachable(_)), "{error}"),
     }
+}
+
+/// A request whose body is being read, and of which a little comes and then nothing.
+async fn stuck(address: SocketAddr, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: cloud\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut told = [0; 12];
+    // Said when the body is first asked for.
+    stream.read_exact(&mut told).await.expect("told to go on");
+    assert_eq!(&told, b"HTTP/1.1 100");
+    stream.write_all(b"x").await.expect("sent");
+    stream
+}
+
+#[tokio::test]
+async fn edges_on_links_that_are_stuck_shut_out_nobody() {
+    let listener = listen(Admission::default()).await;
+    let mut links = Vec::new();
+    for number in 0..2 * limits::UPLINK_BATCHES_IN_WORK {
+        let path = format!("/v1/edges/slow-{number}/lanes/0/batches");
+        links.push(stuck(listener.address, &path).await);
+    }
+    assert_eq!(listener.ask("gw", None).await, LET_IN, "a heartbeat");
+    let transport = listener.transport("gw", None);
+    let answer = exchange(&transport, Call::Batch(LANE), Bytes::from_static(b"x")).await;
+    assert_eq!(answer.expect("an answer").outcome, LET_IN, "a batch");
+    drop(links);
 }
 
 #[tokio::test]

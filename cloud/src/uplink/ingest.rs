@@ -126,13 +126,29 @@ impl Ingest {
         lane: LaneId,
         frame: &[u8],
     ) -> Answer {
+        self.batch_holding(edge, rights, lane, frame, ()).await
+    }
+
+    /// As [`Self::batch`]; `held` is let go when the work is over, not when the caller goes away.
+    pub async fn batch_holding<H: Send + 'static>(
+        &self,
+        edge: &EdgeId,
+        rights: &Rights,
+        lane: LaneId,
+        frame: &[u8],
+        held: H,
+    ) -> Answer {
         let batch = match Batch::decode(frame) {
             Ok(batch) if batch.header().lane == lane => batch,
             Ok(_) => return self.unreadable(edge, &DecodeError::Invalid { field: "lane" }),
             Err(error) => return self.unreadable(edge, &error),
         };
         let (shared, id, rights) = (Arc::clone(&self.shared), edge.clone(), rights.clone());
-        self.answer(edge, async move { shared.batch(&id, &rights, &batch).await }).await
+        let work = async move {
+            let _held = held;
+            shared.batch(&id, &rights, &batch).await
+        };
+        self.answer(edge, work).await
     }
 
     /// Answers a heartbeat.
