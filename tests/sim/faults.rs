@@ -360,13 +360,13 @@ async fn a_captive_portals_200_is_no_answer() {
 }
 
 /// An edge that sends by hand.
-struct Hand {
-    link: Arc<Link>,
+pub struct Hand {
+    pub link: Arc<Link>,
     incarnation: Incarnation,
 }
 
 impl Hand {
-    async fn connect(cloud: &Cloud) -> Self {
+    pub async fn connect(cloud: &Cloud) -> Self {
         let link = Link::to(cloud);
         let position = LanePosition {
             lane: LANE,
@@ -375,7 +375,7 @@ impl Hand {
             digest: ChainDigest(0),
         };
         let (presented, reason) = (NO_INCARNATION, OpenReason::NewStore);
-        let intent = Intent::Open { presented, continues: false, reason };
+        let intent = Intent::Open { presented, reason, judged: Vec::new() };
         let hello =
             Hello { session: SessionId(1), store: StoreId(1), intent, lanes: vec![position] };
         let answer = link.ingest().hello(&gateway(), &hello.encode()).await;
@@ -383,7 +383,7 @@ impl Hand {
         Self { link, incarnation }
     }
 
-    async fn send(&self, from: u64, payload: &str, digests: (u64, u64)) -> Answer {
+    pub fn frame(&self, from: u64, payload: &str, digests: (u64, u64)) -> Vec<u8> {
         let mut builder = BatchBuilder::new(EdgeSeq(from));
         assert!(builder.push_record(None, &body(&record(payload))));
         let identity = BatchIdentity {
@@ -394,7 +394,11 @@ impl Hand {
             digest_after: ChainDigest(digests.1),
             acknowledged_through: EdgeSeq(0),
         };
-        let (_, frame) = builder.finish(&identity).expect("compresses");
+        builder.finish(&identity).expect("compresses").1
+    }
+
+    pub async fn send(&self, from: u64, payload: &str, digests: (u64, u64)) -> Answer {
+        let frame = self.frame(from, payload, digests);
         self.link.ingest().batch(&gateway(), &Rights::all(), LANE, &frame).await
     }
 }

@@ -1,5 +1,6 @@
 //! Crashes of edge and cloud, partitions, delays, lost messages and new partitions at random, from fixed seeds. At the end, everything that the
-//! queue called synced is in the cloud's log exactly once and in order.
+//! queue called synced is in the cloud's log exactly once and in order. With a queue that is too small and drops its oldest records, all that was not
+//! dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,8 +17,8 @@ use robustmq_common::ids::{EdgeId, LaneId};
 use robustmq_common::limits::SYNC_FRAME_BYTES;
 use robustmq_common::sync::{EdgeRecord, RecordKey, SessionId};
 use robustmq_common::telemetry::LogSettings;
-use robustmq_edge::queue::sim_disk::SimDisk;
-use robustmq_edge::queue::{Append, BootId, Clock, Now, Origin, Queue, QueueSettings};
+use robustmq_edge::queue::sim_disk::{Faults, SimDisk};
+use robustmq_edge::queue::{Append, BootId, Clock, FullPolicy, Now, Origin, Queue, QueueSettings};
 use robustmq_edge::uplink::{
     Call, DeadLetter, DeadLetters, Transport, TransportError, Uplink, UplinkMetrics, UplinkParts,
     UplinkSettings,
@@ -31,6 +32,8 @@ use crate::cloud::Cloud;
 
 const LANES: u8 = 2;
 const PORT: u16 = 9440;
+/// Room for records on a small disk: it is full after a few seconds without a cloud.
+const SMALL_DISK_BYTES: u64 = 24_000;
 /// How long faults go on, in simulated time.
 const TROUBLE: Duration = Duration::from_secs(20);
 /// How long the two sides then have to come to an end.
@@ -38,6 +41,22 @@ const RECOVERY: Duration = Duration::from_secs(600);
 
 #[test]
 fn random_crashes_lose_nothing_repeat_nothing_and_keep_order() {
+    let tally = simulate_all(FullPolicy::Reject);
+    println!("{tally:?}");
+    assert!(tally.records > 0 && tally.cloud_crashes + tally.edge_crashes > 0, "nothing happened");
+    assert_eq!(tally.dropped, 0);
+}
+
+#[test]
+fn random_crashes_with_a_queue_that_drops_its_oldest_records_repeat_nothing() {
+    let tally = simulate_all(FullPolicy::DropOldest);
+    println!("{tally:?}");
+    assert!(tally.dropped > 0 && tally.records > tally.dropped, "nothing happened");
+    assert!(tally.new_incarnations > 0, "no lane was dropped behind the cloud's position");
+}
+
+/// All seeds.
+fn simulate_all(policy: FullPolicy) -> Tally {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("SIM_SEED") {
         Some(seed) => seed..seed + 1,
@@ -45,15 +64,16 @@ fn random_crashes_lose_nothing_repeat_nothing_and_keep_order() {
     };
     let mut tally = Tally::default();
     for seed in seeds {
-        tally.add(&simulate(seed));
+        tally.add(&simulate(seed, policy));
     }
-    println!("{tally:?}");
-    assert!(tally.records > 0 && tally.cloud_crashes + tally.edge_crashes > 0, "nothing happened");
+    tally
 }
 
 #[test]
 fn the_same_seed_takes_the_same_course() {
-    assert_eq!(simulate(3), simulate(3));
+    for policy in [FullPolicy::Reject, FullPolicy::DropOldest] {
+        assert_eq!(simulate(3, policy), simulate(3, policy));
+    }
 }
 
 /// What happened, for a person and for comparing two runs.
@@ -62,6 +82,8 @@ struct Tally {
     records: u64,
     rejected: u64,
     expired: u64,
+    dropped: u64,
+    new_incarnations: u64,
     cloud_crashes: u64,
     edge_crashes: u64,
     partitions: u64,
@@ -74,6 +96,8 @@ impl Tally {
         self.records += other.records;
         self.rejected += other.rejected;
         self.expired += other.expired;
+        self.dropped += other.dropped;
+        self.new_incarnations += other.new_incarnations;
         self.cloud_crashes += other.cloud_crashes;
         self.edge_crashes += other.edge_crashes;
         self.partitions += other.partitions;
@@ -97,6 +121,7 @@ struct Ledger {
     synced: BTreeMap<(u8, u64), Promised>,
     dead: BTreeSet<(u8, u64)>,
     next_payload: u64,
+    fixed_bytes: Option<u64>,
     quiet: bool,
     drained: bool,
 }
@@ -107,7 +132,7 @@ fn lock(ledger: &SharedLedger) -> std::sync::MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn simulate(seed: u64) -> Tally {
+fn simulate(seed: u64, policy: FullPolicy) -> Tally {
     if let Ok(level) = std::env::var("SIM_LOG") {
         let settings = LogSettings { level, ..LogSettings::default() };
         let _ = robustmq_common::telemetry::init(&settings);
@@ -126,7 +151,7 @@ fn simulate(seed: u64) -> Tally {
     let disk = SimDisk::new(seed);
     let ledger = SharedLedger::default();
     add_cloud(&mut sim, &cloud, seed);
-    add_edge(&mut sim, &disk, &ledger, &mut rng);
+    add_edge(&mut sim, &disk, &ledger, policy, &mut rng);
     let mut tally = trouble(&mut sim, &cloud, &disk, &mut rng);
     lock(&ledger).quiet = true;
     let deadline = sim.elapsed() + RECOVERY;
@@ -139,7 +164,7 @@ fn simulate(seed: u64) -> Tally {
     tally.deduplicated = cloud.metrics.deduplicated_records();
     drop(sim);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(check(seed, &cloud, &lock(&ledger), &mut tally));
+    runtime.block_on(check(seed, policy, &cloud, &lock(&ledger), &mut tally));
     tally
 }
 
@@ -300,7 +325,13 @@ impl DeadLetters for DeadInLedger {
     }
 }
 
-fn add_edge(sim: &mut Sim<'_>, disk: &SimDisk, ledger: &SharedLedger, rng: &mut SmallRng) {
+fn add_edge(
+    sim: &mut Sim<'_>,
+    disk: &SimDisk,
+    ledger: &SharedLedger,
+    policy: FullPolicy,
+    rng: &mut SmallRng,
+) {
     let (disk, ledger) = (disk.clone(), Arc::clone(ledger));
     let lives = Arc::new(Mutex::new(SmallRng::seed_from_u64(rng.random())));
     let settings = UplinkSettings {
@@ -315,29 +346,37 @@ fn add_edge(sim: &mut Sim<'_>, disk: &SimDisk, ledger: &SharedLedger, rng: &mut 
     sim.host("edge", move || {
         let (disk, ledger, settings) = (disk.clone(), Arc::clone(&ledger), settings.clone());
         let rng = SmallRng::seed_from_u64(lives.lock().expect("not poisoned").random());
-        run_edge(disk, ledger, settings, rng)
+        run_edge(disk, ledger, policy, settings, rng)
     });
 }
 
 async fn run_edge(
     disk: SimDisk,
     ledger: SharedLedger,
+    policy: FullPolicy,
     settings: UplinkSettings,
     mut rng: SmallRng,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let queue_settings = QueueSettings {
         lanes: LANES,
         max_bytes: 1 << 30,
+        policy,
         segment_bytes: 2_000,
         cursor_delay: Duration::from_millis(rng.random_range(0..2_000)),
         ..QueueSettings::default()
     };
     let (queue, _) = Queue::open_inline(
-        Arc::new(disk),
+        Arc::new(disk.clone()),
         Arc::new(SimClock),
         Path::new("/queue"),
         queue_settings,
     )?;
+    if policy == FullPolicy::DropOldest {
+        // What it takes without a record.
+        let fixed = *lock(&ledger).fixed_bytes.get_or_insert_with(|| disk.used_bytes());
+        let capacity_bytes = Some(fixed + SMALL_DISK_BYTES);
+        disk.set_faults(Faults { capacity_bytes, ..Faults::default() });
+    }
     let seed = rng.random();
     let fractions = Mutex::new(SmallRng::seed_from_u64(seed));
     let uplink = Uplink::new(UplinkParts {
@@ -410,7 +449,8 @@ async fn publish(queue: &Queue, ledger: &SharedLedger, rng: &mut SmallRng) {
     }
 }
 
-async fn check(seed: u64, cloud: &Cloud, ledger: &Ledger, tally: &mut Tally) {
+async fn check(seed: u64, policy: FullPolicy, cloud: &Cloud, ledger: &Ledger, tally: &mut Tally) {
+    let drops = policy == FullPolicy::DropOldest;
     let mut seen = BTreeMap::new();
     let mut incarnations = BTreeSet::new();
     for ((topic, partition), records) in cloud.logged().await {
@@ -433,11 +473,16 @@ async fn check(seed: u64, cloud: &Cloud, ledger: &Ledger, tally: &mut Tally) {
                 assert_eq!(payload, &promised.payload, "another record: {place}");
             }
             None if promised.mortal && !dead => tally.expired += 1,
+            None if drops && !dead => tally.dropped += 1,
             None => assert!(promised.illegal && dead, "lost: {place}"),
         }
         tally.records += 1;
         tally.rejected += u64::from(dead);
     }
     let used = incarnations.len();
-    assert!(used <= 1, "seed {seed}: a crash alone needs no new incarnation: {incarnations:?}");
+    tally.new_incarnations += u64::try_from(used).unwrap_or(u64::MAX).saturating_sub(1);
+    assert!(
+        used <= 1 || drops,
+        "seed {seed}: a crash alone needs no new incarnation: {incarnations:?}"
+    );
 }

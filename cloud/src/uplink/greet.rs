@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use robustmq_common::ids::{EdgeId, Incarnation};
+use robustmq_common::ids::{EdgeId, EdgeSeq, Incarnation};
 use robustmq_common::limits;
 use robustmq_common::sync::{
-    Hello, Intent, LanePosition, NO_INCARNATION, OpenReason, Outcome, Refusal,
+    Hello, Intent, JudgedLane, LanePosition, NO_INCARNATION, OpenReason, Outcome, Refusal,
 };
 use tokio::time::Instant;
 
@@ -18,17 +18,18 @@ use crate::store::{WriteBatch, write};
 impl Shared {
     pub(super) async fn hello(&self, id: &EdgeId, hello: &Hello) -> Result<Outcome, IngestError> {
         let edge = self.edge(id).await?;
-        match hello.intent {
+        match &hello.intent {
             Intent::Confirm { incarnation } => {
+                let incarnation = *incarnation;
                 let mut state = edge.state.write().await;
                 if !state.record.is_current(incarnation, hello.store) {
                     return self.fenced(id, &state, incarnation, hello).await;
                 }
                 self.confirm(id, &mut state, hello).await
             }
-            Intent::Open { presented, continues, reason } => {
+            Intent::Open { presented, reason, judged } => {
                 let mut state = edge.state.write().await;
-                self.open(id, &edge, &mut state, hello, presented, continues, reason).await
+                self.open(id, &edge, &mut state, hello, *presented, *reason, judged).await
             }
         }
     }
@@ -118,8 +119,8 @@ impl Shared {
         state: &mut EdgeState,
         hello: &Hello,
         presented: Incarnation,
-        continues: bool,
         reason: OpenReason,
+        judged: &[JudgedLane],
     ) -> Result<Outcome, IngestError> {
         let now = Instant::now();
         if let Some(wait) = edge.conflict(hello.session, now, self.settings.session_timeout) {
@@ -140,13 +141,9 @@ impl Shared {
         let mut batch = WriteBatch::new();
         let mut lanes = Vec::new();
         for position in &hello.lanes {
-            let record = if continues {
-                match self.continued(id, presented, position).await? {
-                    Some(record) => record,
-                    None => return Ok(Outcome::Refused(Refusal::Moved)),
-                }
-            } else {
-                LaneRecord::at(position.acknowledged_through, position.digest)
+            let verdict = judged.iter().find(|judged| judged.lane == position.lane);
+            let Some(record) = self.reopened(id, presented, position, verdict).await? else {
+                return Ok(Outcome::Refused(Refusal::Moved));
             };
             batch.put(keys::lane_key(id, next, position.lane), record.encode());
             lanes.push(record.state(position.lane));
@@ -158,11 +155,33 @@ impl Shared {
             EdgeRecord { incarnation: next, store: hello.store.to_string(), ..state.record_now() };
         batch.put(keys::edge_key(id), record.encode()?);
         write(self.store.as_ref(), batch).await?;
-        tracing::info!(edge = %id, incarnation = %next, reason = reason.as_str(), continues, "opened an incarnation");
+        tracing::info!(edge = %id, incarnation = %next, reason = reason.as_str(), "opened an incarnation");
         state.reopen(record);
         edge.touch(hello.session, now);
         self.metrics.opened(reason);
         Ok(Outcome::Hello { incarnation: next, lanes })
+    }
+
+    /// A lane as it begins in a new incarnation; `None` if the cloud has begun more of it in `presented` than the edge has judged: what is
+    /// applied now would be applied again.
+    async fn reopened(
+        &self,
+        id: &EdgeId,
+        presented: Incarnation,
+        position: &LanePosition,
+        verdict: Option<&JudgedLane>,
+    ) -> Result<Option<LaneRecord>, IngestError> {
+        match verdict {
+            Some(verdict) if verdict.continues => self.continued(id, presented, position).await,
+            Some(verdict) => {
+                let loaded = load_lane(self.store.as_ref(), id, presented, position.lane).await?;
+                let begun =
+                    loaded.map_or(EdgeSeq(0), |record| record.state(position.lane).begun_through());
+                let fresh = LaneRecord::at(position.acknowledged_through, position.digest);
+                Ok((begun == verdict.begun_through).then_some(fresh))
+            }
+            None => Ok(Some(LaneRecord::at(position.acknowledged_through, position.digest))),
+        }
     }
 
     /// A lane of `presented` as the new incarnation takes it over; `None` if it does not stand where the edge believes.

@@ -114,6 +114,14 @@ pub struct LaneState {
     pub rejected: Vec<Rejected>,
 }
 
+impl LaneState {
+    /// The last sequence of which something may be applied.
+    #[must_use]
+    pub fn begun_through(&self) -> EdgeSeq {
+        self.open.map_or(self.acknowledged_through, |open| open.through)
+    }
+}
+
 /// Why the cloud does not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {

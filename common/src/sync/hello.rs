@@ -3,7 +3,7 @@
 //! ```text
 //! "RMQH" version(1) crc32c(4) session(16) store(16) intent(1) then
 //!   0 confirm: incarnation(8)
-//!   1 open:    presented(8) continues(1) reason(1)
+//!   1 open:    presented(8) reason(1) judged(1), then lane(1) continues(1) begun_through(8) each
 //! lanes(1), then lane(1) next_seq(8) acknowledged_through(8) digest(8) each
 //!
 //! "RMQP" version(1) crc32c(4) session(16) store(16) incarnation(8)
@@ -65,8 +65,19 @@ impl OpenReason {
     }
 }
 
-/// What a hello asks for.
+/// What an edge found when it compared the cloud's state of a lane with its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JudgedLane {
+    /// The lane.
+    pub lane: LaneId,
+    /// What the cloud has is a part of the queue's history, up to the presented position: the cloud checks that it still stands there.
+    pub continues: bool,
+    /// [`LaneState::begun_through`](super::LaneState::begun_through) of the state that was compared: the cloud checks that it has begun nothing since.
+    pub begun_through: EdgeSeq,
+}
+
+/// What a hello asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intent {
     /// To go on under the incarnation that the queue store keeps.
     Confirm {
@@ -77,10 +88,10 @@ pub enum Intent {
     Open {
         /// The newest incarnation that this queue store had, 0 if none: the new one will be above it.
         presented: Incarnation,
-        /// The queue's history is the one that the cloud has of `presented`, up to the presented positions: the cloud checks that it still has nothing more.
-        continues: bool,
         /// Why.
         reason: OpenReason,
+        /// What the edge found of the lanes that the cloud has of `presented`, each lane once. One that is not among them starts at its presented position.
+        judged: Vec<JudgedLane>,
     },
 }
 
@@ -105,16 +116,22 @@ impl Hello {
         frame_start(&mut out, HELLO_MAGIC, VERSION);
         out.extend_from_slice(&self.session.0.to_be_bytes());
         out.extend_from_slice(&self.store.0.to_be_bytes());
-        match self.intent {
+        match &self.intent {
             Intent::Confirm { incarnation } => {
                 out.push(0);
                 out.extend_from_slice(&incarnation.0.to_be_bytes());
             }
-            Intent::Open { presented, continues, reason } => {
+            Intent::Open { presented, reason, judged } => {
                 out.push(1);
                 out.extend_from_slice(&presented.0.to_be_bytes());
-                out.push(u8::from(continues));
                 out.push(reason.code());
+                let count = judged.len().min(SYNC_LANES);
+                out.push(u8::try_from(count).unwrap_or(u8::MAX));
+                for lane in judged.iter().take(count) {
+                    out.push(lane.lane.0);
+                    out.push(u8::from(lane.continues));
+                    out.extend_from_slice(&lane.begun_through.0.to_be_bytes());
+                }
             }
         }
         let count = self.lanes.len().min(SYNC_LANES);
@@ -160,20 +177,37 @@ fn decode_intent(reader: &mut Reader<'_>) -> Result<Intent, DecodeError> {
         0 => Ok(Intent::Confirm { incarnation: Incarnation(reader.u64()?) }),
         1 => {
             let presented = Incarnation(reader.u64()?);
-            let continues = match reader.u8()? {
-                0 => false,
-                1 => true,
-                _ => return Err(DecodeError::Invalid { field: "continues" }),
-            };
             let code = reader.u8()?;
             let reason = OpenReason::ALL
                 .into_iter()
                 .find(|reason| reason.code() == code)
                 .ok_or(DecodeError::Invalid { field: "open reason" })?;
-            Ok(Intent::Open { presented, continues, reason })
+            let length = usize::from(reader.u8()?);
+            if length > SYNC_LANES {
+                return Err(DecodeError::TooLong { field: "judged", length, limit: SYNC_LANES });
+            }
+            let mut judged: Vec<JudgedLane> = Vec::with_capacity(length);
+            for _ in 0..length {
+                let lane = decode_judged(reader)?;
+                if judged.iter().any(|other| other.lane == lane.lane) {
+                    return Err(DecodeError::Invalid { field: "judged" });
+                }
+                judged.push(lane);
+            }
+            Ok(Intent::Open { presented, reason, judged })
         }
         _ => Err(DecodeError::Invalid { field: "intent" }),
     }
+}
+
+fn decode_judged(reader: &mut Reader<'_>) -> Result<JudgedLane, DecodeError> {
+    let lane = LaneId(reader.u8()?);
+    let continues = match reader.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err(DecodeError::Invalid { field: "continues" }),
+    };
+    Ok(JudgedLane { lane, continues, begun_through: EdgeSeq(reader.u64()?) })
 }
 
 fn decode_position(reader: &mut Reader<'_>) -> Result<LanePosition, DecodeError> {

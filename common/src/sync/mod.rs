@@ -18,7 +18,7 @@ mod wire;
 
 pub use answer::{Answer, LaneState, OpenBatch, Outcome, Refusal, RejectReason, Rejected};
 pub use batch::{Batch, BatchBuilder, BatchHeader, BatchIdentity, Entries, Entry, SkipReason};
-pub use hello::{Heartbeat, Hello, Intent, LanePosition, OpenReason};
+pub use hello::{Heartbeat, Hello, Intent, JudgedLane, LanePosition, OpenReason};
 pub use record::{EdgeRecord, RecordKey};
 
 use crate::ids::Incarnation;

@@ -290,8 +290,8 @@ fn a_hello_comes_back_as_it_was() {
     let confirm = Intent::Confirm { incarnation: Incarnation(3) };
     let opens = OpenReason::ALL.map(|reason| Intent::Open {
         presented: Incarnation(3),
-        continues: true,
         reason,
+        judged: vec![judged(0, true), judged(1, false)],
     });
     for intent in opens.into_iter().chain([confirm]) {
         let lanes = vec![position(0), position(1)];
@@ -301,6 +301,22 @@ fn a_hello_comes_back_as_it_was() {
     let heartbeat =
         Heartbeat { session: SessionId(1), store: StoreId(2), incarnation: Incarnation(3) };
     assert_eq!(Heartbeat::decode(&heartbeat.encode()), Ok(heartbeat));
+}
+
+fn judged(lane: u8, continues: bool) -> JudgedLane {
+    JudgedLane { lane: LaneId(lane), continues, begun_through: EdgeSeq(7) }
+}
+
+#[test]
+fn a_hello_that_judges_a_lane_twice_is_refused() {
+    let intent = Intent::Open {
+        presented: Incarnation(3),
+        reason: OpenReason::Fenced,
+        judged: vec![judged(1, true), judged(1, false)],
+    };
+    let lanes = vec![position(1)];
+    let hello = Hello { session: SessionId(1), store: StoreId(2), intent, lanes };
+    assert_eq!(Hello::decode(&hello.encode()), Err(DecodeError::Invalid { field: "judged" }));
 }
 
 #[test]

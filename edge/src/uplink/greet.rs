@@ -3,7 +3,8 @@
 use robustmq_common::ids::{EdgeSeq, Incarnation};
 use robustmq_common::limits;
 use robustmq_common::sync::{
-    Hello, Intent, LanePosition, LaneState, NO_INCARNATION, OpenReason, Outcome, Refusal, StoreId,
+    Hello, Intent, JudgedLane, LanePosition, LaneState, NO_INCARNATION, OpenReason, Outcome,
+    Refusal, StoreId,
 };
 
 use super::backlog::{Backlog, BacklogError};
@@ -24,7 +25,18 @@ struct Presented {
     lanes: Vec<LanePosition>,
 }
 
-/// Whether what the cloud has of a lane is a part of this queue's history: same number, same digest.
+/// What a comparison of the cloud's lanes with the queue's has found.
+struct Agreement {
+    /// Every lane is the same history on both sides.
+    whole: bool,
+    /// What the cloud has of the lanes that are.
+    states: Vec<LaneState>,
+    /// The verdict on each lane that the cloud has.
+    judged: Vec<JudgedLane>,
+}
+
+/// Whether what the cloud has of a lane is a part of this queue's history: same number, same digest. A digest covers all that is before it, so
+/// that of the open batch's end is enough: a full queue may have dropped where the batch begins.
 pub(super) async fn is_same_history(
     backlog: &dyn Backlog,
     position: &LanePosition,
@@ -33,18 +45,15 @@ pub(super) async fn is_same_history(
     if state.acknowledged_through < position.acknowledged_through {
         return Ok(false);
     }
+    if let Some(open) = state.open {
+        return Ok(digest_below(backlog, position, open.through).await? == Some(open.digest));
+    }
     let here = if state.acknowledged_through == position.acknowledged_through {
         Some(position.digest)
     } else {
         digest_below(backlog, position, state.acknowledged_through).await?
     };
-    if here != Some(state.digest) {
-        return Ok(false);
-    }
-    match state.open {
-        None => Ok(true),
-        Some(open) => Ok(digest_below(backlog, position, open.through).await? == Some(open.digest)),
-    }
+    Ok(here == Some(state.digest))
 }
 
 async fn digest_below(
@@ -63,8 +72,8 @@ impl Shared {
     pub(super) async fn greet(&self) -> Result<Greeted, Trouble> {
         let mut presented = self.presented()?;
         let mut intent = if presented.incarnation == NO_INCARNATION {
-            let (reason, continues) = (OpenReason::NewStore, false);
-            Intent::Open { presented: NO_INCARNATION, continues, reason }
+            let (presented, reason) = (NO_INCARNATION, OpenReason::NewStore);
+            Intent::Open { presented, reason, judged: Vec::new() }
         } else {
             Intent::Confirm { incarnation: presented.incarnation }
         };
@@ -73,28 +82,27 @@ impl Shared {
                 Outcome::Hello { incarnation, lanes } => {
                     if incarnation != presented.incarnation {
                         self.backlog.set_incarnation(incarnation).await?;
+                        presented.incarnation = incarnation;
                     }
-                    if let Some(lanes) = self.agree(&presented, incarnation, lanes).await? {
-                        let store = presented.store;
+                    let agreement = self.agree(&mut presented, lanes).await?;
+                    if agreement.whole {
+                        let (store, lanes) = (presented.store, agreement.states);
                         self.status.incarnation(incarnation);
                         return Ok(Greeted { store, incarnation, lanes });
                     }
                     tracing::error!(
-                        %incarnation,
-                        "the cloud has another history of this queue (an image was restored, or two gateways share an id); asking for a new incarnation"
+                        %incarnation, lanes = ?agreement.judged,
+                        "the cloud has another history of this queue (an image was restored, two gateways share an id, or the full queue dropped what was under way); asking for a new incarnation"
                     );
-                    let reason = OpenReason::HistoryMismatch;
-                    intent = Intent::Open { presented: incarnation, continues: false, reason };
+                    let (reason, judged) = (OpenReason::HistoryMismatch, agreement.judged);
+                    intent = Intent::Open { presented: incarnation, reason, judged };
                 }
                 Outcome::Refused(Refusal::Fenced { current, lanes }) => {
                     let own = presented.incarnation;
-                    let agreed = self.agree(&presented, own, lanes).await?;
-                    tracing::warn!(%own, %current, continues = agreed.is_some(), "the incarnation was fenced; asking for a new one");
-                    intent = Intent::Open {
-                        presented: own,
-                        continues: agreed.is_some(),
-                        reason: OpenReason::Fenced,
-                    };
+                    let Agreement { whole, judged, .. } = self.agree(&mut presented, lanes).await?;
+                    tracing::warn!(%own, %current, continues = whole, "the incarnation was fenced; asking for a new one");
+                    let reason = OpenReason::Fenced;
+                    intent = Intent::Open { presented: own, reason, judged };
                 }
                 Outcome::Refused(Refusal::Moved) => {
                     let incarnation = presented.incarnation;
@@ -103,7 +111,7 @@ impl Shared {
                 Outcome::Refused(refusal) => return Err(Trouble::Refused(refusal)),
                 Outcome::Lane(_) | Outcome::Heartbeat => return Err(Trouble::OtherAnswer),
             }
-            presented = self.presented()?;
+            self.refresh(&mut presented)?;
         }
         Err(Trouble::OtherAnswer)
     }
@@ -119,6 +127,14 @@ impl Shared {
         Ok(Presented { store, incarnation, lanes })
     }
 
+    /// What was synced since. The lanes stay where both sides were found to agree, even if the queue has not taken that in yet.
+    fn refresh(&self, presented: &mut Presented) -> Result<(), Trouble> {
+        for position in &mut presented.lanes {
+            position.next_seq = self.backlog.position(position.lane)?.lane.next_seq;
+        }
+        Ok(())
+    }
+
     async fn say(&self, presented: &Presented, intent: Intent) -> Result<Outcome, Trouble> {
         let hello = Hello {
             session: self.session,
@@ -132,25 +148,32 @@ impl Shared {
         Ok(answer.outcome)
     }
 
-    /// Takes in what the cloud has of each lane if all of it is this queue's history.
+    /// Compares each lane, and takes in what the cloud has of those that are the same history: they are presented from there on.
     async fn agree(
         &self,
-        presented: &Presented,
-        incarnation: Incarnation,
+        presented: &mut Presented,
         mut states: Vec<LaneState>,
-    ) -> Result<Option<Vec<LaneState>>, Trouble> {
-        let mut agreed = Vec::new();
-        for position in &presented.lanes {
+    ) -> Result<Agreement, Trouble> {
+        let incarnation = presented.incarnation;
+        let mut agreement = Agreement { whole: true, states: Vec::new(), judged: Vec::new() };
+        for position in &mut presented.lanes {
             let found = states.iter().position(|state| state.lane == position.lane);
-            let Some(state) = found.map(|index| states.swap_remove(index)) else { return Ok(None) };
-            if !is_same_history(self.backlog.as_ref(), position, &state).await? {
-                return Ok(None);
+            let Some(state) = found.map(|index| states.swap_remove(index)) else {
+                agreement.whole = false;
+                continue;
+            };
+            let continues = is_same_history(self.backlog.as_ref(), position, &state).await?;
+            let begun_through = state.begun_through();
+            agreement.judged.push(JudgedLane { lane: state.lane, continues, begun_through });
+            if !continues {
+                agreement.whole = false;
+                continue;
             }
-            agreed.push((position.acknowledged_through, state));
+            self.take_in(incarnation, position.acknowledged_through, &state).await?;
+            position.acknowledged_through = state.acknowledged_through;
+            position.digest = state.digest;
+            agreement.states.push(state);
         }
-        for (known, state) in &agreed {
-            self.take_in(incarnation, *known, state).await?;
-        }
-        Ok(Some(agreed.into_iter().map(|(_, state)| state).collect()))
+        Ok(agreement)
     }
 }

@@ -17,6 +17,8 @@ struct Kept {
     body: Bytes,
     digest: ChainDigest,
     skip: Option<SkipReason>,
+    /// The digest went with the segment that held it.
+    forgotten: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -72,7 +74,7 @@ impl MemoryBacklog {
         let body = body.into();
         let seq = lane.next;
         lane.digest = ChainDigest(xxh3_64_with_seed(&body, lane.digest.0));
-        lane.records.insert(seq, Kept { body, digest: lane.digest, skip: None });
+        lane.records.insert(seq, Kept { body, digest: lane.digest, skip: None, forgotten: false });
         lane.next += 1;
         EdgeSeq(seq)
     }
@@ -108,6 +110,16 @@ impl MemoryBacklog {
             for (_, record) in lane.records.range_mut(seqs) {
                 record.skip = Some(reason);
                 record.body = Bytes::new();
+            }
+        }
+    }
+
+    /// Drops everything up to `through`, as a full queue drops whole segments: the digest at their end is all that is left.
+    pub fn drop_front(&self, lane: LaneId, through: u64) {
+        self.skip(lane, 1..=through, SkipReason::Dropped);
+        if let Some(lane) = self.lock().lanes.get_mut(&lane) {
+            for (_, record) in lane.records.range_mut(..through) {
+                record.forgotten = true;
             }
         }
     }
@@ -218,7 +230,8 @@ impl Backlog for MemoryBacklog {
             return Ok(Some(lane.acknowledged_digest));
         }
         let synced = seq.0 <= lane.synced;
-        Ok(lane.records.get(&seq.0).filter(|_| synced).map(|record| record.digest))
+        let record = lane.records.get(&seq.0).filter(|record| synced && !record.forgotten);
+        Ok(record.map(|record| record.digest))
     }
 
     fn acknowledge(&self, lane: LaneId, through: EdgeSeq) -> Result<(), BacklogError> {
@@ -230,7 +243,8 @@ impl Backlog for MemoryBacklog {
         }
         if through.0 > found.acknowledged {
             if let Some(record) = found.records.get(&through.0) {
-                found.acknowledged_digest = record.digest;
+                let known = !record.forgotten;
+                found.acknowledged_digest = if known { record.digest } else { ChainDigest(0) };
             }
             found.acknowledged = through.0;
         }

@@ -3,7 +3,8 @@
 use robustmq_common::ids::{ChainDigest, CloudGeneration, EdgeSeq, Incarnation, LaneId};
 use robustmq_common::record::{BatchBuilder as RecordBatchBuilder, Compression, NewRecord};
 use robustmq_common::sync::{
-    Answer, BatchBuilder, BatchIdentity, EdgeRecord, Heartbeat, Hello, Intent, LanePosition,
+    Answer, BatchBuilder, BatchIdentity, EdgeRecord, Heartbeat, Hello, Intent, JudgedLane,
+    LanePosition,
     LaneState, OpenBatch, OpenReason, Outcome, RecordKey, Refusal, RejectReason, Rejected,
     SessionId, SkipReason, StoreId,
 };
@@ -113,8 +114,8 @@ fn sync() -> Vec<Vec<u8>> {
     }];
     let open = Intent::Open {
         presented: Incarnation(1),
-        continues: true,
         reason: OpenReason::HistoryMismatch,
+        judged: vec![JudgedLane { lane: LaneId(0), continues: true, begun_through: EdgeSeq(7) }],
     };
     for intent in [Intent::Confirm { incarnation: Incarnation(3) }, open] {
         let (session, store) = (SessionId(1), StoreId(2));
