@@ -4,9 +4,8 @@ use robustmq_common::ids::{ChainDigest, CloudGeneration, EdgeSeq, Incarnation, L
 use robustmq_common::record::{BatchBuilder as RecordBatchBuilder, Compression, NewRecord};
 use robustmq_common::sync::{
     Answer, BatchBuilder, BatchIdentity, EdgeRecord, Heartbeat, Hello, Intent, JudgedLane,
-    LanePosition,
-    LaneState, OpenBatch, OpenReason, Outcome, RecordKey, Refusal, RejectReason, Rejected,
-    SessionId, SkipReason, StoreId,
+    LanePosition, LaneState, OpenBatch, OpenReason, Outcome, RecordKey, Refusal, RejectReason,
+    Rejected, SessionId, SkipReason, StoreId,
 };
 
 /// Inputs by target.
