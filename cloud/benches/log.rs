@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use robustmq_cloud::log::{AppendContext, Log};
-use robustmq_cloud::store::{RocksOptions, RocksStore, Store};
+use robustmq_cloud::store::{SegmentSettings, SegmentStore, Store};
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch};
 use tokio::task::JoinSet;
@@ -37,7 +37,7 @@ fn batch(bytes: usize) -> Result<RecordBatch> {
 
 /// Appends to the log; returns batches and bytes a second, and how many batches one sync carried.
 async fn log_row(directory: &Path, writers: i32, batch: &RecordBatch) -> Result<(f64, f64, f64)> {
-    let store = Arc::new(RocksStore::open(directory, &RocksOptions::default())?);
+    let store = Arc::new(SegmentStore::open(directory, &SegmentSettings::default())?);
     let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
     let topic = TopicId::random();
     let started = Instant::now();

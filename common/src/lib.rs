@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod disk;
 pub mod ids;
 pub mod limits;
 pub mod mqtt;

@@ -234,6 +234,28 @@ pub const STORAGE_THREAD_STACK_BYTES: usize = 512 * 1024;
 pub const STORE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// The most bytes that one synced write group carries (one larger batch goes alone).
 pub const STORE_GROUP_BYTES: usize = 16 * 1024 * 1024;
+/// A write of this size at most that removes ranges is taken for one that makes room on a full disk.
+pub const STORE_FREEING_WRITE_BYTES: usize = 64 * 1024;
+/// Values of this size and more lie in segment files, apart from the keys.
+pub const STORE_SEPARATED_BYTES: usize = 512;
+/// Values below this size are copied into one buffer for writing; larger ones are written from where they are.
+pub const STORE_COPIED_VALUE_BYTES: usize = 32 * 1024;
+/// The size at which a new segment is begun.
+pub const STORE_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
+/// What the index of the segments keeps in memory before it goes to a table file.
+pub const STORE_INDEX_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// Segment files held open for reading.
+pub const STORE_OPEN_SEGMENTS: usize = 128;
+/// What lies between two values in a segment and is read with them rather than skipped.
+pub const STORE_READ_GAP_BYTES: u64 = 8 * 1024;
+/// Dead bytes that segments may hold before their live ones are moved: this, and a fifth of what lives.
+pub const STORE_DEAD_BYTES: u64 = 512 * 1024 * 1024;
+/// Live values that one write moves out of a mostly dead segment.
+pub const STORE_MOVED_BYTES: usize = 4 * 1024 * 1024;
+/// The least time between two counts of what lives.
+pub const STORE_COUNT_INTERVAL: Duration = Duration::from_secs(5);
+/// Counting what lives may take one part in so many of a core's time.
+pub const STORE_COUNT_SHARE: u32 = 20;
 /// Free bytes on the disk below which the store takes no writes, so that its background work can still finish.
 pub const STORE_RESERVED_DISK_BYTES: u64 = 256 * 1024 * 1024;
 /// The most items of one page of a scan.

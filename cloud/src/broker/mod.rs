@@ -62,11 +62,11 @@ fn failed(what: &str) -> impl Fn(StoreError) -> StartError + '_ {
 /// [`StartError::Failed`]: another process has it open, it is damaged, or the directory cannot be written.
 #[cfg(feature = "rocksdb")]
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
-    use crate::store::{RocksOptions, RocksStore};
+    use crate::store::{SegmentSettings, SegmentStore};
 
     let directory = settings.data_dir.join("store");
     // Opening replays what was written last, and blocks meanwhile.
-    let open = move || RocksStore::open(&directory, &RocksOptions::default());
+    let open = move || SegmentStore::open(&directory, &SegmentSettings::default());
     let opened = tokio::task::spawn_blocking(open).await;
     let opened = opened.map_err(|error| StartError::Failed(error.to_string()))?;
     let store = opened.map_err(|error| StartError::Failed(error.to_string()))?;

@@ -170,7 +170,7 @@ impl State {
     }
 }
 
-fn apply_ops(content: &mut BTreeMap<Bytes, Bytes>, ops: &[WriteOp]) {
+pub(super) fn apply_ops(content: &mut BTreeMap<Bytes, Bytes>, ops: &[WriteOp]) {
     for op in ops {
         match op {
             WriteOp::Put(key, value) => {

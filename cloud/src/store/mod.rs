@@ -19,16 +19,19 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+mod commit;
 mod identity;
 pub mod keys;
 mod memory;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+mod segments;
 mod write;
 
 pub use memory::MemoryStore;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{RocksOptions, RocksStore};
+pub use segments::{SegmentSettings, SegmentStore};
 pub use write::{Completion, PendingWrite, WriteBatch, WriteOp};
 
 /// Why the store refused or failed. Cheap to copy, since one failure answers many writes.

@@ -7,19 +7,20 @@
 //! **Invariant:** a full disk is noticed before anything is written, while there is still room for RocksDB's own work; any other
 //! failed write leaves open what the disk holds, and ends writing until the store is opened again.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use robustmq_common::disk::{Disk as _, RealDisk};
 use robustmq_common::limits;
 use rocksdb::{DB, ErrorKind, ReadOptions, ReadTier, WriteOptions};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
+use super::commit::{Committer, check_space};
 use super::write::QueuedWrite;
 use super::{
     Era, PendingWrite, ScanLimit, ScanPage, Store, StoreError, StoreStats, WriteBatch, WriteOp,
@@ -28,6 +29,7 @@ use super::{
 mod options;
 
 pub use options::RocksOptions;
+pub(super) use options::{crc_support, for_index};
 
 /// An ordered store in one directory. Only one process may have it open.
 pub struct RocksStore {
@@ -39,52 +41,10 @@ struct Shared {
     path: PathBuf,
     /// `None` once closed.
     db: RwLock<Option<Arc<DB>>>,
-    queue: Mutex<Queue>,
-    /// Wakes the writer.
-    work: Condvar,
-    /// Wakes those who wait for room in the queue.
-    room: Notify,
+    commits: Committer,
     reads: Semaphore,
     reserved_disk_bytes: AtomicU64,
     hardware_crc32c: Arc<AtomicU8>,
-}
-
-#[derive(Default)]
-struct Queue {
-    writes: VecDeque<QueuedWrite>,
-    /// Of the queue, and of the group that is being written.
-    bytes: usize,
-    era: Era,
-    closing: bool,
-    /// The last write was refused for want of room, and that was said.
-    refusing: bool,
-    stats: StoreStats,
-}
-
-impl Queue {
-    fn check_writable(&self) -> Result<(), StoreError> {
-        if self.closing {
-            return Err(StoreError::Closed);
-        }
-        match &self.stats.poisoned {
-            Some(reason) => Err(StoreError::Poisoned(reason.clone())),
-            None => Ok(()),
-        }
-    }
-
-    /// What the next synced write carries.
-    fn take_group(&mut self) -> Vec<QueuedWrite> {
-        let mut bytes = 0;
-        let mut group = Vec::new();
-        while let Some(write) = self.writes.front() {
-            bytes += write.bytes;
-            if !group.is_empty() && bytes > limits::STORE_GROUP_BYTES {
-                break;
-            }
-            group.extend(self.writes.pop_front());
-        }
-        group
-    }
 }
 
 impl RocksStore {
@@ -96,15 +56,13 @@ impl RocksStore {
         let failed = |reason: String| StoreError::Open { path: path.display().to_string(), reason };
         std::fs::create_dir_all(path).map_err(|error| failed(error.to_string()))?;
         let hardware_crc32c = Arc::new(AtomicU8::new(options::CRC_UNKNOWN));
-        let db = DB::open(&settings.for_rocksdb(&hardware_crc32c), path)
+        let db = DB::open(&settings.for_store(&hardware_crc32c), path)
             .map_err(|error| failed(error.into_string()))?;
         let db = Arc::new(db);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             db: RwLock::new(Some(Arc::clone(&db))),
-            queue: Mutex::new(Queue::default()),
-            work: Condvar::new(),
-            room: Notify::new(),
+            commits: Committer::new(path.to_owned()),
             reads: Semaphore::new(limits::STORE_CONCURRENT_READS),
             reserved_disk_bytes: AtomicU64::new(settings.reserved_disk_bytes),
             hardware_crc32c,
@@ -124,9 +82,7 @@ impl RocksStore {
 
     /// Tells the writer to finish; returns it, to be joined.
     fn start_closing(&self) -> Option<JoinHandle<()>> {
-        self.shared.queue().closing = true;
-        self.shared.work.notify_all();
-        self.shared.room.notify_waiters();
+        self.shared.commits.close();
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -141,92 +97,18 @@ impl Drop for RocksStore {
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn db(&self) -> Result<Arc<DB>, StoreError> {
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
         db.clone().ok_or(StoreError::Closed)
     }
 
     fn run_writer(&self, db: &DB) {
-        loop {
-            let group = {
-                let mut queue = self.queue();
-                while queue.writes.is_empty() && !queue.closing {
-                    queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                }
-                queue.take_group()
-            };
-            if group.is_empty() {
-                return;
-            }
-            let outcome = self.check_space().and_then(|()| write_group(db, &group));
-            self.answer(group, &outcome);
+        while let Some(group) = self.commits.next_group() {
+            let reserved = self.reserved_disk_bytes.load(Ordering::Relaxed);
+            let space = check_space(&group, RealDisk.free_bytes(&self.path), reserved);
+            let outcome = space.and_then(|()| write_group(db, &group));
+            self.commits.answer(group, &outcome);
         }
-    }
-
-    /// Settles a group, and on failure everything that waits behind it.
-    fn answer(&self, mut group: Vec<QueuedWrite>, outcome: &Result<(), StoreError>) {
-        {
-            let mut queue = self.queue();
-            if let Err(error) = outcome {
-                group.extend(queue.writes.drain(..));
-                queue.era.0 += 1;
-                queue.stats.failed_writes += group.len() as u64;
-                if let StoreError::Poisoned(reason) = error {
-                    queue.stats.poisoned = Some(reason.clone());
-                }
-            }
-            self.tell(&mut queue, outcome);
-            let bytes: usize = group.iter().map(|write| write.bytes).sum();
-            queue.bytes = queue.bytes.saturating_sub(bytes);
-            if outcome.is_ok() {
-                queue.stats.writes += group.len() as u64;
-                queue.stats.groups += 1;
-                queue.stats.written_bytes += bytes as u64;
-            }
-        }
-        self.room.notify_waiters();
-        for write in group {
-            write.answer(outcome);
-        }
-    }
-
-    /// Logs what changed: that the disk is full is said once, and once that it is not any more.
-    fn tell(&self, queue: &mut Queue, outcome: &Result<(), StoreError>) {
-        let path = self.path.display();
-        match outcome {
-            Ok(()) if queue.refusing => {
-                queue.refusing = false;
-                tracing::info!(%path, "the store takes writes again");
-            }
-            Ok(()) => {}
-            Err(error @ StoreError::Poisoned(_)) => {
-                tracing::error!(%path, %error, "a write failed")
-            }
-            Err(_) if queue.refusing => {}
-            Err(error) => {
-                queue.refusing = true;
-                tracing::warn!(%path, %error, "the store takes no writes until there is room");
-            }
-        }
-    }
-
-    fn check_space(&self) -> Result<(), StoreError> {
-        let reserved = self.reserved_disk_bytes.load(Ordering::Relaxed);
-        // A file system that cannot say how much is free is asked by writing.
-        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return Ok(()) };
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free < reserved {
-            return Err(StoreError::NoSpace(format!(
-                "{} bytes are free in {}, {reserved} have to stay free",
-                free,
-                self.path.display()
-            )));
-        }
-        Ok(())
     }
 
     /// Runs a read where it may block.
@@ -317,39 +199,15 @@ impl Store for RocksStore {
     }
 
     fn submit(&self, batch: WriteBatch) -> Result<PendingWrite, StoreError> {
-        let mut queue = self.shared.queue();
-        queue.check_writable()?;
-        if queue.bytes > limits::STORE_QUEUE_BYTES {
-            return Err(StoreError::Busy { queued_bytes: queue.bytes });
-        }
-        if batch.era().is_some_and(|era| era != queue.era) {
-            return Err(StoreError::StaleEra);
-        }
-        let (queued, pending) = batch.into_queued();
-        queue.bytes += queued.bytes;
-        queue.writes.push_back(queued);
-        drop(queue);
-        self.shared.work.notify_one();
-        Ok(pending)
+        self.shared.commits.submit(batch)
     }
 
     fn era(&self) -> Era {
-        self.shared.queue().era
+        self.shared.commits.era()
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        loop {
-            let mut room = std::pin::pin!(self.shared.room.notified());
-            room.as_mut().enable();
-            {
-                let queue = self.shared.queue();
-                queue.check_writable()?;
-                if queue.bytes <= limits::STORE_QUEUE_BYTES {
-                    return Ok(());
-                }
-            }
-            room.await;
-        }
+        self.shared.commits.ready().await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -373,15 +231,8 @@ impl Store for RocksStore {
         };
         let disk_bytes = property("rocksdb.total-sst-files-size").unwrap_or_default()
             + property("rocksdb.total-blob-file-size").unwrap_or_default();
-        let hardware_crc32c = options::crc_support(&self.shared.hardware_crc32c);
-        let queue = self.shared.queue();
-        StoreStats {
-            engine: "rocksdb",
-            queued_bytes: queue.bytes,
-            disk_bytes,
-            hardware_crc32c,
-            ..queue.stats.clone()
-        }
+        let hardware_crc32c = crc_support(&self.shared.hardware_crc32c);
+        StoreStats { engine: "rocksdb", disk_bytes, hardware_crc32c, ..self.shared.commits.stats() }
     }
 }
 

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use robustmq_common::limits;
 use tokio::sync::oneshot;
 
 use super::{Era, StoreError};
@@ -132,6 +133,8 @@ impl WriteBatch {
         let queued = QueuedWrite {
             ops: self.ops,
             bytes: self.bytes,
+            era: self.era,
+            guards: Vec::new(),
             completion: self.completion,
             answer: sender,
         };
@@ -143,11 +146,31 @@ impl WriteBatch {
 pub(super) struct QueuedWrite {
     pub(super) ops: Vec<WriteOp>,
     pub(super) bytes: usize,
+    pub(super) era: Option<Era>,
+    /// The index entries that the keys of `ops` must still have for the puts to count; empty in ordinary writes.
+    pub(super) guards: Vec<Bytes>,
     completion: Option<Completion>,
     answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
 impl QueuedWrite {
+    /// Puts that count only where the key still has the entry named beside it.
+    pub(super) fn guarded(ops: Vec<WriteOp>, guards: Vec<Bytes>) -> (Self, PendingWrite) {
+        let (answer, receiver) = oneshot::channel();
+        let bytes = ops.iter().map(WriteOp::size).sum();
+        (Self { ops, bytes, era: None, guards, completion: None, answer }, PendingWrite(receiver))
+    }
+
+    pub(super) fn is_guarded(&self) -> bool {
+        !self.guards.is_empty()
+    }
+
+    /// It removes whole ranges and puts little: what frees a full disk.
+    pub(super) fn makes_room(&self) -> bool {
+        self.bytes <= limits::STORE_FREEING_WRITE_BYTES
+            && self.ops.iter().any(|op| matches!(op, WriteOp::DeleteRange(_)))
+    }
+
     /// Tells the outcome: first to the completion, then to the waiting future.
     pub(super) fn answer(self, outcome: &Result<(), StoreError>) {
         if let Some(completion) = self.completion {
@@ -162,6 +185,13 @@ impl QueuedWrite {
 #[derive(Debug)]
 #[must_use = "a write is durable only once this has resolved"]
 pub struct PendingWrite(oneshot::Receiver<Result<(), StoreError>>);
+
+impl PendingWrite {
+    /// Waits on a thread that may block.
+    pub(super) fn wait(self) -> Result<(), StoreError> {
+        self.0.blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+}
 
 impl Future for PendingWrite {
     type Output = Result<(), StoreError>;

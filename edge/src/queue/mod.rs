@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Roles: `Queue` (the handle) -> `writer` (the only one that changes files: group commit, cursors, trimming, dropping)
-//! -> `segment`, `register` (formats) -> `disk` (the seam: the real one, and one that crashes).
+//! -> `segment`, `register` (formats) -> `common::disk` (the seam: the real one, and one that crashes).
 //!
 //! **Invariant:** an append resolves `Ok` only after an `fdatasync` that covers it (and, for a new segment, its directory).
 //! **Invariant:** nothing above the synced watermark is ever read.
@@ -46,7 +46,6 @@
 
 pub mod clock;
 mod cursor;
-pub mod disk;
 mod errors;
 mod handle;
 pub mod inspect;
@@ -55,7 +54,6 @@ mod recover;
 mod register;
 mod scan;
 mod segment;
-pub mod sim_disk;
 mod state;
 mod ticket;
 mod trim;
@@ -64,6 +62,8 @@ mod writer;
 
 #[cfg(test)]
 mod tests;
+
+pub use robustmq_common::disk::{self, sim as sim_disk};
 
 pub use clock::{BootId, Clock, Now, Stamp, SystemClock};
 pub use errors::{AppendError, OpenError, QueueError};

@@ -34,7 +34,7 @@ const CRC_SOFTWARE: u8 = 1;
 const CRC_HARDWARE: u8 = 2;
 
 /// Whether RocksDB computes CRC32C in hardware, if its log has said so.
-pub(super) fn crc_support(support: &AtomicU8) -> Option<bool> {
+pub(in crate::store) fn crc_support(support: &AtomicU8) -> Option<bool> {
     match support.load(Ordering::Relaxed) {
         CRC_HARDWARE => Some(true),
         CRC_SOFTWARE => Some(false),
@@ -43,21 +43,12 @@ pub(super) fn crc_support(support: &AtomicU8) -> Option<bool> {
 }
 
 impl RocksOptions {
-    pub(super) fn for_rocksdb(&self, hardware_crc32c: &Arc<AtomicU8>) -> Options {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_info_logger(logger(Arc::clone(hardware_crc32c)));
-        options.set_stats_dump_period_sec(0);
-        options.set_max_open_files(limits::STORE_OPEN_FILES);
-        options.set_max_background_jobs(2);
-
+    /// For a store of its own: synced log, large values in blob files.
+    pub(super) fn for_store(&self, hardware_crc32c: &Arc<AtomicU8>) -> Options {
+        let mut options = self.base(hardware_crc32c);
         // A torn last record of the log is what a crash leaves of a write that nobody was told of; what follows a damaged record
         // is not replayed.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-
-        options.set_write_buffer_size(self.write_buffer_bytes);
-        options.set_max_write_buffer_number(3);
-        options.set_bytes_per_sync(1024 * 1024);
 
         // Record batches go to blob files once; compaction then moves keys only. Batches are compressed by their producers
         // already.
@@ -70,7 +61,19 @@ impl RocksOptions {
         options.set_blob_gc_force_threshold(0.5);
         // Deletions free blobs only when compaction meets them, so each file is compacted now and then.
         options.set_periodic_compaction_seconds(limits::STORE_COMPACTION_PERIOD.as_secs());
+        options
+    }
 
+    fn base(&self, hardware_crc32c: &Arc<AtomicU8>) -> Options {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_info_logger(logger(Arc::clone(hardware_crc32c)));
+        options.set_stats_dump_period_sec(0);
+        options.set_max_open_files(limits::STORE_OPEN_FILES);
+        options.set_max_background_jobs(2);
+        options.set_write_buffer_size(self.write_buffer_bytes);
+        options.set_max_write_buffer_number(3);
+        options.set_bytes_per_sync(1024 * 1024);
         options.set_compression_type(DBCompressionType::Lz4);
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&Cache::new_lru_cache(self.block_cache_bytes));
@@ -81,6 +84,16 @@ impl RocksOptions {
         options.set_block_based_table_factory(&blocks);
         options
     }
+}
+
+/// For an index beside a log that is not RocksDB's: small values, no log.
+pub(in crate::store) fn for_index(
+    settings: &RocksOptions,
+    hardware_crc32c: &Arc<AtomicU8>,
+) -> Options {
+    let mut options = settings.base(hardware_crc32c);
+    options.set_write_buffer_size(limits::STORE_INDEX_BUFFER_BYTES);
+    options
 }
 
 /// Sends RocksDB's log to ours, and picks from it whether CRC32C is fast.

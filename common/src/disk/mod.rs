@@ -3,11 +3,15 @@
 //! What a crash may take back: writes and lengths since the file's last `sync`; names since their directory's last
 //! `sync_dir`. What a failed `sync` leaves behind is unknown (the kernel may have dropped the pages and marked them clean),
 //! so nobody tries it twice.
+//!
+//! The edge's queue and the cloud's segment store write through it; [`sim`] is the disk that they are tested on.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+pub mod sim;
 
 /// A place with directories and files.
 pub trait Disk: Send + Sync {
@@ -25,6 +29,8 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Takes a lock that this process holds until the guard is dropped; `None` if another one has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
+    /// The bytes that may still be written below a directory; `None` where nobody knows.
+    fn free_bytes(&self, dir: &Path) -> Option<u64>;
 }
 
 /// An open file.
@@ -42,7 +48,10 @@ pub trait DiskFile: Send + Sync {
 }
 
 /// Reads until the buffer is full or the file ends; returns how much was read.
-pub(super) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+///
+/// # Errors
+/// Those of [`DiskFile::read_at`], but for interruptions.
+pub fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, offset + filled as u64) {
@@ -56,7 +65,10 @@ pub(super) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) ->
 }
 
 /// Writes everything.
-pub(super) fn write_all(file: &dyn DiskFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+///
+/// # Errors
+/// Those of [`DiskFile::write_at`], but for interruptions; what was written before it is there.
+pub fn write_all(file: &dyn DiskFile, bytes: &[u8], offset: u64) -> io::Result<()> {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match file.write_at(rest, offset + written as u64) {
@@ -70,7 +82,8 @@ pub(super) fn write_all(file: &dyn DiskFile, bytes: &[u8], offset: u64) -> io::R
 }
 
 /// Whether the error says that there is no space (or quota) left: it may pass, unlike a failing disk.
-pub(super) fn is_full(error: &io::Error) -> bool {
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
@@ -121,11 +134,16 @@ impl Disk for RealDisk {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+
+    fn free_bytes(&self, dir: &Path) -> Option<u64> {
+        let disk = rustix::fs::statvfs(dir).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
 }
 
 /// The machine's file systems, changing nothing: for `inspect` and `verify` beside a running edge.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ReadOnlyDisk;
+pub struct ReadOnlyDisk;
 
 impl Disk for ReadOnlyDisk {
     fn create_dir(&self, _dir: &Path) -> io::Result<()> {
@@ -154,6 +172,10 @@ impl Disk for ReadOnlyDisk {
 
     fn lock(&self, _path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> Option<u64> {
+        Some(0)
     }
 }
 

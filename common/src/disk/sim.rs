@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::disk::{Disk, DiskFile};
+use super::{Disk, DiskFile};
 
 const SECTOR_BYTES: usize = 512;
 
@@ -305,6 +305,12 @@ impl Disk for SimDisk {
         }
         inner.locked = true;
         Ok(Some(Box::new(Guard { disk: self.clone(), life: inner.life })))
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> Option<u64> {
+        let inner = SimDisk::lock(self);
+        let capacity = inner.faults.capacity_bytes?;
+        Some(capacity.saturating_sub(inner.used_bytes()))
     }
 }
 

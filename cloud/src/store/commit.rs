@@ -1,0 +1,251 @@
+//! Group commit: the writes that wait, and what one sync carries. Engines with a writer thread of their own share it.
+//!
+//! [`Committer::submit`] queues; the engine's thread takes a group ([`Committer::next_group`]), writes it, and has it answered
+//! ([`Committer::answer`]).
+//!
+//! **Invariant:** groups are taken and answered in the order of submission, by one thread.
+//! **Invariant:** a failed group fails what waits behind it and starts a new era. The exception are deletions of ranges that were
+//! built on no state, when the disk is full: they are what makes room, and are tried by themselves.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use robustmq_common::limits;
+use tokio::sync::Notify;
+
+use super::write::QueuedWrite;
+use super::{Era, PendingWrite, StoreError, StoreStats, WriteBatch, WriteOp};
+
+/// The queue of one store's writer.
+pub(super) struct Committer {
+    /// Where the store lies: for messages.
+    path: PathBuf,
+    queue: Mutex<Queue>,
+    /// Wakes the writer.
+    work: Condvar,
+    /// Wakes those who wait for room in the queue.
+    room: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    writes: VecDeque<QueuedWrite>,
+    /// Of the queue, and of the group that is being written.
+    bytes: usize,
+    era: Era,
+    closing: bool,
+    /// The last write was refused for want of room, and that was said.
+    refusing: bool,
+    stats: StoreStats,
+}
+
+impl Queue {
+    fn check_writable(&self) -> Result<(), StoreError> {
+        if self.closing {
+            return Err(StoreError::Closed);
+        }
+        match &self.stats.poisoned {
+            Some(reason) => Err(StoreError::Poisoned(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// What the next synced write carries: writes of one kind, since those that make room and those that move values go by
+    /// themselves.
+    fn take_group(&mut self) -> Vec<QueuedWrite> {
+        let mut bytes = 0;
+        let mut group: Vec<QueuedWrite> = Vec::new();
+        while let Some(write) = self.writes.front() {
+            bytes += write.bytes;
+            if let Some(first) = group.first()
+                && (bytes > limits::STORE_GROUP_BYTES
+                    || first.is_guarded()
+                    || write.is_guarded()
+                    || first.makes_room() != write.makes_room())
+            {
+                break;
+            }
+            group.extend(self.writes.pop_front());
+        }
+        group
+    }
+
+    fn push(&mut self, write: QueuedWrite) {
+        self.bytes += write.bytes;
+        self.writes.push_back(write);
+    }
+
+    /// Takes out what a failed group takes with it.
+    fn take_failed(&mut self, outcome: &StoreError) -> Vec<QueuedWrite> {
+        let full = matches!(outcome, StoreError::NoSpace(_));
+        let waiting = std::mem::take(&mut self.writes);
+        let mut failed = Vec::new();
+        for write in waiting {
+            if full && write.makes_room() && write.era.is_none() {
+                self.writes.push_back(write);
+            } else {
+                failed.push(write);
+            }
+        }
+        failed
+    }
+}
+
+impl Committer {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            queue: Mutex::new(Queue::default()),
+            work: Condvar::new(),
+            room: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`super::Store::submit`].
+    pub(super) fn submit(&self, batch: WriteBatch) -> Result<PendingWrite, StoreError> {
+        let mut queue = self.lock();
+        queue.check_writable()?;
+        if queue.bytes > limits::STORE_QUEUE_BYTES {
+            return Err(StoreError::Busy { queued_bytes: queue.bytes });
+        }
+        if batch.era().is_some_and(|era| era != queue.era) {
+            return Err(StoreError::StaleEra);
+        }
+        let (queued, pending) = batch.into_queued();
+        queue.push(queued);
+        drop(queue);
+        self.work.notify_one();
+        Ok(pending)
+    }
+
+    /// Queues puts that count only where the key's entry in the index is still the one named beside it. They go as a group of
+    /// their own.
+    pub(super) fn submit_guarded(
+        &self,
+        puts: Vec<WriteOp>,
+        entries: Vec<Bytes>,
+    ) -> Result<PendingWrite, StoreError> {
+        let mut queue = self.lock();
+        queue.check_writable()?;
+        let (queued, pending) = QueuedWrite::guarded(puts, entries);
+        queue.push(queued);
+        drop(queue);
+        self.work.notify_one();
+        Ok(pending)
+    }
+
+    pub(super) fn era(&self) -> Era {
+        self.lock().era
+    }
+
+    /// As [`super::Store::ready`].
+    pub(super) async fn ready(&self) -> Result<(), StoreError> {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            room.as_mut().enable();
+            {
+                let queue = self.lock();
+                queue.check_writable()?;
+                if queue.bytes <= limits::STORE_QUEUE_BYTES {
+                    return Ok(());
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// Refuses new writes; the writer ends when it has written what waits.
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.work.notify_all();
+        self.room.notify_waiters();
+    }
+
+    pub(super) fn stats(&self) -> StoreStats {
+        let queue = self.lock();
+        StoreStats { queued_bytes: queue.bytes, ..queue.stats.clone() }
+    }
+
+    /// Waits for the next group; `None` when the store was closed and everything is written.
+    pub(super) fn next_group(&self) -> Option<Vec<QueuedWrite>> {
+        let mut queue = self.lock();
+        while queue.writes.is_empty() {
+            if queue.closing {
+                return None;
+            }
+            queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(queue.take_group())
+    }
+
+    /// Settles a group, and on failure what waits behind it.
+    pub(super) fn answer(&self, mut group: Vec<QueuedWrite>, outcome: &Result<(), StoreError>) {
+        {
+            let mut queue = self.lock();
+            if let Err(error) = outcome {
+                group.extend(queue.take_failed(error));
+                queue.era.0 += 1;
+                queue.stats.failed_writes += group.len() as u64;
+                if let StoreError::Poisoned(reason) = error {
+                    queue.stats.poisoned = Some(reason.clone());
+                }
+            }
+            self.tell(&mut queue, outcome);
+            let bytes: usize = group.iter().map(|write| write.bytes).sum();
+            queue.bytes = queue.bytes.saturating_sub(bytes);
+            if outcome.is_ok() {
+                queue.stats.writes += group.len() as u64;
+                queue.stats.groups += 1;
+                queue.stats.written_bytes += bytes as u64;
+            }
+        }
+        self.room.notify_waiters();
+        for write in group {
+            write.answer(outcome);
+        }
+    }
+
+    /// Logs what changed: that the disk is full is said once, and once that it is not any more.
+    fn tell(&self, queue: &mut Queue, outcome: &Result<(), StoreError>) {
+        let path = self.path.display();
+        match outcome {
+            Ok(()) if queue.refusing => {
+                queue.refusing = false;
+                tracing::info!(%path, "the store takes writes again");
+            }
+            Ok(()) => {}
+            Err(error @ StoreError::Poisoned(_)) => {
+                tracing::error!(%path, %error, "a write failed");
+            }
+            Err(_) if queue.refusing => {}
+            Err(error) => {
+                queue.refusing = true;
+                tracing::warn!(%path, %error, "the store takes no writes until there is room");
+            }
+        }
+    }
+}
+
+/// What has to stay free on the disk for `group`: what makes room may use half of the reserve.
+pub(super) fn check_space(
+    group: &[QueuedWrite],
+    free: Option<u64>,
+    reserved: u64,
+) -> Result<(), StoreError> {
+    // A file system that cannot say how much is free is asked by writing.
+    let Some(free) = free else { return Ok(()) };
+    let makes_room = group.first().is_some_and(QueuedWrite::makes_room);
+    let needed = if makes_room { reserved / 2 } else { reserved };
+    if free < needed {
+        return Err(StoreError::NoSpace(format!(
+            "{free} bytes are free, {needed} have to stay free"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! Giving space back: segments in which nothing lives are removed, and what lives in mostly dead ones is written again at the end
+//! of the log.
+//!
+//! What lives is counted by going through the index: an entry is a few dozen bytes for a batch of kilobytes, and nothing has to be
+//! kept beside it that could become untrue. Counting takes a bounded share of the time, and happens only if something was removed.
+//!
+//! **Invariant:** a segment is removed only when the index no longer needs it to be told again, and no entry points into it.
+//! **Invariant:** a moved value counts only if its key still points to where it was moved from.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use robustmq_common::disk::read_up_to;
+use robustmq_common::limits;
+
+use super::files::Files;
+use super::format::{GroupHead, HEAD_BYTES, HEADER_BYTES, Logged, SegmentHeader, decode_meta};
+use super::index::{Index, Locator, POSITION_KEY};
+use crate::store::commit::Committer;
+use crate::store::{StoreError, WriteOp};
+
+/// What one collection did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Collected {
+    pub removed_segments: usize,
+    pub moved_bytes: u64,
+}
+
+pub(super) struct Collector {
+    pub files: Arc<Files>,
+    pub index: Arc<dyn Index>,
+    pub commits: Arc<Committer>,
+    /// Dead bytes that are left alone, besides a fifth of what lives.
+    pub tolerated_bytes: u64,
+    /// Segments in which something could not be read.
+    pub unmovable: Mutex<HashSet<u32>>,
+}
+
+/// A segment that is not written to any more.
+#[derive(Debug, Clone, Copy)]
+struct Sealed {
+    number: u32,
+    bytes: u64,
+    live: u64,
+}
+
+impl Collector {
+    /// Collects the segments below `durable`: those that the index will never be told of again.
+    pub(super) fn collect(&self, durable: u32) -> Result<Collected, StoreError> {
+        let mut collected = Collected::default();
+        let mut sealed = self.count(durable)?;
+        // The dead ones first: they cost nothing, and may be enough.
+        sealed.retain(|segment| {
+            let dead = segment.live == 0;
+            if dead {
+                collected.removed_segments += usize::from(self.remove(segment.number));
+            }
+            !dead
+        });
+        sealed.sort_by(|a, b| (a.live * b.bytes).cmp(&(b.live * a.bytes)));
+        let live: u64 = sealed.iter().map(|segment| segment.live).sum();
+        let mut dead: u64 = sealed.iter().map(|segment| segment.bytes - segment.live).sum();
+        for segment in sealed {
+            if dead <= live / 5 + self.tolerated_bytes {
+                break;
+            }
+            match self.evacuate(segment.number) {
+                Ok(moved) => collected.moved_bytes += moved,
+                Err(error @ StoreError::Read(_)) => {
+                    // What can be read of it still is; it is left where it is, and looked at again after a start.
+                    tracing::error!(%error, "a segment cannot be emptied");
+                    self.unmovable
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(segment.number);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            collected.removed_segments += usize::from(self.remove(segment.number));
+            dead -= segment.bytes - segment.live;
+        }
+        if collected.removed_segments > 0
+            && let Err(error) = self.files.sync_dir()
+        {
+            // They are removed again when they are found at the next start.
+            tracing::warn!(%error, "removed segments may come back after a crash");
+        }
+        Ok(collected)
+    }
+
+    /// The bytes that the index points to in each segment below `durable`.
+    fn count(&self, durable: u32) -> Result<Vec<Sealed>, StoreError> {
+        let mut live: HashMap<u32, u64> = HashMap::new();
+        self.index.walk(&everything(), &mut |_, entry| {
+            if let Some(place) = Locator::of_entry(entry) {
+                *live.entry(place.segment).or_default() += u64::from(place.len);
+            }
+            true
+        })?;
+        let unmovable = self.unmovable.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = self.files.all().into_iter();
+        let below = all.filter(|(number, _)| *number < durable && !unmovable.contains(number));
+        let sealed = below.map(|(number, bytes)| {
+            let live = live.get(&number).copied().unwrap_or(0).min(bytes);
+            Sealed { number, bytes, live }
+        });
+        Ok(sealed.collect())
+    }
+
+    /// Removes a segment's file. What cannot be removed now is found again by the next count after a start.
+    fn remove(&self, number: u32) -> bool {
+        match self.files.remove(number) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(number, %error, "a segment that nothing needs could not be removed");
+                false
+            }
+        }
+    }
+
+    /// Writes what lives in a segment again. When it returns, nothing points into the segment.
+    fn evacuate(&self, number: u32) -> Result<u64, StoreError> {
+        let mut moved = 0;
+        let mut batch = Batch::default();
+        let mut groups = Groups::open(&self.files, number)?;
+        while let Some((changes, values_at)) = groups.next()? {
+            for change in changes {
+                let Logged::Separated { key, at, len, crc, .. } = change else { continue };
+                let offset = u32::try_from(values_at + at)
+                    .map_err(|error| StoreError::Read(error.to_string()))?;
+                let place = Locator { segment: number, offset, len, crc };
+                let entry = super::index::Entry::At(place).encode();
+                if self.index.get(&key)?.as_ref() != Some(&entry) {
+                    continue;
+                }
+                let value = self.read(&place)?;
+                moved += u64::from(len);
+                batch.push(key, value, entry);
+                if batch.bytes >= limits::STORE_MOVED_BYTES {
+                    self.submit(&mut batch)?;
+                }
+            }
+        }
+        self.submit(&mut batch)?;
+        Ok(moved)
+    }
+
+    fn read(&self, place: &Locator) -> Result<Bytes, StoreError> {
+        let values = self.files.read(&[*place])?;
+        let value = values.and_then(|values| values.into_iter().next());
+        let value = value.ok_or_else(|| StoreError::Read("a segment vanished".to_owned()))?;
+        if crc32c::crc32c(&value) != place.crc {
+            // It stays where it is, so that what can be read of the segment still can be.
+            return Err(StoreError::Read(format!(
+                "{}: the value at byte {} is damaged",
+                self.files.path(place.segment).display(),
+                place.offset
+            )));
+        }
+        Ok(value)
+    }
+
+    /// Has a batch of moved values written, and waits for it.
+    fn submit(&self, batch: &mut Batch) -> Result<(), StoreError> {
+        let Batch { puts, entries, .. } = std::mem::take(batch);
+        if puts.is_empty() {
+            return Ok(());
+        }
+        let pending = self.commits.submit_guarded(puts, entries)?;
+        pending.wait()
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    puts: Vec<WriteOp>,
+    entries: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, key: Bytes, value: Bytes, entry: Bytes) {
+        self.bytes += key.len() + value.len();
+        self.puts.push(WriteOp::Put(key, value));
+        self.entries.push(entry);
+    }
+}
+
+fn everything() -> Range<Bytes> {
+    Bytes::new()..Bytes::from_static(POSITION_KEY)
+}
+
+/// The groups of a segment that is not written to any more, without their values.
+struct Groups<'a> {
+    files: &'a Files,
+    number: u32,
+    salt: u32,
+    offset: u64,
+}
+
+impl<'a> Groups<'a> {
+    fn open(files: &'a Files, number: u32) -> Result<Self, StoreError> {
+        let mut groups = Self { files, number, salt: 0, offset: HEADER_BYTES };
+        let header = groups.read(0, HEADER_BYTES)?;
+        let header = SegmentHeader::decode(&header).ok_or_else(|| groups.damaged(0))?;
+        groups.salt = header.salt;
+        Ok(groups)
+    }
+
+    /// The next group's changes, and where its values start.
+    fn next(&mut self) -> Result<Option<(Vec<Logged>, u64)>, StoreError> {
+        let head = self.read(self.offset, HEAD_BYTES)?;
+        if head.is_empty() {
+            return Ok(None);
+        }
+        let head = GroupHead::decode(&head, self.salt).ok_or_else(|| self.damaged(self.offset))?;
+        let meta_at = self.offset + HEAD_BYTES;
+        let meta = self.read(meta_at, u64::from(head.meta_bytes))?;
+        if crc32c::crc32c_append(self.salt, &meta) != head.meta_crc {
+            return Err(self.damaged(self.offset));
+        }
+        let changes = decode_meta(meta).ok_or_else(|| self.damaged(self.offset))?;
+        self.offset += head.group_bytes();
+        Ok(Some((changes, meta_at + u64::from(head.meta_bytes))))
+    }
+
+    fn read(&self, at: u64, bytes: u64) -> Result<Bytes, StoreError> {
+        let path = self.files.path(self.number);
+        let failed =
+            |error: std::io::Error| StoreError::Read(format!("{}: {error}", path.display()));
+        let file = self.files.get(self.number).map_err(failed)?;
+        let file = file.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+        let mut buffer = BytesMut::zeroed(usize::try_from(bytes).unwrap_or(usize::MAX));
+        let filled = read_up_to(&*file, &mut buffer, at).map_err(failed)?;
+        buffer.truncate(filled);
+        Ok(buffer.freeze())
+    }
+
+    fn damaged(&self, at: u64) -> StoreError {
+        let path = self.files.path(self.number);
+        StoreError::Read(format!("{}: the group at byte {at} is damaged", path.display()))
+    }
+}

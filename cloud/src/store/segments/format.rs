@@ -1,0 +1,308 @@
+//! The bytes of a segment file.
+//!
+//! ```text
+//! segment  = header(32) group*
+//! header   = magic(8) salt(4) number(4) first_sequence(8) zero(4) crc(4)              crc over the 28 bytes before it
+//! group    = crc(4) sequence(8) meta_bytes(4) values_bytes(8) meta_crc(4) values_crc(4)   meta values
+//!                                                                                     crc over the 28 bytes after it
+//! meta     = change*
+//! change   = 1 key value                  the value lies here          key, value, start, end, from: length(4) bytes
+//!          | 2 key bytes(4) crc(4)        the value is the next so many bytes of `values`
+//!          | 3 key                        removed
+//!          | 4 start end                  range removed
+//!          | 5 key bytes(4) crc(4) from   the value was moved here: it counts only if the key's entry is still `from`
+//! ```
+//!
+//! One group is what one sync made durable: sequences count groups, from 1, through all segments. All checksums are CRC32C; those
+//! of groups start from the store's random salt, so that no stored value can be taken for a group.
+
+use std::ops::Range;
+
+use bytes::{Buf, BufMut, Bytes};
+
+use super::index::{Entry, Locator};
+use crate::store::WriteOp;
+
+pub(super) const HEADER_BYTES: u64 = 32;
+pub(super) const HEAD_BYTES: u64 = 32;
+const MAGIC: &[u8; 8] = b"RMQSEG1\n";
+
+const PUT: u8 = 1;
+const PUT_SEPARATED: u8 = 2;
+const DELETE: u8 = 3;
+const DELETE_RANGE: u8 = 4;
+const MOVE: u8 = 5;
+
+/// What starts a segment file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub salt: u32,
+    pub number: u32,
+    pub first_sequence: u64,
+}
+
+impl SegmentHeader {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.put_u32(self.salt);
+        bytes.put_u32(self.number);
+        bytes.put_u64(self.first_sequence);
+        bytes.put_u32(0);
+        bytes.put_u32(crc32c::crc32c(&bytes));
+        bytes
+    }
+
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let whole = bytes;
+        if bytes.len() != usize::try_from(HEADER_BYTES).ok()? || !bytes.starts_with(MAGIC) {
+            return None;
+        }
+        bytes.advance(MAGIC.len());
+        let salt = bytes.get_u32();
+        let number = bytes.get_u32();
+        let first_sequence = bytes.get_u64();
+        bytes.advance(4);
+        let checked = whole.get(..28)?;
+        (bytes.get_u32() == crc32c::crc32c(checked)).then_some(Self {
+            salt,
+            number,
+            first_sequence,
+        })
+    }
+}
+
+/// What starts a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct GroupHead {
+    pub sequence: u64,
+    pub meta_bytes: u32,
+    pub values_bytes: u64,
+    pub meta_crc: u32,
+    pub values_crc: u32,
+}
+
+impl GroupHead {
+    fn encode(&self, salt: u32) -> Vec<u8> {
+        let mut bytes = vec![0; 4];
+        bytes.put_u64(self.sequence);
+        bytes.put_u32(self.meta_bytes);
+        bytes.put_u64(self.values_bytes);
+        bytes.put_u32(self.meta_crc);
+        bytes.put_u32(self.values_crc);
+        let crc = crc32c::crc32c_append(salt, bytes.get(4..).unwrap_or_default());
+        bytes.splice(..4, crc.to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(mut bytes: &[u8], salt: u32) -> Option<Self> {
+        if bytes.len() != usize::try_from(HEAD_BYTES).ok()? {
+            return None;
+        }
+        let crc = bytes.get_u32();
+        if crc != crc32c::crc32c_append(salt, bytes) {
+            return None;
+        }
+        Some(Self {
+            sequence: bytes.get_u64(),
+            meta_bytes: bytes.get_u32(),
+            values_bytes: bytes.get_u64(),
+            meta_crc: bytes.get_u32(),
+            values_crc: bytes.get_u32(),
+        })
+    }
+
+    /// Bytes of the whole group.
+    pub(super) fn group_bytes(&self) -> u64 {
+        HEAD_BYTES + u64::from(self.meta_bytes) + self.values_bytes
+    }
+}
+
+/// A change of the index, and the entry that its key must still have for it to count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct IndexChange {
+    pub op: WriteOp,
+    pub only_if: Option<Bytes>,
+}
+
+/// A group, ready to be written at a certain place.
+#[derive(Debug)]
+pub(super) struct EncodedGroup {
+    /// Head and meta.
+    pub lead: Vec<u8>,
+    /// What follows.
+    pub values: Vec<Bytes>,
+    /// What the index is to be told once it is durable.
+    pub changes: Vec<IndexChange>,
+}
+
+/// Gathers the changes of one group.
+pub(super) struct GroupEncoder {
+    salt: u32,
+    separated_bytes: usize,
+    meta: Vec<u8>,
+    values: Vec<Bytes>,
+    values_bytes: u64,
+    values_crc: u32,
+    changes: Vec<Staged>,
+}
+
+/// A change whose value may not have its place yet.
+enum Staged {
+    Whole(WriteOp),
+    Separated { key: Bytes, at: u64, len: u32, crc: u32, only_if: Option<Bytes> },
+}
+
+/// A value that does not fit the format: nothing can be that large here.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key or value of {0} bytes is too large for the store")]
+pub(super) struct TooLarge(usize);
+
+impl GroupEncoder {
+    /// Values of `separated_bytes` and more will lie apart from the keys.
+    pub(super) fn new(salt: u32, separated_bytes: usize) -> Self {
+        Self {
+            salt,
+            separated_bytes,
+            meta: Vec::new(),
+            values: Vec::new(),
+            values_bytes: 0,
+            values_crc: salt,
+            changes: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, op: &WriteOp) -> Result<(), TooLarge> {
+        match op {
+            WriteOp::Put(key, value) if value.len() >= self.separated_bytes => {
+                self.meta.put_u8(PUT_SEPARATED);
+                self.text(key)?;
+                self.separate(key, value, None)?;
+            }
+            WriteOp::Put(key, value) => {
+                self.meta.put_u8(PUT);
+                self.text(key)?;
+                self.text(value)?;
+                let entry = Entry::Inline(value.clone()).encode();
+                self.changes.push(Staged::Whole(WriteOp::Put(key.clone(), entry)));
+            }
+            WriteOp::Delete(key) => {
+                self.meta.put_u8(DELETE);
+                self.text(key)?;
+                self.changes.push(Staged::Whole(op.clone()));
+            }
+            WriteOp::DeleteRange(range) => {
+                self.meta.put_u8(DELETE_RANGE);
+                self.text(&range.start)?;
+                self.text(&range.end)?;
+                self.changes.push(Staged::Whole(op.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A value that lies elsewhere and comes here, if the key's entry is still `from` then.
+    pub(super) fn push_moved(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        from: &Bytes,
+    ) -> Result<(), TooLarge> {
+        self.meta.put_u8(MOVE);
+        self.text(key)?;
+        self.separate(key, value, Some(from.clone()))?;
+        self.text(from)
+    }
+
+    fn text(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
+        let len = u32::try_from(bytes.len()).map_err(|_| TooLarge(bytes.len()))?;
+        self.meta.put_u32(len);
+        self.meta.put_slice(bytes);
+        Ok(())
+    }
+
+    fn separate(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        only_if: Option<Bytes>,
+    ) -> Result<(), TooLarge> {
+        let len = u32::try_from(value.len()).map_err(|_| TooLarge(value.len()))?;
+        let crc = crc32c::crc32c(value);
+        self.meta.put_u32(len);
+        self.meta.put_u32(crc);
+        self.values_crc = crc32c::crc32c_combine(self.values_crc, crc, value.len());
+        let at = self.values_bytes;
+        self.values_bytes += u64::from(len);
+        self.values.push(value.clone());
+        self.changes.push(Staged::Separated { key: key.clone(), at, len, crc, only_if });
+        Ok(())
+    }
+
+    /// The group as number `sequence`, to be written at `offset` of `segment`.
+    pub(super) fn finish(
+        self,
+        sequence: u64,
+        segment: u32,
+        offset: u64,
+    ) -> Result<EncodedGroup, TooLarge> {
+        let meta_bytes = u32::try_from(self.meta.len()).map_err(|_| TooLarge(self.meta.len()))?;
+        let head = GroupHead {
+            sequence,
+            meta_bytes,
+            values_bytes: self.values_bytes,
+            meta_crc: crc32c::crc32c_append(self.salt, &self.meta),
+            values_crc: self.values_crc,
+        };
+        let values_at = offset + HEAD_BYTES + u64::from(meta_bytes);
+        let place = |staged| match staged {
+            Staged::Whole(op) => Ok(IndexChange { op, only_if: None }),
+            Staged::Separated { key, at, len, crc, only_if } => {
+                let at = u32::try_from(values_at + at).map_err(|_| TooLarge(self.meta.len()))?;
+                let entry = Entry::At(Locator { segment, offset: at, len, crc }).encode();
+                Ok(IndexChange { op: WriteOp::Put(key, entry), only_if })
+            }
+        };
+        let changes = self.changes.into_iter().map(place).collect::<Result<_, _>>()?;
+        let mut lead = head.encode(self.salt);
+        lead.extend_from_slice(&self.meta);
+        Ok(EncodedGroup { lead, values: self.values, changes })
+    }
+}
+
+/// A change as a segment tells it; the value of a separated one lies at its place in the group's values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Logged {
+    Put { key: Bytes, value: Bytes },
+    Separated { key: Bytes, at: u64, len: u32, crc: u32, only_if: Option<Bytes> },
+    Delete { key: Bytes },
+    DeleteRange(Range<Bytes>),
+}
+
+/// Reads a group's meta; `None` if it is not one (its checksum is the caller's to check).
+pub(super) fn decode_meta(mut meta: Bytes) -> Option<Vec<Logged>> {
+    fn text(meta: &mut Bytes) -> Option<Bytes> {
+        let len = usize::try_from(meta.try_get_u32().ok()?).ok()?;
+        (len <= meta.len()).then(|| meta.split_to(len))
+    }
+    let mut changes = Vec::new();
+    let mut at = 0_u64;
+    while meta.has_remaining() {
+        let kind = meta.get_u8();
+        let key = text(&mut meta)?;
+        changes.push(match kind {
+            PUT => Logged::Put { key, value: text(&mut meta)? },
+            PUT_SEPARATED | MOVE => {
+                let len = meta.try_get_u32().ok()?;
+                let crc = meta.try_get_u32().ok()?;
+                let only_if = if kind == MOVE { Some(text(&mut meta)?) } else { None };
+                let change = Logged::Separated { key, at, len, crc, only_if };
+                at = at.checked_add(u64::from(len))?;
+                change
+            }
+            DELETE => Logged::Delete { key },
+            DELETE_RANGE => Logged::DeleteRange(key..text(&mut meta)?),
+            _ => return None,
+        });
+    }
+    Some(changes)
+}
