@@ -50,8 +50,12 @@ pub const KAFKA_QUEUED_ANSWER_BYTES: usize = 1024 * 1024;
 pub const FETCH_MEMORY_SHARE: usize = 8;
 /// But never less than this.
 pub const FETCH_LEAST_SHARE_BYTES: usize = 64 * 1024;
-/// Metadata answers with all topics that are built at the same time.
-pub const KAFKA_TOPIC_LISTINGS: usize = 2;
+/// Encoded lists of all topics kept for Metadata, one for each version of it that clients use: how many, and their bytes together.
+pub const KAFKA_TOPIC_LISTINGS: usize = 4;
+/// See [`KAFKA_TOPIC_LISTINGS`].
+pub const KAFKA_TOPIC_LISTING_BYTES: usize = 96 * 1024 * 1024;
+/// CreateTopics answers with the complete configuration of each topic for so many topics in a request, else with what they set.
+pub const FULLY_DESCRIBED_TOPICS: usize = 100;
 /// Partitions in one DescribeTopicPartitions answer (`max.request.partition.size.limit`).
 pub const DESCRIBED_PARTITIONS: i32 = 2000;
 /// The longest wait of a Fetch for new records, whatever the client asks for.
@@ -276,8 +280,8 @@ pub const STORE_BLOCK_CACHE_BYTES: usize = 32 * 1024 * 1024;
 pub const STORE_WRITE_BUFFER_BYTES: usize = 64 * 1024 * 1024;
 /// Files that the store holds open.
 pub const STORE_OPEN_FILES: i32 = 512;
-/// Partitions whose state is in memory at once.
-pub const LOADED_PARTITIONS: usize = 100_000;
+/// What the state of partitions takes of memory, all together: those not in use make room when it is reached.
+pub const PARTITION_STATE_BYTES: usize = 128 * 1024 * 1024;
 /// A partition that nobody used for this long gives its memory back.
 pub const PARTITION_IDLE: Duration = Duration::from_secs(600);
 /// Idempotent producers remembered for one partition; beyond it the one idle for longest is forgotten.
@@ -290,12 +294,22 @@ pub const CACHED_ORIGINS_PER_PARTITION: usize = 4096;
 pub const LOG_CHUNK_BYTES: usize = 1024 * 1024;
 /// Producer ids, and other ids that are never used twice, reserved by one durable write.
 pub const ID_BLOCK: u32 = 1000;
-/// Deleted topics remembered so that an append on its way cannot bring one back.
-pub const DROPPED_TOPICS: usize = 65_536;
+/// Deleted topics remembered so that a request on its way cannot bring one back.
+pub const DROPPED_TOPICS: usize = 1_000_000;
+/// How long they are remembered: longer than a request takes from looking a topic up to loading its partition.
+pub const DROPPED_TOPIC_MEMORY: Duration = Duration::from_secs(60);
+/// Deleted topics whose records are removed by one write.
+pub const REMOVED_TOPICS: usize = 500;
+/// A deleted topic with at most so many keys is removed key by key; ranges that were deleted make later reads slower.
+pub const REMOVED_SINGLE_KEYS: usize = 64;
+/// Removing deleted topics rests for so many times as long as it works.
+pub const REMOVAL_REST: u32 = 3;
+/// The pause after removing deleted topics failed.
+pub const REMOVAL_RETRY: Duration = Duration::from_secs(5);
 /// Partitions of one topic.
 pub const PARTITIONS_PER_TOPIC: i32 = 10_000;
-/// Topics whose catalogue entry is kept in memory; others are read from the store.
-pub const CACHED_TOPICS: usize = 65_536;
+/// What the topics that are kept in memory take; others are read from the store.
+pub const TOPIC_CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// Topics on one page of a listing.
 pub const TOPIC_PAGE: usize = 1000;
 /// Configuration entries of one topic, and bytes of one value.

@@ -138,6 +138,7 @@ pub async fn start(
         offset_retention: Duration::from_millis(settings.groups.offset_retention_ms),
     };
     let groups = parts.kafka.groups.clone();
+    let removal = parts.kafka.topics.clone();
     let uplink =
         uplink::run(listeners.uplink.0, tls.map(Into::into), uplink_router, shutdown.clone());
     let admin = robustmq_common::admin::run(listeners.admin.0, admin_router, shutdown.clone());
@@ -145,7 +146,8 @@ pub async fn start(
         tokio::spawn(kafka::serve(listeners.kafka.0, parts.kafka, shutdown.clone())),
         tokio::spawn(uplink),
         tokio::spawn(admin),
-        tokio::spawn(housekeeping.run(shutdown)),
+        tokio::spawn(housekeeping.run(shutdown.clone())),
+        tokio::spawn(async move { removal.removal().run(shutdown).await }),
     ];
     Ok(Broker {
         kafka: kafka_address,
@@ -177,8 +179,7 @@ impl Parts {
         let identity = StoreIdentity::load_or_create(&*store, fresh).await;
         let generation = identity.map_err(failed("the store cannot be used"))?.generation;
         let log = Arc::new(Log::new(store.clone()));
-        let topics = Catalogue::open(log.clone()).await;
-        let topics = Arc::new(topics.map_err(failed("the topics cannot be read"))?);
+        let topics = Arc::new(Catalogue::new(log.clone()));
 
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::default());
@@ -203,6 +204,7 @@ impl Parts {
             settings: kafka_settings(settings, kafka_address, generation),
             metrics,
             request_memory: Budget::new(settings.kafka.request_memory_bytes),
+            listings: Default::default(),
             answer_memory: Budget::new(settings.kafka.answer_memory_bytes),
             shutdown,
         };

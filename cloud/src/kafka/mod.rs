@@ -31,6 +31,7 @@ mod read;
 mod schema;
 pub mod versions;
 
+pub use self::api::Listings;
 pub use self::listener::serve;
 
 /// What the Kafka listener needs to know.
@@ -90,6 +91,8 @@ pub struct Kafka {
     pub request_memory: Budget,
     /// Fetch answers being built and sent.
     pub answer_memory: Budget,
+    /// Lists of all topics, as Metadata answers them.
+    pub listings: Listings,
     /// Ends waits.
     pub shutdown: CancellationToken,
 }

@@ -44,7 +44,7 @@ impl Broker {
     async fn start_with(settings: KafkaSettings) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let log = Arc::new(Log::new(store.clone()));
-        let topics = Catalogue::open(log.clone()).await.expect("an empty store");
+        let topics = Catalogue::new(log.clone());
         let shutdown = CancellationToken::new();
         let timing = Timing { initial_delay: Duration::from_millis(20), ..Timing::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -57,6 +57,7 @@ impl Broker {
             settings: KafkaSettings { advertised_port: address.port(), ..settings },
             metrics: Arc::new(Metrics::default()),
             request_memory: Budget::new(1 << 30),
+            listings: Default::default(),
             answer_memory: Budget::new(1 << 30),
             shutdown: shutdown.clone(),
         });

@@ -273,6 +273,7 @@ impl Partition {
         if let Some(origin) = &context.origin {
             sequencer.origins.record(origin, last_offset, self.visible().high_watermark);
         }
+        self.measure(sequencer);
         let log_start_offset = self.log_start();
         let appended = Appended {
             base_offset,

@@ -1,7 +1,7 @@
 //! Partitions: offsets, idempotence, visibility and reads, over the [`Store`].
 //!
 //! [`Log`] hands out [`Partition`]s: their state is loaded when it is first used and given back when it is idle, so a
-//! million topics cost what the active ones cost. A partition assigns offsets under one lock, in the order of calls
+//! million topics cost what the active ones cost, within one budget of bytes ([`limits::PARTITION_STATE_BYTES`]). A partition assigns offsets under one lock, in the order of calls
 //! ([`Partition::append`] does not wait), and submits one atomic write for each batch; the returned [`PendingAppend`] resolves
 //! when that is durable.
 //!
@@ -15,23 +15,25 @@
 //! Here is only the storage mode `persistent`. The volatile modes will reserve blocks of offsets ([`IdBlocks`]) and bump the
 //! leader epoch after a crash, for which the `epoch` keys are written already.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_common::limits;
-use tokio::sync::OnceCell;
 
-use crate::store::keys::partition::{PartitionKeys, topic_range};
-use crate::store::{PendingWrite, Store, StoreError, WriteBatch};
+use self::footprint::Memory;
+use self::registry::{Registry, SharedRegistry};
+use crate::store::keys::partition::PartitionKeys;
+use crate::store::{Store, StoreError};
 
 mod append;
+mod footprint;
 mod id_blocks;
 mod lookup;
 mod origins;
 mod partition;
 mod producers;
+mod registry;
 mod retention;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
@@ -48,8 +50,10 @@ pub enum LogError {
     /// The topic was deleted.
     #[error("topic {0} was deleted")]
     Dropped(TopicId),
-    /// As many partitions are in use at once as the broker keeps in memory.
-    #[error("{0} partitions are in use at once; no more are loaded")]
+    /// So many partitions are in use at once that their state takes all the memory there is for it.
+    #[error(
+        "{0} partitions are in memory, which takes all that there is for them; no more are loaded"
+    )]
     TooManyPartitions(usize),
     /// The store failed.
     #[error(transparent)]
@@ -59,53 +63,22 @@ pub enum LogError {
 /// All partitions of one store.
 pub struct Log {
     store: Arc<dyn Store>,
-    registry: Mutex<Registry>,
-}
-
-#[derive(Default)]
-struct Registry {
-    slots: BTreeMap<(TopicId, PartitionIndex), Slot>,
-    dropped: Dropped,
-}
-
-struct Slot {
-    cell: Arc<OnceCell<Arc<Partition>>>,
-    last_used: Instant,
-}
-
-impl Slot {
-    /// Nobody holds the partition: not a caller, not a write that is on its way. Only the registry can change that.
-    fn is_unused(&self) -> bool {
-        Arc::strong_count(&self.cell) == 1
-            && self.cell.get().is_none_or(|partition| Arc::strong_count(partition) == 1)
-    }
-}
-
-/// The topics that were dropped last, so that a load which was on its way does not bring one back.
-#[derive(Default)]
-struct Dropped {
-    topics: HashSet<TopicId>,
-    order: VecDeque<TopicId>,
-}
-
-impl Dropped {
-    fn insert(&mut self, topic: TopicId) {
-        if self.topics.insert(topic) {
-            self.order.push_back(topic);
-        }
-        if self.order.len() > limits::DROPPED_TOPICS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.topics.remove(&oldest);
-        }
-    }
+    registry: SharedRegistry,
+    memory: Memory,
 }
 
 impl Log {
     /// The partitions of `store`. Loads nothing.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, registry: Mutex::new(Registry::default()) }
+        Self::with_budget(store, limits::PARTITION_STATE_BYTES)
+    }
+
+    /// As [`Log::new`]; the state of loaded partitions takes `budget_bytes` of memory.
+    #[must_use]
+    pub fn with_budget(store: Arc<dyn Store>, budget_bytes: usize) -> Self {
+        let memory = Memory::new(budget_bytes);
+        Self { store, registry: SharedRegistry::new(Registry::new(memory.clone())), memory }
     }
 
     /// The store underneath.
@@ -126,94 +99,56 @@ impl Log {
         topic: TopicId,
         partition: PartitionIndex,
     ) -> Result<Arc<Partition>, LogError> {
-        let cell = self.cell(topic, partition)?;
+        let cell = self.registry.lock().cell(topic, partition, Instant::now())?;
         let keys = PartitionKeys { topic, partition };
         let loaded = cell
             .get_or_try_init(|| async {
-                Partition::load(Arc::clone(&self.store), keys).await.map(Arc::new)
+                let store = Arc::clone(&self.store);
+                Partition::load(store, keys, self.memory.footprint()).await.map(Arc::new)
             })
             .await?;
-        // The topic may have been dropped while the state was read.
-        if self.lock().dropped.topics.contains(&topic) {
+        // The topic may have been closed while the state was read.
+        if !self.registry.lock().has(topic, partition, &cell) {
             loaded.close();
             return Err(LogError::Dropped(topic));
         }
         Ok(Arc::clone(loaded))
     }
 
-    fn cell(
+    /// A partition, if it is in memory. It does not count as used.
+    #[must_use]
+    pub fn loaded_partition(
         &self,
         topic: TopicId,
         partition: PartitionIndex,
-    ) -> Result<Arc<OnceCell<Arc<Partition>>>, LogError> {
-        let now = Instant::now();
-        let mut registry = self.lock();
-        if registry.dropped.topics.contains(&topic) {
-            return Err(LogError::Dropped(topic));
-        }
-        if let Some(slot) = registry.slots.get_mut(&(topic, partition)) {
-            slot.last_used = now;
-            return Ok(Arc::clone(&slot.cell));
-        }
-        if registry.slots.len() >= limits::LOADED_PARTITIONS {
-            // What is in use stays; the rest is cheap to load again.
-            registry.slots.retain(|_, slot| !slot.is_unused());
-            if registry.slots.len() >= limits::LOADED_PARTITIONS {
-                return Err(LogError::TooManyPartitions(registry.slots.len()));
-            }
-        }
-        let cell = Arc::new(OnceCell::new());
-        let slot = Slot { cell: Arc::clone(&cell), last_used: now };
-        registry.slots.insert((topic, partition), slot);
-        Ok(cell)
+    ) -> Option<Arc<Partition>> {
+        self.registry.lock().loaded(topic, partition)
     }
 
     /// Gives back the memory of partitions that nobody used for `idle`. Returns how many. Call it now and then.
     pub fn evict_idle(&self, idle: Duration) -> usize {
-        let now = Instant::now();
-        let mut registry = self.lock();
-        let before = registry.slots.len();
-        registry.slots.retain(|_, slot| {
-            !slot.is_unused() || now.saturating_duration_since(slot.last_used) < idle
-        });
-        before - registry.slots.len()
+        self.registry.lock().evict_idle(idle, Instant::now())
     }
 
     /// Partitions in memory.
     #[must_use]
     pub fn loaded(&self) -> usize {
-        self.lock().slots.len()
+        self.registry.lock().len()
     }
 
-    /// Removes everything of a topic's partitions: one range deletion, in one write with what `batch` holds. No append to
-    /// the topic is taken after this call; those before it are removed.
-    ///
-    /// # Errors
-    /// [`StoreError`], also from the returned write: then the keys are still there, and the call is to be repeated.
-    pub fn drop_topic(
-        &self,
-        topic: TopicId,
-        mut batch: WriteBatch,
-    ) -> Result<PendingWrite, StoreError> {
-        {
-            let mut registry = self.lock();
-            registry.dropped.insert(topic);
-            let range = (topic, PartitionIndex(i32::MIN))..=(topic, PartitionIndex(i32::MAX));
-            let doomed: Vec<_> = registry.slots.range(range).map(|(key, _)| *key).collect();
-            for key in doomed {
-                if let Some(slot) = registry.slots.remove(&key)
-                    && let Some(partition) = slot.cell.get()
-                {
-                    partition.close();
-                }
-            }
+    /// Bytes of memory that the loaded partitions take, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.registry.lock().bytes()
+    }
+
+    /// Closes the partitions of deleted topics: no append to them is taken after this call, and whoever waits is woken.
+    /// What was submitted before is in the store's queue. Their keys are the caller's to remove.
+    pub fn close_topics(&self, topics: impl IntoIterator<Item = TopicId>) {
+        let closed = self.registry.lock().drop_topics(topics, Instant::now());
+        for partition in closed {
+            partition.close();
         }
-        batch.delete_range(topic_range(topic));
-        self.store.submit(batch)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -99,6 +99,13 @@ impl Origins {
         }
     }
 
+    /// What they take of memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        // Maps are at worst half empty; names of edges have few characters.
+        const ENTRY: usize = 2 * size_of::<(OriginKey, Entry)>() + limits::EDGE_ID_CHARS;
+        self.entries.len() * ENTRY
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()

@@ -9,6 +9,7 @@ use robustmq_common::ids::{EdgeSeq, LeaderEpoch, Offset, ProducerId};
 use tokio::sync::watch;
 
 use super::LogError;
+use super::footprint::Footprint;
 use super::origins::{OriginKey, Origins};
 use super::producers::Producers;
 use crate::store::keys::partition::{
@@ -88,6 +89,7 @@ pub struct Partition {
     log_start: AtomicI64,
     leader_epoch: AtomicI32,
     visible: watch::Sender<Visible>,
+    footprint: Footprint,
     /// One change of the log start, or one reading of the state, at a time.
     pub(super) maintenance: tokio::sync::Mutex<()>,
 }
@@ -131,6 +133,11 @@ impl Sequencer {
         }
         Ok(Self { era, end, producers, origins: Origins::default(), closed: false })
     }
+
+    /// What it takes of memory beyond itself.
+    fn bytes(&self) -> usize {
+        self.producers.bytes() + self.origins.bytes()
+    }
 }
 
 fn read_producer(key: &[u8], value: &[u8]) -> Result<(ProducerId, ProducerEntry), ValueError> {
@@ -138,7 +145,11 @@ fn read_producer(key: &[u8], value: &[u8]) -> Result<(ProducerId, ProducerEntry)
 }
 
 impl Partition {
-    pub(super) async fn load(store: Arc<dyn Store>, keys: PartitionKeys) -> Result<Self, LogError> {
+    pub(super) async fn load(
+        store: Arc<dyn Store>,
+        keys: PartitionKeys,
+        footprint: Footprint,
+    ) -> Result<Self, LogError> {
         let sequencer = Sequencer::load(&*store, &keys).await?;
         let log_start = match store.get(&keys.log_start()).await? {
             Some(value) => {
@@ -148,6 +159,7 @@ impl Partition {
         };
         let high_watermark = sequencer.end.next_offset;
         let (visible, _) = watch::channel(Visible { high_watermark, failures: 0, closed: false });
+        footprint.set(sequencer.bytes());
         Ok(Self {
             store,
             keys,
@@ -155,8 +167,14 @@ impl Partition {
             sequencer: Mutex::new(sequencer),
             log_start: AtomicI64::new(log_start.0),
             visible,
+            footprint,
             maintenance: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// Tells the budget what the state takes of memory now.
+    pub(super) fn measure(&self, sequencer: &Sequencer) {
+        self.footprint.set(sequencer.bytes());
     }
 
     /// The partition's keys: its topic and index.
@@ -240,6 +258,7 @@ impl Partition {
             let mut sequencer = self.sequencer();
             let closed = sequencer.closed;
             *sequencer = Sequencer { closed, ..loaded };
+            self.measure(&sequencer);
         }
         Ok(())
     }
@@ -329,6 +348,7 @@ impl Partition {
             return Err(StoreError::StaleEra);
         }
         sequencer.origins.load(key, applied, high_watermark);
+        self.measure(&sequencer);
         Ok((applied, None))
     }
 }

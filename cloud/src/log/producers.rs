@@ -64,6 +64,14 @@ impl Producers {
         }
     }
 
+    /// What they take of memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        // Maps are at worst half empty.
+        const ENTRY: usize = 2 * size_of::<(ProducerId, ProducerEntry)>()
+            + ProducerEntry::BATCHES * size_of::<ProducedBatch>();
+        self.entries.len() * ENTRY
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()

@@ -15,7 +15,7 @@ use super::{
     AppendContext, AppendError, AppendRules, Appended, DeleteRecordsError, FoundOffset, Log,
     LogError, Origin, OriginKey, Partition, ProducerError, ProducerIds, ReadError, Retention,
 };
-use crate::store::{MemoryStore, Store, StoreError, WriteBatch};
+use crate::store::{MemoryStore, Store, StoreError};
 
 mod model;
 
@@ -486,8 +486,7 @@ async fn a_dropped_topic_takes_nothing_more_and_wakes_its_readers() {
     let partition = world.partition().await;
     append(&partition, at_times(&[0])).await.expect("taken");
     let mut visible = partition.subscribe();
-    let dropped = world.log.drop_topic(world.topic, WriteBatch::new()).expect("there is room");
-    dropped.await.expect("written");
+    world.log.close_topics([world.topic]);
     visible.changed().await.expect("the partition lives");
     assert!(visible.borrow().closed);
     let refused = partition.append(at_times(&[0]), &AppendContext::at(0)).err();
@@ -495,7 +494,51 @@ async fn a_dropped_topic_takes_nothing_more_and_wakes_its_readers() {
     assert_eq!(partition.read(Offset(0), 1).await.err(), Some(ReadError::Dropped));
     let gone = world.log.partition(world.topic, PartitionIndex(0)).await.err();
     assert_eq!(gone, Some(LogError::Dropped(world.topic)));
-    assert_eq!(world.store.stats().disk_bytes, 0);
+}
+
+#[tokio::test]
+async fn state_stays_within_its_bytes_and_what_was_used_last_stays_longest() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let budget = 200 * 1024;
+    let log = Log::with_budget(store, budget);
+    let topic = TopicId::random();
+    let load = async |index| log.partition(topic, PartitionIndex(index)).await;
+    for index in 0..5000 {
+        load(index).await.expect("what is not used makes room");
+        load(0).await.expect("it is used all the time");
+        assert!(log.memory_bytes() <= budget, "{} of {budget}", log.memory_bytes());
+    }
+    assert!(log.loaded_partition(topic, PartitionIndex(0)).is_some());
+    assert!(log.loaded_partition(topic, PartitionIndex(4999)).is_some());
+    assert!(log.loaded_partition(topic, PartitionIndex(1)).is_none());
+    assert!(log.loaded() > 50, "{} fit", log.loaded());
+
+    let mut held = Vec::new();
+    let refused = loop {
+        match load(10_000 + i32::try_from(held.len()).expect("few")).await {
+            Ok(partition) => held.push(partition),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, LogError::TooManyPartitions(_)), "{refused}");
+    assert!(log.memory_bytes() <= budget + 4096);
+    held.clear();
+    load(20_000).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn producers_of_a_partition_count() {
+    let world = World::new();
+    let partition = world.partition().await;
+    let before = world.log.memory_bytes();
+    for id in 0..100 {
+        append(&partition, produced(id, 0, 0, 1)).await.expect("taken");
+    }
+    let grown = world.log.memory_bytes() - before;
+    assert!((100 * 100..100 * 1000).contains(&grown), "{grown}");
+    drop(partition);
+    world.log.evict_idle(Duration::ZERO);
+    assert_eq!(world.log.memory_bytes(), 0);
 }
 
 #[tokio::test]

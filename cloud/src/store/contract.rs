@@ -44,6 +44,15 @@ pub(super) async fn what_is_written_is_read(store: &dyn Store) {
     assert_eq!(store.get(b"empty").await, Ok(Some(Bytes::new())));
 }
 
+pub(super) async fn many_keys_are_read_in_the_order_asked_for(store: &dyn Store) {
+    fill(store, &["a", "b", "c"]).await;
+    let found = store.get_many(&[bytes("c"), bytes("x"), bytes("a"), bytes("c")]).await;
+    let value = |key: &str| Some(bytes(&format!("value of {key}")));
+    assert_eq!(found, Ok(vec![value("c"), None, value("a"), value("c")]));
+    assert_eq!(store.get_many(&[]).await, Ok(vec![]));
+    assert_eq!(store.get_many(&[bytes("b")]).await, Ok(vec![value("b")]));
+}
+
 pub(super) async fn large_values_come_back_whole(store: &dyn Store) {
     let value: Bytes = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let mut batch = WriteBatch::new();
@@ -201,6 +210,7 @@ macro_rules! contract {
     ($open:expr) => {
         $crate::store::contract::contract!($open;
             what_is_written_is_read,
+            many_keys_are_read_in_the_order_asked_for,
             large_values_come_back_whole,
             a_batchs_changes_apply_in_their_order,
             a_range_deletion_takes_its_start_and_leaves_its_end,

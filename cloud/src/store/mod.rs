@@ -147,6 +147,18 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Read`], [`StoreError::Closed`].
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
+    /// The values of `keys`, in their order. For thousands of keys at once: an engine may read them together.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let mut values = Vec::with_capacity(keys.len());
+        for key in keys {
+            values.push(self.get(key).await?);
+        }
+        Ok(values)
+    }
+
     /// The first items of `range` in key order, within `limit`.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Creating, finding, changing and deleting topics.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -9,10 +9,12 @@ use robustmq_common::limits;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::cache::Cache;
 use super::config::{ConfigChange, ConfigError, TopicConfig, apply_changes};
+use super::removal::Removal;
 use crate::log::Log;
-use crate::store::keys::topic::{deletion_key, id_key, name_key, names_after, parse_deletion_key};
-use crate::store::keys::{Family, damaged};
+use crate::store::keys::damaged;
+use crate::store::keys::topic::{deletion_key, id_key, name_key, names_after};
 use crate::store::{self, ScanLimit, Store, StoreError, WriteBatch};
 
 /// One topic.
@@ -99,45 +101,28 @@ pub struct Catalogue {
     changes: tokio::sync::Mutex<()>,
     cache: Mutex<Cache>,
     version: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-struct Cache {
-    topics: HashMap<KafkaTopic, Arc<Topic>>,
-    names: HashMap<TopicId, KafkaTopic>,
-}
-
-impl Cache {
-    /// When it is full it starts anew: what is in use comes back at once.
-    fn insert(&mut self, topic: &Arc<Topic>) {
-        if self.topics.len() >= limits::CACHED_TOPICS {
-            *self = Self::default();
-        }
-        self.names.insert(topic.id, topic.name.clone());
-        self.topics.insert(topic.name.clone(), Arc::clone(topic));
-    }
-
-    fn remove(&mut self, topic: &Topic) {
-        self.names.remove(&topic.id);
-        self.topics.remove(&topic.name);
-    }
+    removal: Removal,
 }
 
 impl Catalogue {
-    /// The topics of `log`'s store. Goes on with the deletions that a crash interrupted.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn open(log: Arc<Log>) -> Result<Self, StoreError> {
-        let catalogue = Self {
+    /// The topics of `log`'s store. Reads nothing. Records of deleted topics are removed by [`Catalogue::removal`], which
+    /// has to be run.
+    #[must_use]
+    pub fn new(log: Arc<Log>) -> Self {
+        Self {
             store: Arc::clone(log.store()),
+            removal: Removal::new(Arc::clone(&log)),
             log,
             changes: tokio::sync::Mutex::new(()),
-            cache: Mutex::new(Cache::default()),
+            cache: Mutex::new(Cache::new(limits::TOPIC_CACHE_BYTES)),
             version: watch::channel(1).0,
-        };
-        catalogue.finish_deletions().await?;
-        Ok(catalogue)
+        }
+    }
+
+    /// What removes the records of deleted topics.
+    #[must_use]
+    pub fn removal(&self) -> &Removal {
+        &self.removal
     }
 
     /// Grows with each change. What was built from the catalogue at one version is true while the version stays.
@@ -157,19 +142,57 @@ impl Catalogue {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, name: &KafkaTopic) -> Result<Option<Arc<Topic>>, StoreError> {
-        if let Some(topic) = self.cache().topics.get(name) {
-            return Ok(Some(Arc::clone(topic)));
+        if let Some(topic) = self.cache().get(name) {
+            return Ok(Some(topic));
         }
         let version = self.version();
-        let key = name_key(name.as_str());
-        let Some(value) = self.store.get(&key).await? else { return Ok(None) };
-        let topic = Arc::new(decode(&key, name.clone(), &value)?);
+        let value = self.store.get(&name_key(name.as_str())).await?;
+        value.map(|value| self.read(version, name, &value)).transpose()
+    }
+
+    /// The topics of these names, in their order: one reading of the store for thousands.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get_many(
+        &self,
+        names: &[KafkaTopic],
+    ) -> Result<Vec<Option<Arc<Topic>>>, StoreError> {
+        let version = self.version();
+        let mut topics: Vec<_> = {
+            let mut cache = self.cache();
+            names.iter().map(|name| cache.get(name)).collect()
+        };
+        let missing: Vec<usize> =
+            topics.iter().enumerate().filter(|(_, t)| t.is_none()).map(|(at, _)| at).collect();
+        for missing in missing.chunks(limits::STORE_SCAN_ITEMS) {
+            let key = |at: &usize| names.get(*at).map(|name| name_key(name.as_str()));
+            let keys: Vec<Bytes> = missing.iter().filter_map(key).collect();
+            for (at, value) in missing.iter().zip(self.store.get_many(&keys).await?) {
+                if let (Some(value), Some(name), Some(topic)) =
+                    (value, names.get(*at), topics.get_mut(*at))
+                {
+                    *topic = Some(self.read(version, name, &value)?);
+                }
+            }
+        }
+        Ok(topics)
+    }
+
+    /// Takes over what the store said when the catalogue had `version`.
+    fn read(
+        &self,
+        version: u64,
+        name: &KafkaTopic,
+        value: &[u8],
+    ) -> Result<Arc<Topic>, StoreError> {
+        let topic = Arc::new(decode(&name_key(name.as_str()), name.clone(), value)?);
         let mut cache = self.cache();
         // A change that was made meanwhile has put what is true now.
         if self.version() == version {
             cache.insert(&topic);
         }
-        Ok(Some(topic))
+        Ok(topic)
     }
 
     /// The topic with that id.
@@ -177,18 +200,35 @@ impl Catalogue {
     /// # Errors
     /// [`StoreError`].
     pub async fn get_by_id(&self, id: TopicId) -> Result<Option<Arc<Topic>>, StoreError> {
-        let cached = self.cache().names.get(&id).cloned();
+        let cached = self.cache().name(id);
         let name = match cached {
             Some(name) => name,
             None => {
                 let key = id_key(id);
                 let Some(value) = self.store.get(&key).await? else { return Ok(None) };
-                let name = std::str::from_utf8(&value).map_err(|error| damaged(&key, error))?;
-                KafkaTopic::new(name).map_err(|error| damaged(&key, error))?
+                read_name(&key, &value)?
             }
         };
         // The name may have gone to another topic since.
         Ok(self.get(&name).await?.filter(|topic| topic.id == id))
+    }
+
+    /// Brings the topics with these ids into memory, as far as they fit: one reading of the store for thousands.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn load_by_ids(&self, ids: &[TopicId]) -> Result<(), StoreError> {
+        let unknown: Vec<Bytes> = {
+            let cache = self.cache();
+            ids.iter().filter(|id| cache.name(**id).is_none()).map(|id| id_key(*id)).collect()
+        };
+        for keys in unknown.chunks(limits::STORE_SCAN_ITEMS) {
+            let values = self.store.get_many(keys).await?;
+            let found = keys.iter().zip(values).filter_map(|(key, value)| Some((key, value?)));
+            let names = found.map(|(key, value)| read_name(key, &value));
+            self.get_many(&names.collect::<Result<Vec<_>, _>>()?).await?;
+        }
+        Ok(())
     }
 
     /// Up to `limit` topics after `after` by name (from the first one for `None`).
@@ -219,17 +259,16 @@ impl Catalogue {
         now_ms: i64,
     ) -> Vec<Result<Arc<Topic>, TopicError>> {
         let _one_at_a_time = self.changes.lock().await;
+        let names: Vec<KafkaTopic> = topics.iter().map(|topic| topic.name.clone()).collect();
+        let mut taken = match self.get_many(&names).await {
+            Ok(found) => found.into_iter().flatten().map(|topic| topic.name.clone()).collect(),
+            Err(error) => return topics.iter().map(|_| Err(error.clone().into())).collect(),
+        };
         let mut answers: Vec<Result<Arc<Topic>, TopicError>> = Vec::with_capacity(topics.len());
         let mut write = WriteBatch::new();
-        let mut names = std::collections::HashSet::new();
         for new in topics {
-            let name = new.name.clone();
-            let answer = match names.contains(&name) {
-                true => Err(TopicError::Exists(name)),
-                false => self.check_new(new, now_ms).await,
-            };
+            let answer = check_new(new, &mut taken, now_ms);
             if let Ok(topic) = &answer {
-                names.insert(topic.name.clone());
                 put(&mut write, topic);
                 write.put(id_key(topic.id), topic.name.as_str().as_bytes().to_vec());
             }
@@ -249,20 +288,6 @@ impl Catalogue {
                 answers.into_iter().map(failed).collect()
             }
         }
-    }
-
-    async fn check_new(&self, new: NewTopic, now_ms: i64) -> Result<Arc<Topic>, TopicError> {
-        let NewTopic { name, partitions, overrides } = new;
-        let to = limits::PARTITIONS_PER_TOPIC;
-        if !(1..=to).contains(&partitions) {
-            return Err(TopicError::Partitions { name, partitions, from: 1, to });
-        }
-        let config = TopicConfig::parse(&overrides)?;
-        if self.get(&name).await?.is_some() {
-            return Err(TopicError::Exists(name));
-        }
-        let id = TopicId::random();
-        Ok(Arc::new(Topic { name, id, partitions, created_ms: now_ms, overrides, config }))
     }
 
     /// Gives a topic more partitions. `validate_only` writes nothing.
@@ -303,54 +328,37 @@ impl Catalogue {
         self.change(Topic { overrides, config, ..Topic::clone(&topic) }, validate_only).await
     }
 
-    /// Deletes topics, all in one atomic write; one answer for each. Their records are unreachable at once and removed by
-    /// range deletions that follow.
+    /// Deletes topics, all in one atomic write; one answer for each. Their records are unreachable at once and removed
+    /// afterwards ([`Removal`]).
     pub async fn delete(&self, names: &[KafkaTopic]) -> Vec<Result<Arc<Topic>, TopicError>> {
         let _one_at_a_time = self.changes.lock().await;
-        let mut answers = Vec::with_capacity(names.len());
+        let found = match self.get_many(names).await {
+            Ok(found) => found,
+            Err(error) => return names.iter().map(|_| Err(error.clone().into())).collect(),
+        };
         let mut write = WriteBatch::new();
-        for name in names {
-            let answer = self.existing(name).await;
-            if let Ok(topic) = &answer {
-                write.delete(name_key(name.as_str()));
-                write.delete(id_key(topic.id));
-                write.put(deletion_key(topic.id), Bytes::new());
+        for topic in found.iter().flatten() {
+            write.delete(name_key(topic.name.as_str()));
+            write.delete(id_key(topic.id));
+            write.put(deletion_key(topic.id), Bytes::new());
+        }
+        if !write.is_empty() {
+            if let Err(error) = store::write(&*self.store, write).await {
+                let failed = |(name, topic): (&KafkaTopic, Option<_>)| match topic {
+                    Some(_) => Err(error.clone().into()),
+                    None => Err(TopicError::Unknown(name.clone())),
+                };
+                return names.iter().zip(found).map(failed).collect();
             }
-            answers.push(answer);
+            let deleted: Vec<&Arc<Topic>> = found.iter().flatten().collect();
+            self.publish(|cache| deleted.iter().for_each(|topic| cache.remove(topic)));
+            self.log.close_topics(deleted.iter().map(|topic| topic.id));
+            self.removal.wake();
         }
-        if write.is_empty() {
-            return answers;
-        }
-        if let Err(error) = store::write(&*self.store, write).await {
-            let failed = |answer: Result<_, _>| answer.and(Err(error.clone().into()));
-            return answers.into_iter().map(failed).collect();
-        }
-        let deleted: Vec<_> = answers.iter().flatten().cloned().collect();
-        self.publish(|cache| deleted.iter().for_each(|topic| cache.remove(topic)));
-        if let Err(error) = self.finish_deletions().await {
-            tracing::warn!(%error, "records of deleted topics are removed later");
-        }
-        answers
-    }
-
-    /// Removes the records of deleted topics. Called at the start, and after each deletion.
-    async fn finish_deletions(&self) -> Result<(), StoreError> {
-        let mut range = Family::TopicDeletion.range();
-        loop {
-            let page = self.store.scan(range.clone(), ScanLimit::items(limits::TOPIC_PAGE)).await?;
-            for (key, _) in page.items {
-                let id = parse_deletion_key(&key).map_err(|error| damaged(&key, error))?;
-                let mut write = WriteBatch::new();
-                write.delete(key);
-                self.store.ready().await?;
-                // The keys go together with the note that they are to go; nobody has to wait for it.
-                drop(self.log.drop_topic(id, write)?);
-            }
-            match page.resume {
-                Some(resume) => range.start = resume,
-                None => return Ok(()),
-            }
-        }
+        let answer = |(name, topic): (&KafkaTopic, Option<_>)| {
+            topic.ok_or_else(|| TopicError::Unknown(name.clone()))
+        };
+        names.iter().zip(found).map(answer).collect()
     }
 
     async fn existing(&self, name: &KafkaTopic) -> Result<Arc<Topic>, TopicError> {
@@ -380,6 +388,25 @@ impl Catalogue {
     }
 }
 
+/// A topic that can be created, if it can; its name is then taken.
+fn check_new(
+    new: NewTopic,
+    taken: &mut HashSet<KafkaTopic>,
+    now_ms: i64,
+) -> Result<Arc<Topic>, TopicError> {
+    let NewTopic { name, partitions, overrides } = new;
+    let to = limits::PARTITIONS_PER_TOPIC;
+    if !(1..=to).contains(&partitions) {
+        return Err(TopicError::Partitions { name, partitions, from: 1, to });
+    }
+    let config = TopicConfig::parse(&overrides)?;
+    if !taken.insert(name.clone()) {
+        return Err(TopicError::Exists(name));
+    }
+    let id = TopicId::random();
+    Ok(Arc::new(Topic { name, id, partitions, created_ms: now_ms, overrides, config }))
+}
+
 fn put(write: &mut WriteBatch, topic: &Topic) {
     let stored = StoredTopic {
         id: topic.id,
@@ -395,6 +422,12 @@ fn parse_name(key: &[u8]) -> Result<KafkaTopic, StoreError> {
     let mut text = key.get(1..).unwrap_or_default();
     let name = store::keys::text::take(&mut text).map_err(|error| damaged(key, error))?;
     KafkaTopic::new(&name).map_err(|error| damaged(key, error))
+}
+
+/// What the store holds under a topic's id.
+fn read_name(key: &[u8], value: &[u8]) -> Result<KafkaTopic, StoreError> {
+    let name = std::str::from_utf8(value).map_err(|error| damaged(key, error))?;
+    KafkaTopic::new(name).map_err(|error| damaged(key, error))
 }
 
 fn decode(key: &[u8], name: KafkaTopic, value: &[u8]) -> Result<Topic, StoreError> {

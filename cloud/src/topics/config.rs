@@ -1,6 +1,7 @@
 //! A topic's configuration: validated entries, and the values that the broker uses.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use robustmq_common::limits;
@@ -70,6 +71,19 @@ impl TopicConfig {
     /// # Errors
     /// [`ConfigError`] names the first entry that is wrong.
     pub fn parse(overrides: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        /// Of most topics: a million of them are not worth a million readings.
+        static DEFAULTS: OnceLock<TopicConfig> = OnceLock::new();
+        if !overrides.is_empty() {
+            return Self::read(overrides);
+        }
+        if let Some(defaults) = DEFAULTS.get() {
+            return Ok(defaults.clone());
+        }
+        let defaults = Self::read(overrides)?;
+        Ok(DEFAULTS.get_or_init(|| defaults).clone())
+    }
+
+    fn read(overrides: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         for (name, value) in overrides {
             check(name, value)?;
         }

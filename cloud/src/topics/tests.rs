@@ -15,6 +15,8 @@ use crate::log::{AppendContext, Log, LogError};
 use crate::store::keys::Family;
 use crate::store::{MemoryStore, ScanLimit, Store, StoreError};
 
+mod removal;
+
 fn name(name: &str) -> KafkaTopic {
     KafkaTopic::new(name).expect("a legal name")
 }
@@ -29,7 +31,9 @@ fn entries(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 async fn catalogue(store: &Arc<MemoryStore>) -> Catalogue {
     let store: Arc<dyn Store> = Arc::clone(store) as _;
-    Catalogue::open(Arc::new(Log::new(store))).await.expect("an intact store")
+    let topics = Catalogue::new(Arc::new(Log::new(store)));
+    topics.removal().finish().await.expect("an intact store");
+    topics
 }
 
 fn batch() -> RecordBatch {
@@ -126,7 +130,7 @@ async fn a_listing_goes_page_by_page_in_order() {
 async fn a_deleted_topic_leaves_nothing_and_its_name_starts_afresh() {
     let store = Arc::new(MemoryStore::new());
     let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
-    let topics = Catalogue::open(Arc::clone(&log)).await.expect("an intact store");
+    let topics = Catalogue::new(Arc::clone(&log));
     let old = topics.create(vec![new_topic("a", 1)], false, 0).await.remove(0).expect("created");
     let partition = log.partition(old.id, PartitionIndex(0)).await.expect("loaded");
     let append = || partition.append(batch(), &AppendContext::at(0));
@@ -134,6 +138,7 @@ async fn a_deleted_topic_leaves_nothing_and_its_name_starts_afresh() {
 
     topics.delete(&[name("a")]).await.remove(0).expect("deleted");
     assert!(append().is_err());
+    assert_eq!(topics.removal().finish().await, Ok(1));
     let gone = log.partition(old.id, PartitionIndex(0)).await;
     assert_eq!(gone.err(), Some(LogError::Dropped(old.id)));
     assert_eq!(topics.get_by_id(old.id).await, Ok(None));
@@ -152,7 +157,7 @@ async fn a_deleted_topic_leaves_nothing_and_its_name_starts_afresh() {
 async fn a_deletion_that_a_crash_interrupted_is_finished_at_the_next_start() {
     let store = Arc::new(MemoryStore::new());
     let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
-    let topics = Arc::new(Catalogue::open(Arc::clone(&log)).await.expect("an intact store"));
+    let topics = Arc::new(Catalogue::new(Arc::clone(&log)));
     let topic = topics.create(vec![new_topic("a", 1)], false, 0).await.remove(0).expect("created");
     let partition = log.partition(topic.id, PartitionIndex(0)).await.expect("loaded");
     let append = partition.append(batch(), &AppendContext::at(0)).expect("taken");

@@ -2,7 +2,8 @@
 //!
 //! All topics of a request are created by one atomic write, thousands of them as well as one. A replication factor above 1 is
 //! refused as by a cluster of one broker; durability comes from the store. `timeout_ms` is not needed: the answer comes
-//! when the topics exist.
+//! when the topics exist. The configuration in the answer (from 5 on) is complete for few topics; for many it is what each topic sets
+//! itself, since everything else is the same for all.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,12 +15,13 @@ use kafka_protocol::messages::create_topics_response::{
 };
 use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsResponse, TopicName};
 use robustmq_common::ids::KafkaTopic;
+use robustmq_common::limits;
 
 use super::describe_configs::source_code;
 use super::resolve::wall_ms;
-use super::{Kafka, owned, text};
+use super::{Kafka, fixed, owned, text};
 use crate::kafka::errors::KafkaCode as _;
-use crate::topics::{NewTopic, Topic, describe};
+use crate::topics::{ConfigEntry, ConfigSource, NewTopic, Topic, describe};
 
 type Refusal = (ResponseError, String);
 
@@ -48,6 +50,7 @@ pub(super) async fn handle(
         }
     }
     let mut created = kafka.topics.create(new, request.validate_only, wall_ms()).await.into_iter();
+    let wish = Wish { version, defaults: request.topics.len() <= limits::FULLY_DESCRIBED_TOPICS };
     let mut answers = Vec::with_capacity(request.topics.len());
     for (at, topic) in request.topics.iter().enumerate() {
         let outcome = match refused.remove(&at) {
@@ -57,7 +60,7 @@ pub(super) async fn handle(
                 None => Err((ResponseError::UnknownServerError, "no outcome".to_owned())),
             },
         };
-        answers.push(answer(version, topic.name.clone(), outcome));
+        answers.push(answer(wish, topic.name.clone(), outcome));
     }
     CreateTopicsResponse::default().with_topics(answers)
 }
@@ -110,8 +113,16 @@ fn assigned_partitions(kafka: &Kafka, topic: &CreatableTopic) -> Result<i32, Ref
     i32::try_from(indexes.len()).map_err(|_| invalid("too many partitions"))
 }
 
-fn answer(
+/// What the answer says of each topic.
+#[derive(Clone, Copy)]
+struct Wish {
     version: i16,
+    /// Configuration that the topic does not set.
+    defaults: bool,
+}
+
+fn answer(
+    Wish { version, defaults }: Wish,
     name: TopicName,
     outcome: Result<Arc<Topic>, Refusal>,
 ) -> CreatableTopicResult {
@@ -129,15 +140,24 @@ fn answer(
     if version < 5 {
         return answer;
     }
-    let config = |entry: crate::topics::ConfigEntry<'_>| {
+    let config = |entry: ConfigEntry<'_>| {
+        let value = match entry.source {
+            ConfigSource::Default => entry.key.default.map(fixed),
+            ConfigSource::Topic => entry.value.map(text),
+        };
         CreatableTopicConfigs::default()
-            .with_name(text(entry.key.name))
-            .with_value(entry.value.map(text))
+            .with_name(fixed(entry.key.name))
+            .with_value(value)
             .with_config_source(source_code(entry.source))
+    };
+    let shown = |entry: &ConfigEntry<'_>| defaults || entry.source == ConfigSource::Topic;
+    let configs = match topic.overrides.is_empty() && !defaults {
+        true => Vec::new(),
+        false => describe(&topic.overrides).filter(shown).map(config).collect(),
     };
     let answer = answer
         .with_num_partitions(topic.partitions)
         .with_replication_factor(1)
-        .with_configs(Some(describe(&topic.overrides).map(config).collect()));
+        .with_configs(Some(configs));
     if version >= 7 { answer.with_topic_id(topic.id.0) } else { answer }
 }

@@ -9,6 +9,7 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use robustmq_common::ids::KafkaTopic;
+use robustmq_common::limits;
 use uuid::Uuid;
 
 use super::resolve::{self, TopicRef};
@@ -27,14 +28,15 @@ pub(super) async fn handle(
     version: i16,
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
-    let mut wanted = Vec::new();
-    if version >= 6 {
-        for state in request.topics {
-            wanted.push(resolve_state(kafka, state.name, state.topic_id).await);
-        }
-    } else {
-        for name in request.topic_names {
-            wanted.push(resolve_state(kafka, Some(name), Uuid::nil()).await);
+    let asked: Vec<(Option<TopicName>, Uuid)> = match version {
+        6.. => request.topics.into_iter().map(|state| (state.name, state.topic_id)).collect(),
+        _ => request.topic_names.into_iter().map(|name| (Some(name), Uuid::nil())).collect(),
+    };
+    let mut wanted = Vec::with_capacity(asked.len());
+    for page in asked.chunks(limits::TOPIC_PAGE) {
+        resolve::load(kafka, page.iter().map(|(name, id)| which(name.as_ref(), *id))).await;
+        for (name, id) in page {
+            wanted.push(resolve_state(kafka, name.clone(), *id).await);
         }
     }
     let mut names: Vec<KafkaTopic> =
@@ -67,12 +69,15 @@ pub(super) async fn handle(
     DeleteTopicsResponse::default().with_responses(wanted.into_iter().map(answer).collect())
 }
 
-async fn resolve_state(kafka: &Kafka, name: Option<TopicName>, id: Uuid) -> Wanted {
-    let which = match &name {
+fn which(name: Option<&TopicName>, id: Uuid) -> TopicRef<'_> {
+    match name {
         Some(name) => TopicRef::Name(name),
         None => TopicRef::Id(id),
-    };
-    match resolve::topic(kafka, which).await {
+    }
+}
+
+async fn resolve_state(kafka: &Kafka, name: Option<TopicName>, id: Uuid) -> Wanted {
+    match resolve::topic(kafka, which(name.as_ref(), id)).await {
         Ok(topic) => Wanted {
             name: Some(TopicName(text(topic.name.as_str()))),
             id: topic.id.0,

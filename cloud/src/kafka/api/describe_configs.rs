@@ -3,7 +3,7 @@
 //! Topics: every entry that a topic may have, with its source, type and documentation. The broker: the few entries that this
 //! broker has, read-only. Other resources are refused with INVALID_REQUEST.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -11,9 +11,11 @@ use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use kafka_protocol::protocol::StrBytes;
+use robustmq_common::limits;
 
 use super::resolve::{self, TopicRef};
-use super::{Kafka, text};
+use super::{Kafka, fixed, text};
 use crate::topics::{ConfigEntry, ConfigSource, ConfigType, describe};
 
 pub(super) const TOPIC: i8 = 2;
@@ -58,23 +60,25 @@ pub(super) async fn handle(
         documentation: request.include_documentation,
     };
     let mut results = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
+    for (at, resource) in request.resources.iter().enumerate() {
+        if at % limits::TOPIC_PAGE == 0 {
+            let page = request.resources.iter().skip(at).take(limits::TOPIC_PAGE);
+            let topics = page.filter(|resource| resource.resource_type == TOPIC);
+            resolve::load(kafka, topics.map(|topic| TopicRef::Name(&topic.resource_name))).await;
+        }
+        let keys = resource.configuration_keys.as_ref();
+        let keys = keys.map(|keys| keys.iter().map(|key| key.as_str()).collect::<HashSet<_>>());
+        let wanted = |name: &str| keys.as_ref().is_none_or(|keys| keys.contains(name));
         let described = match resource.resource_type {
-            TOPIC => describe_topic(kafka, &wish, &resource).await,
-            BROKER => Ok(describe_broker(kafka, &wish)),
+            TOPIC => describe_topic(kafka, &wish, resource, &wanted).await,
+            BROKER => Ok(describe_broker(kafka, &wish, &wanted)),
             _ => Err(ResponseError::InvalidRequest),
-        };
-        let keys = resource.configuration_keys;
-        let wanted = |entry: &DescribeConfigsResourceResult| {
-            keys.as_ref().is_none_or(|keys| keys.contains(&entry.name))
         };
         let answer = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name);
+            .with_resource_name(resource.resource_name.clone());
         results.push(match described {
-            Ok(entries) => answer
-                .with_error_message(None)
-                .with_configs(entries.into_iter().filter(wanted).collect()),
+            Ok(entries) => answer.with_error_message(None).with_configs(entries),
             Err(error) => answer
                 .with_error_code(error.code())
                 .with_error_message(Some(text("there is no such resource"))),
@@ -87,40 +91,50 @@ async fn describe_topic(
     kafka: &Kafka,
     wish: &Wish,
     resource: &DescribeConfigsResource,
+    wanted: &impl Fn(&str) -> bool,
 ) -> Result<Vec<DescribeConfigsResourceResult>, ResponseError> {
     let topic = resolve::topic(kafka, TopicRef::Name(&resource.resource_name)).await?;
-    Ok(describe(&topic.overrides).map(|entry| result(wish, &entry)).collect())
+    let entries = describe(&topic.overrides).filter(|entry| wanted(entry.key.name));
+    Ok(entries.map(|entry| result(wish, &entry)).collect())
 }
 
 fn result(wish: &Wish, entry: &ConfigEntry<'_>) -> DescribeConfigsResourceResult {
     let key = entry.key;
+    let value = match entry.source {
+        ConfigSource::Default => key.default.map(fixed),
+        ConfigSource::Topic => entry.value.map(text),
+    };
     let mut answer = DescribeConfigsResourceResult::default()
-        .with_name(text(key.name))
-        .with_value(entry.value.map(text))
+        .with_name(fixed(key.name))
+        .with_value(value.clone())
         .with_config_source(source_code(entry.source));
     if wish.synonyms {
-        let synonym = |value: Option<&str>, source| {
+        let synonym = |value: Option<StrBytes>, source| {
             DescribeConfigsSynonym::default()
-                .with_name(text(key.name))
-                .with_value(value.map(text))
+                .with_name(fixed(key.name))
+                .with_value(value)
                 .with_source(source_code(source))
         };
         let mut synonyms = Vec::new();
         if entry.source == ConfigSource::Topic {
-            synonyms.push(synonym(entry.value, ConfigSource::Topic));
+            synonyms.push(synonym(value, ConfigSource::Topic));
         }
-        synonyms.push(synonym(key.default, ConfigSource::Default));
+        synonyms.push(synonym(key.default.map(fixed), ConfigSource::Default));
         answer = answer.with_synonyms(synonyms);
     }
     if wish.version >= 3 {
         answer = answer.with_config_type(type_code(key.kind));
-        let documentation = wish.documentation.then(|| text(key.doc));
+        let documentation = wish.documentation.then(|| fixed(key.doc));
         answer = answer.with_documentation(documentation);
     }
     answer
 }
 
-fn describe_broker(kafka: &Kafka, wish: &Wish) -> Vec<DescribeConfigsResourceResult> {
+fn describe_broker(
+    kafka: &Kafka,
+    wish: &Wish,
+    wanted: &impl Fn(&str) -> bool,
+) -> Vec<DescribeConfigsResourceResult> {
     let settings = &kafka.settings;
     let entries = BTreeMap::from([
         (
@@ -132,9 +146,9 @@ fn describe_broker(kafka: &Kafka, wish: &Wish) -> Vec<DescribeConfigsResourceRes
         ("num.partitions", (ConfigType::Int, settings.default_partitions.to_string())),
         ("socket.request.max.bytes", (ConfigType::Int, settings.frame_bytes.to_string())),
     ]);
-    let entry = |(name, (kind, value)): (&str, (ConfigType, String))| {
+    let entry = |(name, (kind, value)): (&'static str, (ConfigType, String))| {
         let answer = DescribeConfigsResourceResult::default()
-            .with_name(text(name))
+            .with_name(fixed(name))
             .with_value(Some(text(value)))
             .with_read_only(true)
             .with_config_source(STATIC_BROKER_CONFIG);
@@ -143,5 +157,5 @@ fn describe_broker(kafka: &Kafka, wish: &Wish) -> Vec<DescribeConfigsResourceRes
             false => answer,
         }
     };
-    entries.into_iter().map(entry).collect()
+    entries.into_iter().filter(|(name, _)| wanted(name)).map(entry).collect()
 }

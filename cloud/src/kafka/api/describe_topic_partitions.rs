@@ -30,15 +30,21 @@ pub(super) async fn handle(
         let mut names: Vec<TopicName> = request.topics.into_iter().map(|t| t.name).collect();
         names.sort();
         names.dedup();
-        for name in names {
+        if let Some((start, _)) = &cursor {
+            names.retain(|name| name >= start);
+        }
+        for (at, name) in names.iter().enumerate() {
+            if at % limits::TOPIC_PAGE == 0 {
+                let page = names.iter().skip(at);
+                resolve::load(kafka, page.map(|name| TopicRef::Name(name))).await;
+            }
             let from = match &cursor {
-                Some((start, _)) if name < *start => continue,
-                Some((start, partition)) if name == *start => *partition,
+                Some((start, partition)) if name == start => *partition,
                 _ => 0,
             };
-            match resolve::topic(kafka, TopicRef::Name(&name)).await {
+            match resolve::topic(kafka, TopicRef::Name(name)).await {
                 Ok(topic) => page.add(kafka, &topic, from),
-                Err(error) => page.refuse(name, error.code()),
+                Err(error) => page.refuse(name.clone(), error.code()),
             }
             if page.next.is_some() {
                 break;

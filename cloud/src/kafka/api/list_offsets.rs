@@ -9,6 +9,7 @@ use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use robustmq_common::limits;
 
 use super::Kafka;
 use super::resolve::{self, TopicRef, check_epoch};
@@ -25,12 +26,16 @@ pub(super) async fn handle(
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
-    for asked in request.topics {
+    for (at, asked) in request.topics.iter().enumerate() {
+        if at % limits::TOPIC_PAGE == 0 {
+            let page = request.topics.iter().skip(at);
+            resolve::load(kafka, page.map(|asked| TopicRef::Name(&asked.name))).await;
+        }
         let topic = resolve::topic(kafka, TopicRef::Name(&asked.name)).await;
         let mut partitions = Vec::with_capacity(asked.partitions.len());
-        for partition in asked.partitions {
+        for partition in &asked.partitions {
             let found = match &topic {
-                Ok(topic) => find(kafka, version, topic, &partition).await,
+                Ok(topic) => find(kafka, version, topic, partition).await,
                 Err(error) => Err(*error),
             };
             let answer = ListOffsetsPartitionResponse::default()
@@ -45,7 +50,7 @@ pub(super) async fn handle(
                 }
             });
         }
-        let answer = ListOffsetsTopicResponse::default().with_name(asked.name);
+        let answer = ListOffsetsTopicResponse::default().with_name(asked.name.clone());
         topics.push(answer.with_partitions(partitions));
     }
     ListOffsetsResponse::default().with_topics(topics)

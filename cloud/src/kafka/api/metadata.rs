@@ -5,7 +5,7 @@
 //! that got one here would send it with each Fetch, and partitions need not be loaded to be listed. Authorized
 //! operations are not reported.
 //!
-//! All topics at once are read in pages; only a few such answers are built at the same time.
+//! All topics at once: see `listing`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,23 +18,53 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use robustmq_common::ids::KafkaTopic;
 use robustmq_common::limits;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::resolve::{self, TopicRef, wall_ms};
-use super::{Kafka, text};
+use super::{Answer, Frame, Kafka, RequestError, decode, encode, frame_parts, listing, text};
 use crate::kafka::errors::KafkaCode as _;
-use crate::store::StoreError;
 use crate::topics::{NewTopic, Topic, TopicError};
 
-/// Answers with all topics that are built at the same time.
-static LISTINGS: Semaphore = Semaphore::const_new(limits::KAFKA_TOPIC_LISTINGS);
+pub(super) async fn answer(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestError> {
+    let (version, api) = (frame.version, frame.api.key);
+    let request: MetadataRequest = decode(frame)?;
+    let response = this_broker(kafka);
+    let asked = match request.topics {
+        // Version 0 has no null: an empty list asks for everything.
+        Some(asked) if version >= 1 || !asked.is_empty() => asked,
+        _ => {
+            let listed = kafka.listings.topics(kafka, version).await;
+            return match listed {
+                Ok(listed) => {
+                    let body = listing::with_topics(version, &response, &listed);
+                    let reason = |error: anyhow::Error| error.to_string();
+                    let body = body.map_err(|error| RequestError::Encode {
+                        api,
+                        version,
+                        reason: reason(error),
+                    })?;
+                    frame_parts(frame, body, listed.memory())
+                }
+                Err(error) if version >= 13 => encode(
+                    api,
+                    version,
+                    frame.correlation_id,
+                    &response.with_error_code(error.code()),
+                ),
+                Err(error) => {
+                    // There is no place for an error: an empty list makes clients ask again.
+                    tracing::warn!(%error, "the topics cannot be listed");
+                    encode(api, version, frame.correlation_id, &response)
+                }
+            };
+        }
+    };
+    let may_create = request.allow_auto_topic_creation;
+    let topics = these_topics(kafka, version, asked, may_create).await;
+    encode(api, version, frame.correlation_id, &response.with_topics(topics))
+}
 
-pub(super) async fn handle(
-    kafka: &Kafka,
-    version: i16,
-    request: MetadataRequest,
-) -> MetadataResponse {
+fn this_broker(kafka: &Kafka) -> MetadataResponse {
     let settings = &kafka.settings;
     let node = BrokerId(settings.node_id);
     let broker = MetadataResponseBroker::default()
@@ -42,68 +72,55 @@ pub(super) async fn handle(
         .with_host(text(settings.advertised_host.clone()))
         .with_port(i32::from(settings.advertised_port))
         .with_rack(None);
-    let response = MetadataResponse::default()
+    MetadataResponse::default()
         .with_brokers(vec![broker])
         .with_cluster_id(Some(text(settings.cluster_id.clone())))
-        .with_controller_id(node);
-    let asked = match request.topics {
-        // Version 0 has no null: an empty list asks for everything.
-        Some(asked) if version >= 1 || !asked.is_empty() => asked,
-        _ => {
-            return match all_topics(kafka, version).await {
-                Ok(topics) => response.with_topics(topics),
-                Err(error) if version >= 13 => response.with_error_code(error.code()),
-                Err(error) => {
-                    // There is no place for an error: an empty list makes clients ask again.
-                    tracing::warn!(%error, "the topics cannot be listed");
-                    response
-                }
-            };
-        }
-    };
+        .with_controller_id(node)
+}
+
+async fn these_topics(
+    kafka: &Kafka,
+    version: i16,
+    asked: Vec<MetadataRequestTopic>,
+    may_create: bool,
+) -> Vec<MetadataResponseTopic> {
     let mut created = HashMap::new();
-    if settings.auto_create_topics && request.allow_auto_topic_creation {
+    if kafka.settings.auto_create_topics && may_create {
         created = create_missing(kafka, &asked).await;
     }
     let mut topics = Vec::with_capacity(asked.len());
     // Each topic once, as in Apache Kafka: a name takes few bytes in a request, and its partitions many in the answer.
     let mut answered = HashSet::new();
-    for wanted in asked {
-        if !answered.insert((wanted.name.clone(), wanted.topic_id)) {
-            continue;
-        }
-        topics.push(one_topic(kafka, version, wanted, &created).await);
-    }
-    response.with_topics(topics)
-}
-
-async fn all_topics(kafka: &Kafka, version: i16) -> Result<Vec<MetadataResponseTopic>, StoreError> {
-    let _listing = LISTINGS.acquire().await.map_err(|_| StoreError::Closed)?;
-    let mut topics = Vec::new();
-    let mut after: Option<KafkaTopic> = None;
-    loop {
-        let page = kafka.topics.list(after.as_ref(), limits::TOPIC_PAGE).await?;
-        topics.extend(page.topics.iter().map(|topic| describe(kafka, version, topic)));
-        match page.topics.last() {
-            Some(last) if page.more => after = Some(last.name.clone()),
-            _ => return Ok(topics),
+    for page in asked.chunks(limits::TOPIC_PAGE) {
+        let which = |wanted: &MetadataRequestTopic| match &wanted.name {
+            Some(_) => None,
+            None => Some(wanted.topic_id),
+        };
+        let by_id = page.iter().filter_map(which).map(TopicRef::Id);
+        let names = page.iter().filter_map(|wanted| wanted.name.as_ref());
+        resolve::load(kafka, names.map(|name| TopicRef::Name(name)).chain(by_id)).await;
+        for wanted in page {
+            if answered.insert((wanted.name.clone(), wanted.topic_id)) {
+                topics.push(one_topic(kafka, version, wanted, &created).await);
+            }
         }
     }
+    topics
 }
 
 type Created = HashMap<KafkaTopic, Result<Arc<Topic>, TopicError>>;
 
 /// Creates what is asked for by name and missing, in one write.
 async fn create_missing(kafka: &Kafka, asked: &[MetadataRequestTopic]) -> Created {
-    let mut missing = Vec::new();
-    for wanted in asked {
-        let name = wanted.name.as_ref().and_then(|name| KafkaTopic::new(name).ok());
-        let Some(name) = name else { continue };
-        if matches!(kafka.topics.get(&name).await, Ok(None)) {
-            let partitions = kafka.settings.default_partitions;
-            missing.push(NewTopic { name, partitions, overrides: Default::default() });
-        }
-    }
+    let names = asked.iter().filter_map(|wanted| KafkaTopic::new(wanted.name.as_ref()?).ok());
+    let names: Vec<KafkaTopic> = names.collect();
+    let Ok(found) = kafka.topics.get_many(&names).await else { return Created::new() };
+    let new = |(name, _)| {
+        let partitions = kafka.settings.default_partitions;
+        NewTopic { name, partitions, overrides: Default::default() }
+    };
+    let missing: Vec<NewTopic> =
+        names.into_iter().zip(found).filter(|(_, found)| found.is_none()).map(new).collect();
     if missing.is_empty() {
         return Created::new();
     }
@@ -115,7 +132,7 @@ async fn create_missing(kafka: &Kafka, asked: &[MetadataRequestTopic]) -> Create
 async fn one_topic(
     kafka: &Kafka,
     version: i16,
-    wanted: MetadataRequestTopic,
+    wanted: &MetadataRequestTopic,
     created: &Created,
 ) -> MetadataResponseTopic {
     let refuse = |error: ResponseError, name: Option<TopicName>| {
@@ -143,7 +160,7 @@ async fn one_topic(
     }
 }
 
-fn describe(kafka: &Kafka, version: i16, topic: &Topic) -> MetadataResponseTopic {
+pub(super) fn describe(kafka: &Kafka, version: i16, topic: &Topic) -> MetadataResponseTopic {
     let node = BrokerId(kafka.settings.node_id);
     let partition = |index| {
         MetadataResponsePartition::default()

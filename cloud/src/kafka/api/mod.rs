@@ -34,6 +34,7 @@ mod join_group;
 mod leave_group;
 mod list_groups;
 mod list_offsets;
+mod listing;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -42,6 +43,8 @@ mod offset_for_leader_epoch;
 mod produce;
 mod resolve;
 mod sync_group;
+
+pub use listing::Listings;
 
 /// A request that cannot be answered: the connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -151,9 +154,7 @@ async fn answer_topic(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestErr
     let version = frame.version;
     match frame.api.key {
         ApiKey::ApiVersions => answer(frame, async |r| api_versions::handle(&r)).await,
-        ApiKey::Metadata => {
-            answer(frame, async |r| metadata::handle(kafka, version, r).await).await
-        }
+        ApiKey::Metadata => metadata::answer(kafka, frame).await,
         ApiKey::FindCoordinator => {
             answer(frame, async |r| find_coordinator::handle(kafka, version, r)).await
         }
@@ -273,6 +274,11 @@ fn finish(mut out: BytesMut) -> Result<Answer, String> {
 /// Text for an answer.
 fn text(text: impl Into<String>) -> StrBytes {
     StrBytes::from_string(text.into())
+}
+
+/// Text for an answer that is part of the program: nothing is copied.
+fn fixed(text: &'static str) -> StrBytes {
+    StrBytes::from_static_str(text)
 }
 
 /// Text of a request, kept beyond it: a slice would keep the whole frame in memory.

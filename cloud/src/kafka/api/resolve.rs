@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kafka_protocol::error::ResponseError;
 use robustmq_common::ids::{KafkaTopic, LeaderEpoch, PartitionIndex, TopicId};
+use robustmq_common::limits;
 use uuid::Uuid;
 
 use super::Kafka;
@@ -30,6 +31,29 @@ pub(super) async fn topic(kafka: &Kafka, which: TopicRef<'_>) -> Result<Arc<Topi
         }
     };
     found.map_err(|error| error.kafka())?.ok_or(unknown)
+}
+
+/// Brings topics into memory that [`topic`] is then asked for one by one, up to [`limits::TOPIC_PAGE`] at a time: one reading of
+/// the store for all of them. A failure shows when they are asked for.
+pub(super) async fn load<'a>(kafka: &Kafka, topics: impl Iterator<Item = TopicRef<'a>>) {
+    let (mut names, mut ids) = (Vec::new(), Vec::new());
+    for topic in topics.take(limits::TOPIC_PAGE) {
+        match topic {
+            TopicRef::Name(name) => names.extend(KafkaTopic::new(name)),
+            TopicRef::Id(id) => ids.push(TopicId(id)),
+        }
+    }
+    let found = match names.len() + ids.len() {
+        0 | 1 => return,
+        _ => kafka.topics.get_many(&names).await.map(drop),
+    };
+    let found = match found {
+        Ok(()) => kafka.topics.load_by_ids(&ids).await,
+        failed => failed,
+    };
+    if let Err(error) = found {
+        tracing::debug!(%error, "topics could not be read together");
+    }
 }
 
 /// The partition of a topic, or Kafka's error.

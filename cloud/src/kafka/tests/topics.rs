@@ -116,6 +116,55 @@ async fn thousands_of_topics_are_created_listed_and_deleted_by_one_request_each(
 }
 
 #[tokio::test]
+async fn all_topics_are_answered_as_they_are_one_by_one_in_every_version() {
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let names: Vec<String> = (0..130).map(|number| format!("t-{number:03}")).collect();
+    for round in 0..2 {
+        for version in 0..=13 {
+            let named = names
+                .iter()
+                .map(|name| MetadataRequestTopic::default().with_name(Some(TopicName(text(name)))));
+            let mut request = MetadataRequest::default()
+                .with_topics(Some(named.take(130 * round).collect()))
+                .with_allow_auto_topic_creation(true);
+            // Version 0 asks for all by an empty list.
+            if version == 0 && round == 0 {
+                continue;
+            }
+            let one_by_one = client.call(version, &request).await;
+            request.topics = if version == 0 { Some(vec![]) } else { None };
+            let all = client.call(version, &request).await;
+            assert_eq!(all, one_by_one, "version {version}");
+            assert_eq!(all.topics.len(), 130 * round);
+        }
+        let more = names.iter().map(|name| new(name, 2)).collect();
+        assert!(
+            create(&mut client, more)
+                .await
+                .iter()
+                .all(|answer| answer.error_code == 0 || round == 1)
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_configuration_of_many_new_topics_is_what_they_set() {
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let config = CreatableTopicConfig::default()
+        .with_name(text("retention.ms"))
+        .with_value(Some(text("1000")));
+    let many = (0..=robustmq_common::limits::FULLY_DESCRIBED_TOPICS)
+        .map(|number| new(&format!("t-{number}"), 1).with_configs(vec![config.clone()]));
+    for answer in create(&mut client, many.collect()).await {
+        let configs = answer.configs.expect("they are given from version 5 on");
+        assert_eq!(configs.len(), 1);
+        assert_eq!((configs[0].name.as_str(), configs[0].config_source), ("retention.ms", 1));
+    }
+}
+
+#[tokio::test]
 async fn partitions_are_described_in_pages() {
     let broker = Broker::start().await;
     let mut client = broker.client().await;

@@ -158,6 +158,16 @@ pub fn topic_range(topic: TopicId) -> Range<Bytes> {
     prefix_range(&prefix)
 }
 
+/// The topic of any of these keys.
+///
+/// # Errors
+/// [`ValueError`].
+pub fn parse_topic(key: &[u8]) -> Result<TopicId, ValueError> {
+    let mut reader = Reader::new(key);
+    reader.version(Family::Partition as u8)?;
+    Ok(TopicId(uuid::Uuid::from_bytes(reader.array()?)))
+}
+
 /// The number that ends a batch's, a chunk's or a producer's key.
 ///
 /// # Errors

@@ -321,6 +321,17 @@ impl Store for SegmentStore {
         self.blocking_read(move |index, files| get(index, files, &key)).await
     }
 
+    async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        if let [key] = keys {
+            return Ok(vec![self.get(key).await?]);
+        }
+        let keys = keys.to_vec();
+        self.blocking_read(move |index, files| {
+            keys.iter().map(|key| get(index, files, key)).collect()
+        })
+        .await
+    }
+
     async fn scan(&self, range: Range<Bytes>, limit: ScanLimit) -> Result<ScanPage, StoreError> {
         self.blocking_read(move |index, files| scan(index, files, &range, limit)).await
     }

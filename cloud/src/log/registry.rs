@@ -1,0 +1,178 @@
+//! Which partitions are in memory, within a budget of bytes, and which topics are gone.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use robustmq_common::ids::{PartitionIndex, TopicId};
+use robustmq_common::limits;
+use tokio::sync::OnceCell;
+
+use super::footprint::Memory;
+use super::{LogError, Partition};
+
+type Key = (TopicId, PartitionIndex);
+type Cell = Arc<OnceCell<Arc<Partition>>>;
+
+/// The registry, for all who use the log.
+pub(super) struct SharedRegistry(Mutex<Registry>);
+
+impl SharedRegistry {
+    pub(super) fn new(registry: Registry) -> Self {
+        Self(Mutex::new(registry))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) struct Registry {
+    slots: BTreeMap<Key, Slot>,
+    dropped: Dropped,
+    memory: Memory,
+}
+
+struct Slot {
+    cell: Cell,
+    last_used: Instant,
+}
+
+/// A slot with its cell and its share of a node of the map.
+const SLOT_BYTES: usize = 2 * size_of::<(Key, Slot)>() + size_of::<OnceCell<Arc<Partition>>>();
+
+impl Slot {
+    /// Nobody holds the partition: not a caller, not a write that is on its way. Only the registry can change that.
+    fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.cell) == 1
+            && self.cell.get().is_none_or(|partition| Arc::strong_count(partition) == 1)
+    }
+}
+
+/// The topics that were dropped last, so that a request which was on its way does not bring one back.
+#[derive(Default)]
+struct Dropped {
+    topics: HashSet<TopicId>,
+    order: VecDeque<(Instant, TopicId)>,
+}
+
+impl Dropped {
+    fn insert(&mut self, topic: TopicId, now: Instant) {
+        if self.topics.insert(topic) {
+            self.order.push_back((now, topic));
+        }
+        while let Some((since, oldest)) = self.order.front() {
+            let is_old = now.saturating_duration_since(*since) > limits::DROPPED_TOPIC_MEMORY;
+            if !is_old && self.order.len() <= limits::DROPPED_TOPICS {
+                break;
+            }
+            self.topics.remove(oldest);
+            self.order.pop_front();
+        }
+        if self.topics.len() < self.topics.capacity() / 8 {
+            self.topics.shrink_to_fit();
+            self.order.shrink_to_fit();
+        }
+    }
+}
+
+impl Registry {
+    pub(super) fn new(memory: Memory) -> Self {
+        Self { slots: BTreeMap::new(), dropped: Dropped::default(), memory }
+    }
+
+    /// Where a partition is, or is to be loaded.
+    pub(super) fn cell(
+        &mut self,
+        topic: TopicId,
+        partition: PartitionIndex,
+        now: Instant,
+    ) -> Result<Cell, LogError> {
+        if self.dropped.topics.contains(&topic) {
+            return Err(LogError::Dropped(topic));
+        }
+        if let Some(slot) = self.slots.get_mut(&(topic, partition)) {
+            slot.last_used = now;
+            return Ok(Arc::clone(&slot.cell));
+        }
+        if self.is_full() {
+            self.make_room();
+            if self.is_full() {
+                return Err(LogError::TooManyPartitions(self.slots.len()));
+            }
+        }
+        let cell = Cell::default();
+        let slot = Slot { cell: Arc::clone(&cell), last_used: now };
+        self.slots.insert((topic, partition), slot);
+        Ok(cell)
+    }
+
+    /// Whether `cell` is still the place of that partition.
+    pub(super) fn has(&self, topic: TopicId, partition: PartitionIndex, cell: &Cell) -> bool {
+        self.slots.get(&(topic, partition)).is_some_and(|slot| Arc::ptr_eq(&slot.cell, cell))
+    }
+
+    pub(super) fn loaded(
+        &self,
+        topic: TopicId,
+        partition: PartitionIndex,
+    ) -> Option<Arc<Partition>> {
+        self.slots.get(&(topic, partition))?.cell.get().cloned()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.memory.used_bytes() + self.slots.len() * SLOT_BYTES
+    }
+
+    /// No room for one more.
+    fn is_full(&self) -> bool {
+        let next = self.memory.footprint_bytes() + SLOT_BYTES;
+        self.bytes() + next > self.memory.budget_bytes
+    }
+
+    /// Drops what was not used for longest until a quarter of the budget is free. What is in use stays; the rest is cheap to
+    /// load again.
+    fn make_room(&mut self) {
+        let target = self.memory.budget_bytes / 4 * 3;
+        let unused = self.slots.iter().filter(|(_, slot)| slot.is_unused());
+        let mut unused: Vec<_> = unused.map(|(key, slot)| (slot.last_used, *key)).collect();
+        unused.sort_unstable();
+        for (_, key) in unused {
+            if self.bytes() <= target {
+                break;
+            }
+            self.slots.remove(&key);
+        }
+    }
+
+    pub(super) fn evict_idle(&mut self, idle: Duration, now: Instant) -> usize {
+        let before = self.slots.len();
+        self.slots.retain(|_, slot| {
+            !slot.is_unused() || now.saturating_duration_since(slot.last_used) < idle
+        });
+        before - self.slots.len()
+    }
+
+    /// Forgets the partitions of topics, and does not take them in again. Returns those that were loaded.
+    pub(super) fn drop_topics(
+        &mut self,
+        topics: impl IntoIterator<Item = TopicId>,
+        now: Instant,
+    ) -> Vec<Arc<Partition>> {
+        let mut closed = Vec::new();
+        for topic in topics {
+            self.dropped.insert(topic, now);
+            let range = (topic, PartitionIndex(i32::MIN))..=(topic, PartitionIndex(i32::MAX));
+            let doomed: Vec<_> = self.slots.range(range).map(|(key, _)| *key).collect();
+            for key in doomed {
+                let slot = self.slots.remove(&key);
+                closed.extend(slot.and_then(|slot| slot.cell.get().cloned()));
+            }
+        }
+        closed
+    }
+}
