@@ -56,6 +56,8 @@ pub const KAFKA_TOPIC_LISTINGS: usize = 4;
 pub const KAFKA_TOPIC_LISTING_BYTES: usize = 96 * 1024 * 1024;
 /// CreateTopics answers with the complete configuration of each topic for so many topics in a request, else with what they set.
 pub const FULLY_DESCRIBED_TOPICS: usize = 100;
+/// DescribeLogDirs answers that are built at the same time.
+pub const LOG_DIR_LISTINGS: usize = 2;
 /// Partitions in one DescribeTopicPartitions answer (`max.request.partition.size.limit`).
 pub const DESCRIBED_PARTITIONS: i32 = 2000;
 /// The longest wait of a Fetch for new records, whatever the client asks for.

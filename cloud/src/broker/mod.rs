@@ -260,6 +260,7 @@ fn kafka_settings(
         advertised_port,
         auto_create_topics: settings.kafka.auto_create_topics,
         default_partitions: settings.kafka.default_partitions,
+        log_dir: settings.data_dir.join("store").display().to_string(),
         frame_bytes: settings.kafka.max_frame_bytes,
         connections: settings.kafka.max_connections,
         idle: Duration::from_millis(settings.kafka.idle_timeout_ms),

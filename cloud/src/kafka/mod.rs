@@ -49,6 +49,8 @@ pub struct KafkaSettings {
     pub auto_create_topics: bool,
     /// Partitions of a topic that is created without a count (`num.partitions`).
     pub default_partitions: i32,
+    /// What DescribeLogDirs calls the store's directory.
+    pub log_dir: String,
     /// The largest frame taken.
     pub frame_bytes: usize,
     /// Connections at once.
@@ -66,6 +68,7 @@ impl Default for KafkaSettings {
             advertised_port: 9092,
             auto_create_topics: true,
             default_partitions: 1,
+            log_dir: "store".to_owned(),
             frame_bytes: limits::KAFKA_FRAME_BYTES,
             connections: limits::KAFKA_CONNECTIONS,
             idle: limits::KAFKA_IDLE,

@@ -173,6 +173,9 @@ structure!(DESCRIBED_RESOURCE; all(I8), all(Str), all(STRS));
 layout!(DESCRIBE_CONFIGS flexible 4;
     all(Array(&Struct(DESCRIBED_RESOURCE))), all(BOOL), from(3, BOOL));
 
+structure!(LOG_DIR_TOPIC; all(Str), all(INTS));
+layout!(DESCRIBE_LOG_DIRS flexible 2; all(Array(&Struct(LOG_DIR_TOPIC))));
+
 structure!(ALTERED_CONFIG; all(Str), all(I8), all(Str));
 structure!(ALTERED_RESOURCE; all(I8), all(Str), all(Array(&Struct(ALTERED_CONFIG))));
 layout!(INCREMENTAL_ALTER_CONFIGS flexible 1; all(Array(&Struct(ALTERED_RESOURCE))), all(BOOL));

@@ -35,6 +35,7 @@ mod partition;
 mod producers;
 mod registry;
 mod retention;
+mod size;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
 pub use id_blocks::{IdBlocks, ProducerIds};

@@ -23,6 +23,7 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
 mod describe_topic_partitions;
 mod fetch;
 mod fetch_answer;
@@ -182,6 +183,9 @@ async fn answer_topic(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestErr
         ApiKey::DescribeConfigs => {
             answer(frame, async |r| describe_configs::handle(kafka, version, r).await).await
         }
+        ApiKey::DescribeLogDirs => {
+            answer(frame, async |r| describe_log_dirs::handle(kafka, version, r).await).await
+        }
         ApiKey::IncrementalAlterConfigs => {
             answer(frame, async |r| incremental_alter_configs::handle(kafka, r).await).await
         }
@@ -312,6 +316,7 @@ pub(super) fn decode_any(frame: &Frame) -> Result<(), RequestError> {
         ApiKey::InitProducerId => decode::<m::InitProducerIdRequest>(frame).map(drop),
         ApiKey::OffsetForLeaderEpoch => decode::<m::OffsetForLeaderEpochRequest>(frame).map(drop),
         ApiKey::DescribeConfigs => decode::<m::DescribeConfigsRequest>(frame).map(drop),
+        ApiKey::DescribeLogDirs => decode::<m::DescribeLogDirsRequest>(frame).map(drop),
         ApiKey::CreatePartitions => decode::<m::CreatePartitionsRequest>(frame).map(drop),
         ApiKey::DeleteGroups => decode::<m::DeleteGroupsRequest>(frame).map(drop),
         ApiKey::IncrementalAlterConfigs => {

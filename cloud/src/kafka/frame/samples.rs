@@ -319,6 +319,13 @@ fn other(key: ApiKey, version: i16) -> Bytes {
                 .with_partitions(vec![OffsetForLeaderPartition::default(); 2]);
             framed(version, &OffsetForLeaderEpochRequest::default().with_topics(vec![topic]))
         }
+        ApiKey::DescribeLogDirs => {
+            use describe_log_dirs_request::DescribableLogDirTopic;
+            let topic =
+                DescribableLogDirTopic::default().with_topic(topic()).with_partitions(vec![0, 1]);
+            let topics = Some(vec![topic.clone(), topic]);
+            framed(version, &DescribeLogDirsRequest::default().with_topics(topics))
+        }
         ApiKey::DescribeCluster => framed(version, &DescribeClusterRequest::default()),
         ApiKey::DescribeTopicPartitions => {
             use describe_topic_partitions_request::{Cursor, TopicRequest};

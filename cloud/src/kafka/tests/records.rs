@@ -14,6 +14,51 @@ use robustmq_common::record::split_batches;
 
 use super::*;
 
+#[tokio::test]
+async fn log_dirs_tell_the_size_of_what_is_stored() {
+    use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+    use kafka_protocol::messages::{DescribeLogDirsRequest, TopicName};
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    for name in ["empty", "full"] {
+        create(&mut client, name).await;
+    }
+    broker
+        .kafka
+        .topics
+        .create_partitions(&robustmq_common::ids::KafkaTopic::new("full").expect("legal"), 2, false)
+        .await
+        .expect("a second partition");
+    let (sent, mut expected) = (batch(&["a", "b"]), 0);
+    for _ in 0..3 {
+        assert_eq!(produce(&mut client, "full", sent.clone()).await.error_code, 0);
+        expected += i64::try_from(sent.len()).expect("small");
+    }
+    for version in 1..=4 {
+        let all = client.call(version, &DescribeLogDirsRequest::default().with_topics(None)).await;
+        let [dir] = &all.results[..] else { panic!("one directory") };
+        let held =
+            |topic: &kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsTopic| {
+                let sizes = topic.partitions.iter().map(|p| (p.partition_index, p.partition_size));
+                (topic.name.as_str().to_owned(), sizes.collect::<Vec<_>>())
+            };
+        let topics: Vec<_> = dir.topics.iter().map(held).collect();
+        assert_eq!(topics, [("full".to_owned(), vec![(0, expected)])]);
+        let wanted = |name: &str, partitions| {
+            DescribableLogDirTopic::default()
+                .with_topic(TopicName(text(name)))
+                .with_partitions(partitions)
+        };
+        let wanted = vec![wanted("full", vec![1, 0, 7, -1]), wanted("none", vec![0])];
+        let some = DescribeLogDirsRequest::default().with_topics(Some(wanted));
+        let some = client.call(version, &some).await;
+        let topics: Vec<_> = some.results[0].topics.iter().map(held).collect();
+        assert_eq!(topics, [("full".to_owned(), vec![(0, expected), (1, 0)])]);
+        // The same from the store as from memory.
+        broker.kafka.log.evict_idle(Duration::ZERO);
+    }
+}
+
 const NEWEST_FETCH: i16 = 12;
 
 fn name(topic: &str) -> TopicName {
