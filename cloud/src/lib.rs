@@ -10,4 +10,5 @@ pub mod metrics;
 pub mod settings;
 pub mod store;
 pub mod topics;
+pub mod traffic;
 pub mod uplink;

@@ -143,17 +143,22 @@ impl Default for UplinkSection {
 pub struct AdminSection {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// How many topics `/metrics` names: the busiest.
+    pub metrics_topics: usize,
 }
 
 impl Default for AdminSection {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8090)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8090)),
+            metrics_topics: limits::METRICS_TOPICS,
+        }
     }
 }
 
 impl config::Settings for Settings {
     fn validate(&self) -> Result<(), Invalid> {
-        let Self { kafka, groups, uplink, .. } = self;
+        let Self { kafka, groups, uplink, admin, .. } = self;
         if let Some(advertise) = &kafka.advertise {
             parse_advertise(advertise).map_err(|why| Invalid::new("kafka.advertise", why))?;
         } else if kafka.listen.ip().is_unspecified() {
@@ -192,6 +197,10 @@ impl config::Settings for Settings {
         if groups.min_session_timeout_ms > groups.max_session_timeout_ms {
             let why = "it is above groups.max_session_timeout_ms";
             return Err(Invalid::new("groups.min_session_timeout_ms", why));
+        }
+        if admin.metrics_topics > limits::METRICS_TOPICS_MAX {
+            let (topics, most) = (admin.metrics_topics, limits::METRICS_TOPICS_MAX);
+            return Err(Invalid::new("admin.metrics_topics", format!("{topics} is above {most}")));
         }
         if uplink.tls_cert.is_some() != uplink.tls_key.is_some() {
             let why = "tls_cert and tls_key are needed together";
@@ -275,6 +284,7 @@ mod tests {
         check("[kafka]\nmax_connections = 0", "[kafka] max_connections");
         check("[groups]\nmin_session_timeout_ms = 9999999", "[groups] min_session_timeout_ms");
         check("[uplink]\ntls_cert = 'a.pem'", "[uplink] tls_key");
+        check("[admin]\nmetrics_topics = 1001", "[admin] metrics_topics");
         check("[kafka]\nlisten_on = 1", "listen_on");
     }
 

@@ -312,6 +312,26 @@ pub const REMOVAL_RETRY: Duration = Duration::from_secs(5);
 pub const PARTITIONS_PER_TOPIC: i32 = 10_000;
 /// What the topics that are kept in memory take; others are read from the store.
 pub const TOPIC_CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// Active topics whose traffic is counted.
+pub const TRACKED_TOPICS: usize = 65_536;
+/// A topic without traffic for this long is not counted any more.
+pub const TRAFFIC_IDLE: Duration = Duration::from_secs(600);
+/// How often rates of topics are moved on.
+pub const TRAFFIC_INTERVAL: Duration = Duration::from_secs(5);
+/// Over what time rates are averaged.
+pub const TRAFFIC_AVERAGE: Duration = Duration::from_secs(60);
+/// The least time between two look-ups of what the busiest topics hold, and of their groups' lag.
+pub const TOPIC_FIGURES_INTERVAL: Duration = Duration::from_secs(30);
+/// The busiest topics that `/metrics` names by default (`[admin] metrics_topics`).
+pub const METRICS_TOPICS: usize = 50;
+/// And at most.
+pub const METRICS_TOPICS_MAX: usize = 1000;
+/// Groups that are looked at for lag.
+pub const REPORTED_GROUPS: usize = 10_000;
+/// Groups that `/metrics` shows of one topic.
+pub const REPORTED_GROUPS_PER_TOPIC: usize = 20;
+/// Groups that the admin API shows of one topic.
+pub const SHOWN_GROUPS_PER_TOPIC: usize = 1000;
 /// Topics on one page of a listing.
 pub const TOPIC_PAGE: usize = 1000;
 /// Configuration entries of one topic, and bytes of one value.

@@ -39,6 +39,10 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         &["crate::kafka", "crate::uplink", "crate::admin", "crate::broker", "tokio::net"],
     ),
     (
+        "cloud/src/traffic",
+        &["crate::kafka", "crate::uplink", "crate::admin", "crate::broker", "kafka_protocol"],
+    ),
+    (
         "cloud/src/kafka",
         &["crate::broker", "crate::uplink", "rocksdb", "store::rocks", "store::memory"],
     ),

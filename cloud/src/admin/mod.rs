@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET /v1/topics[?after=NAME]   one page of topics: name, id, partitions, configuration
+//! GET /v1/topics/{topic}        one topic: rates, partitions with offsets and bytes, how far groups are behind
 //! GET /v1/groups                groups with their state
 //! GET /v1/groups/{group}        one group with members and committed offsets
 //! GET /v1/store                 the store's figures
@@ -26,8 +27,12 @@ use robustmq_common::telemetry::LogLevel;
 use serde::{Deserialize, Serialize};
 
 use crate::group::coordinator::Coordinator;
+use crate::log::Log;
 use crate::store::Store;
-use crate::topics::Catalogue;
+use crate::topics::{Catalogue, Topic};
+use crate::traffic::Traffic;
+
+mod topic;
 
 /// What the routes show.
 #[derive(Clone)]
@@ -38,6 +43,10 @@ pub struct State {
     pub groups: Coordinator,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// The partitions.
+    pub log: Arc<Log>,
+    /// What goes on in topics.
+    pub traffic: Arc<Traffic>,
 }
 
 /// All routes but those for edges.
@@ -49,6 +58,7 @@ pub fn router(
 ) -> Router {
     let own = Router::new()
         .route("/v1/topics", get(topics))
+        .route("/v1/topics/{topic}", get(topic::show))
         .route("/v1/groups", get(groups))
         .route("/v1/groups/{group}", get(group))
         .route("/v1/store", get(store))
@@ -63,6 +73,18 @@ struct ShownTopic {
     partitions: i32,
     created_ms: i64,
     config: BTreeMap<String, String>,
+}
+
+impl ShownTopic {
+    fn of(topic: &Topic) -> Self {
+        Self {
+            name: topic.name.clone(),
+            id: topic.id,
+            partitions: topic.partitions,
+            created_ms: topic.created_ms,
+            config: topic.overrides.clone(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -87,13 +109,7 @@ async fn topics(Shared(state): Shared<State>, Query(page): Query<Page>) -> Respo
         Err(error) => return unavailable(&error),
     };
     let next = if listed.more { listed.topics.last().map(|last| last.name.clone()) } else { None };
-    let shown = listed.topics.iter().map(|topic| ShownTopic {
-        name: topic.name.clone(),
-        id: topic.id,
-        partitions: topic.partitions,
-        created_ms: topic.created_ms,
-        config: topic.overrides.clone(),
-    });
+    let shown = listed.topics.iter().map(|topic| ShownTopic::of(topic));
     Json(ShownPage { topics: shown.collect(), next }).into_response()
 }
 

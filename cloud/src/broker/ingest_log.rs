@@ -11,6 +11,7 @@ use robustmq_common::record::RecordBatch;
 
 use crate::log::{Log, Origin, OriginKey};
 use crate::topics::{Catalogue, NewTopic, Topic, TopicError};
+use crate::traffic::Traffic;
 use crate::uplink::{
     AppendLimits, IngestLog, IngestTopic, LogFailure, PartitionId, append_to, applied_in,
 };
@@ -19,13 +20,19 @@ use crate::uplink::{
 pub(super) struct StoredLog {
     topics: Arc<Catalogue>,
     log: Arc<Log>,
+    traffic: Arc<Traffic>,
     partitions: i32,
 }
 
 impl StoredLog {
     /// Topics that edges bring into being get so many `partitions`.
-    pub(super) fn new(topics: Arc<Catalogue>, log: Arc<Log>, partitions: i32) -> Self {
-        Self { topics, log, partitions }
+    pub(super) fn new(
+        topics: Arc<Catalogue>,
+        log: Arc<Log>,
+        traffic: Arc<Traffic>,
+        partitions: i32,
+    ) -> Self {
+        Self { topics, log, traffic, partitions }
     }
 }
 
@@ -97,7 +104,10 @@ impl IngestLog for StoredLog {
         origin: Origin,
         limits: AppendLimits,
     ) -> Result<(), LogFailure> {
-        append_to(&self.log, partition, batch, origin, limits).await
+        let (size, records) = (batch.size(), u64::try_from(batch.records_count()).unwrap_or(0));
+        append_to(&self.log, partition, batch, origin, limits).await?;
+        self.traffic.produced(partition.topic, records, size);
+        Ok(())
     }
 }
 

@@ -28,6 +28,7 @@ use crate::settings::Settings;
 use crate::store::keys::system::StoreIdentity;
 use crate::store::{Store, StoreError};
 use crate::topics::Catalogue;
+use crate::traffic::{Busiest, Traffic};
 use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetrics};
 
 mod housekeeping;
@@ -116,6 +117,8 @@ pub async fn start(
         topics: parts.kafka.topics.clone(),
         groups: parts.kafka.groups.clone(),
         store: parts.store.clone(),
+        log: parts.kafka.log.clone(),
+        traffic: parts.kafka.traffic.clone(),
     };
     let readiness = Readiness::default();
     let store_ready = readiness.register("store");
@@ -147,6 +150,7 @@ pub async fn start(
         tokio::spawn(uplink),
         tokio::spawn(admin),
         tokio::spawn(housekeeping.run(shutdown.clone())),
+        tokio::spawn(parts.busiest.run(shutdown.clone())),
         tokio::spawn(async move { removal.removal().run(shutdown).await }),
     ];
     Ok(Broker {
@@ -164,6 +168,7 @@ struct Parts {
     store: Arc<dyn Store>,
     registry: Registry,
     kafka: Arc<Kafka>,
+    busiest: Busiest,
     ingest: Ingest,
     tokens: Tokens,
 }
@@ -184,9 +189,20 @@ impl Parts {
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::default());
         metrics.register(&mut registry);
+        let traffic = Arc::new(Traffic::default());
+        let groups = Coordinator::start(store.clone(), settings.timing(), shutdown.clone());
+        let busiest = Busiest::new(
+            traffic.clone(),
+            topics.clone(),
+            log.clone(),
+            groups.clone(),
+            settings.admin.metrics_topics,
+        );
+        registry.register_collector(Box::new(busiest.clone()));
         let ingest_log = ingest_log::StoredLog::new(
             topics.clone(),
             log.clone(),
+            traffic.clone(),
             settings.kafka.default_partitions,
         );
         let ingest = Ingest::new(
@@ -199,17 +215,18 @@ impl Parts {
         let kafka = Kafka {
             topics,
             log,
-            groups: Coordinator::start(store.clone(), settings.timing(), shutdown.clone()),
+            groups,
             producer_ids: ProducerIds::new(store.clone()),
             settings: kafka_settings(settings, kafka_address, generation),
             metrics,
+            traffic,
             request_memory: Budget::new(settings.kafka.request_memory_bytes),
             listings: Default::default(),
             answer_memory: Budget::new(settings.kafka.answer_memory_bytes),
             shutdown,
         };
         let tokens = Tokens::new(store.clone());
-        Ok(Self { store, registry, kafka: Arc::new(kafka), ingest, tokens })
+        Ok(Self { store, registry, kafka: Arc::new(kafka), busiest, ingest, tokens })
     }
 }
 

@@ -2,14 +2,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use robustmq_common::ids::{CloudGeneration, KafkaTopic};
 use robustmq_common::telemetry::{LogLevel, LogSettings, subscriber};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, start};
+use crate::log::Log;
 use crate::settings::Settings;
 use crate::store::MemoryStore;
+use crate::store::keys::system::StoreIdentity;
+use crate::topics::{Catalogue, NewTopic};
 
 fn log_level() -> LogLevel {
     let (_subscriber, level) =
@@ -47,6 +51,7 @@ async fn a_started_broker_answers_on_its_listeners_and_stops_when_told() {
         ("/live", "live"),
         ("/ready", "ready"),
         ("/metrics", "robustmq_cloud_kafka_connections"),
+        ("/metrics", "robustmq_cloud_topics_active 0"),
         ("/v1/topics", r#"{"topics":[],"next":null}"#),
         ("/v1/groups", "[]"),
         ("/v1/store", r#""engine":"memory""#),
@@ -56,8 +61,10 @@ async fn a_started_broker_answers_on_its_listeners_and_stops_when_told() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
         assert!(answer.contains(expected), "{path}: {answer}");
     }
-    let missing = get(broker.admin, "/v1/groups/none").await;
-    assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
+    for path in ["/v1/groups/none", "/v1/topics/none", "/v1/topics/not%20legal"] {
+        let missing = get(broker.admin, path).await;
+        assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
+    }
     // ApiVersions 0 without a client id.
     let mut client = TcpStream::connect(broker.kafka).await.expect("a listening broker");
     let request = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
@@ -70,6 +77,33 @@ async fn a_started_broker_answers_on_its_listeners_and_stops_when_told() {
     shutdown.cancel();
     let stopped = tokio::time::timeout(Duration::from_secs(20), broker.stopped());
     stopped.await.expect("the drain is bounded").expect("the store closes");
+}
+
+#[tokio::test]
+async fn any_topic_is_shown_by_its_name() {
+    let store = Arc::new(MemoryStore::new());
+    let identity = StoreIdentity::load_or_create(&*store, CloudGeneration(1)).await;
+    identity.expect("a fresh store");
+    let topics = Catalogue::new(Arc::new(Log::new(store.clone())));
+    let name = KafkaTopic::new("plant.line-1").expect("a legal name");
+    let new = NewTopic { name, partitions: 2, overrides: Default::default() };
+    topics.create(vec![new], false, 7).await.remove(0).expect("created");
+    let shutdown = CancellationToken::new();
+    let broker = start(&settings(), store, log_level(), shutdown.clone()).await;
+    let broker = broker.expect("free ports");
+    let answer = get(broker.admin, "/v1/topics/plant.line-1").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    for expected in [
+        r#""name":"plant.line-1""#,
+        r#""created_ms":7"#,
+        r#""active":false"#,
+        r#""backlog":null"#,
+        r#""log":[{"partition":0,"log_start_offset":0,"high_watermark":0,"leader_epoch":0,"bytes":0},"#,
+    ] {
+        assert!(answer.contains(expected), "{expected}: {answer}");
+    }
+    shutdown.cancel();
+    broker.stopped().await.expect("the store closes");
 }
 
 #[tokio::test]

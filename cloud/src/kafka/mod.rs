@@ -19,6 +19,7 @@ use crate::group::coordinator::Coordinator;
 use crate::log::{Log, ProducerIds};
 use crate::metrics::Metrics;
 use crate::topics::Catalogue;
+use crate::traffic::Traffic;
 
 mod api;
 mod connection;
@@ -90,6 +91,8 @@ pub struct Kafka {
     pub settings: KafkaSettings,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Counters of each topic.
+    pub traffic: Arc<Traffic>,
     /// Frames being read and worked on.
     pub request_memory: Budget,
     /// Fetch answers being built and sent.

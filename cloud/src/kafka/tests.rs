@@ -27,6 +27,7 @@ mod frames;
 mod groups;
 mod records;
 mod topics;
+mod traffic;
 
 /// A listener over an empty store. Ends with the test's runtime.
 struct Broker {
@@ -56,6 +57,7 @@ impl Broker {
             producer_ids: ProducerIds::new(store),
             settings: KafkaSettings { advertised_port: address.port(), ..settings },
             metrics: Arc::new(Metrics::default()),
+            traffic: Arc::default(),
             request_memory: Budget::new(1 << 30),
             listings: Default::default(),
             answer_memory: Budget::new(1 << 30),

@@ -280,6 +280,13 @@ fn own(bytes: Bytes) -> BytesMut {
     bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()))
 }
 
+/// How many records a stored batch says that it holds; 0 where it is too short to say. For counting, without reading the rest.
+#[must_use]
+pub fn stored_records(batch: &[u8]) -> u32 {
+    let count = batch.get(HEADER_BYTES - 4..HEADER_BYTES).and_then(|count| count.try_into().ok());
+    count.map_or(0, u32::from_be_bytes)
+}
+
 /// Cuts the records field of one partition of a Produce request into its batches and checks each as a leader has to:
 /// everything that [`RecordBatch::parse`] checks, the size, as many records as offsets, and nothing that only a broker
 /// may write. Records that are not compressed are checked one by one, so that one bad producer cannot stop every consumer

@@ -21,7 +21,7 @@ mod varint;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{RecordBatch, place, split_batches};
+pub use batch::{RecordBatch, place, split_batches, stored_records};
 pub use builder::{BatchBuilder, NewRecord};
 pub use compression::Compression;
 pub use header::{Attributes, BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES, Producer};

@@ -76,6 +76,17 @@ impl Coordinator {
         Ok(Some(Described { state, snapshot }))
     }
 
+    /// The first stored group after `after`, by id.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub async fn stored_after(
+        &self,
+        after: Option<&str>,
+    ) -> Result<Option<String>, CoordinatorError> {
+        self.next_stored(after).await
+    }
+
     /// The first stored group after `after`. A group's metadata is its first key, so one look-up finds the next group.
     pub(super) async fn next_stored(
         &self,

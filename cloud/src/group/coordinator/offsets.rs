@@ -122,6 +122,33 @@ impl Coordinator {
         }
     }
 
+    /// The offsets that a group has committed of a topic, by partition.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub async fn committed_of(
+        &self,
+        id: &str,
+        topic: TopicId,
+    ) -> Result<Vec<(PartitionIndex, i64)>, CoordinatorError> {
+        check_id(id)?;
+        let mut range = keys::topic_offsets_range(id, topic);
+        let mut found = Vec::new();
+        loop {
+            let limit = ScanLimit::items(limits::STORE_SCAN_ITEMS);
+            let page = self.shared.store.scan(range.clone(), limit).await?;
+            for (key, value) in page.items {
+                if let Ok(GroupKey::Offset { partition, .. }) = GroupKey::parse(&key) {
+                    found.push((partition, self.read_offset(id, value)?.offset));
+                }
+            }
+            match page.resume {
+                Some(next) => range.start = next,
+                None => return Ok(found),
+            }
+        }
+    }
+
     /// Removes committed offsets of a group without members.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::{FetchRequest, TopicName};
 use robustmq_common::ids::Offset;
 use robustmq_common::limits;
-use robustmq_common::record::RecordBatch;
+use robustmq_common::record::{RecordBatch, stored_records};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -124,7 +124,19 @@ async fn fetch(
         }
     }
     kafka.metrics.fetched_bytes.inc_by(pass.total as u64);
+    count(kafka, &topics);
     topics.into_iter().map(|topic| finish_topic(topic, read_committed)).collect()
+}
+
+/// Counts what the answer holds for each topic.
+fn count(kafka: &Kafka, topics: &[TopicTargets]) {
+    for target in topics.iter().flat_map(|topic| &topic.targets) {
+        let Ok(reader) = &target.reader else { continue };
+        if reader.bytes > 0 {
+            let records = reader.batches.iter().map(|batch| u64::from(stored_records(batch))).sum();
+            kafka.traffic.fetched(reader.partition.keys().topic, records, reader.bytes);
+        }
+    }
 }
 
 async fn open(kafka: &Kafka, version: i16, request: FetchRequest) -> Vec<TopicTargets> {

@@ -108,8 +108,10 @@ async fn append(
     let (size, records) = (batch.size(), batch.records_count());
     let pending = append_batch(&partition, batch, topic).await;
     let pending = pending.map_err(|error| Refused::new(error.kafka(), error))?;
+    let records = u64::try_from(records).unwrap_or(0);
     kafka.metrics.produced_bytes.inc_by(size as u64);
-    kafka.metrics.produced_records.inc_by(u64::try_from(records).unwrap_or(0));
+    kafka.metrics.produced_records.inc_by(records);
+    kafka.traffic.produced(topic.id, records, size);
     Ok(pending)
 }
 
