@@ -83,7 +83,6 @@ impl Default for SegmentSettings {
 /// A store in one directory. Only one process may have it open.
 pub struct SegmentStore {
     shared: Arc<Shared>,
-    signals: Arc<Signals>,
     keeper: Arc<Keeper>,
     threads: Mutex<Option<Threads>>,
 }
@@ -132,7 +131,6 @@ impl SegmentStore {
         }
         let commits = Arc::new(Committer::new(dir.to_owned()));
         let files = Arc::clone(&writer.files);
-        let signals = Arc::new(Signals::default());
         let keeper = Arc::new(Keeper {
             collector: Collector {
                 files: Arc::clone(&files),
@@ -141,7 +139,7 @@ impl SegmentStore {
                 tolerated_bytes: settings.dead_bytes,
                 unmovable: Mutex::default(),
             },
-            signals: Arc::clone(&signals),
+            signals: Arc::new(Signals::default()),
             durable: AtomicU32::new(0),
             one_at_a_time: Mutex::new(()),
         });
@@ -156,7 +154,7 @@ impl SegmentStore {
         });
         let threads = start(Arc::clone(&shared), writer, Arc::clone(&keeper))
             .map_err(|error| failed(error.to_string()))?;
-        Ok(Self { shared, signals, keeper, threads: Mutex::new(Some(threads)) })
+        Ok(Self { shared, keeper, threads: Mutex::new(Some(threads)) })
     }
 
     /// Changes how many bytes have to stay free on the disk.
@@ -179,7 +177,7 @@ impl SegmentStore {
     /// Tells the threads to finish; returns them, to be joined.
     fn start_closing(&self) -> Option<Threads> {
         self.shared.commits.close();
-        self.signals.close();
+        self.keeper.signals.close();
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
