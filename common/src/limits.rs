@@ -92,7 +92,7 @@ pub const GROUP_REBALANCE_MIN: Duration = Duration::from_millis(100);
 /// The longest wait of a rebalance for its members, whatever they ask for.
 pub const GROUP_REBALANCE_MAX: Duration = Duration::from_secs(3600);
 /// How often `/ready` looks at the store.
-pub const STORE_HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+pub const STORE_HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often offsets that nobody needs are looked for.
 pub const GROUP_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 /// How often retention is enforced (`log.retention.check.interval.ms`).

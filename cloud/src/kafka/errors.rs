@@ -25,13 +25,14 @@ pub(super) trait KafkaCode {
 impl KafkaCode for StoreError {
     fn kafka(&self) -> ResponseError {
         match self {
-            // Retriable: clients come back.
-            Self::Busy { .. } | Self::NoSpace(_) | Self::StaleEra | Self::Closed => {
-                ResponseError::NotLeaderOrFollower
-            }
-            Self::Poisoned(_) | Self::Read(_) | Self::Damaged { .. } | Self::Open { .. } => {
-                ResponseError::KafkaStorageError
-            }
+            // Clients come back at once, and find it gone.
+            Self::Busy { .. } | Self::StaleEra | Self::Closed => ResponseError::NotLeaderOrFollower,
+            // Clients come back as well, but this does not pass by itself, and is called what it is.
+            Self::NoSpace(_)
+            | Self::Poisoned(_)
+            | Self::Read(_)
+            | Self::Damaged { .. }
+            | Self::Open { .. } => ResponseError::KafkaStorageError,
         }
     }
 }
@@ -152,6 +153,7 @@ impl KafkaCode for CoordinatorError {
             Self::TooManyGroups | Self::ShuttingDown => ResponseError::CoordinatorNotAvailable,
             Self::Store(StoreError::Poisoned(_) | StoreError::Damaged { .. })
             | Self::Damaged { .. } => ResponseError::UnknownServerError,
+            // OffsetCommit's clients know no storage error, and give up at it; this one they retry.
             Self::Store(
                 StoreError::Busy { .. }
                 | StoreError::NoSpace(_)

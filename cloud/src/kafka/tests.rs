@@ -24,6 +24,7 @@ use crate::store::{MemoryStore, Store};
 use crate::topics::Catalogue;
 
 mod frames;
+mod full_disk;
 mod groups;
 mod records;
 mod topics;
@@ -31,6 +32,7 @@ mod topics;
 /// A listener over an empty store. Ends with the test's runtime.
 struct Broker {
     address: std::net::SocketAddr,
+    store: Arc<MemoryStore>,
     kafka: Arc<Kafka>,
     shutdown: CancellationToken,
     served: tokio::task::JoinHandle<()>,
@@ -42,7 +44,8 @@ impl Broker {
     }
 
     async fn start_with(settings: KafkaSettings) -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let memory = Arc::new(MemoryStore::new());
+        let store: Arc<dyn Store> = memory.clone();
         let log = Arc::new(Log::new(store.clone()));
         let topics = Catalogue::open(log.clone()).await.expect("an empty store");
         let shutdown = CancellationToken::new();
@@ -61,7 +64,7 @@ impl Broker {
             shutdown: shutdown.clone(),
         });
         let served = tokio::spawn(serve(listener, kafka.clone(), shutdown.clone()));
-        Self { address, kafka, shutdown, served }
+        Self { address, store: memory, kafka, shutdown, served }
     }
 
     async fn client(&self) -> Client {

@@ -56,8 +56,6 @@ struct Queue {
     bytes: usize,
     era: Era,
     closing: bool,
-    /// The last write was refused for want of room, and that was said.
-    refusing: bool,
     stats: StoreStats,
 }
 
@@ -171,15 +169,12 @@ impl Shared {
     fn answer(&self, mut group: Vec<QueuedWrite>, outcome: &Result<(), StoreError>) {
         {
             let mut queue = self.queue();
-            if let Err(error) = outcome {
+            if outcome.is_err() {
                 group.extend(queue.writes.drain(..));
                 queue.era.0 += 1;
                 queue.stats.failed_writes += group.len() as u64;
-                if let StoreError::Poisoned(reason) = error {
-                    queue.stats.poisoned = Some(reason.clone());
-                }
             }
-            self.tell(&mut queue, outcome);
+            self.note(&mut queue.stats, outcome);
             let bytes: usize = group.iter().map(|write| write.bytes).sum();
             queue.bytes = queue.bytes.saturating_sub(bytes);
             if outcome.is_ok() {
@@ -194,22 +189,25 @@ impl Shared {
         }
     }
 
-    /// Logs what changed: that the disk is full is said once, and once that it is not any more.
-    fn tell(&self, queue: &mut Queue, outcome: &Result<(), StoreError>) {
+    /// Keeps and logs what changed: that the disk is full is said once, and once that it is not any more.
+    fn note(&self, stats: &mut StoreStats, outcome: &Result<(), StoreError>) {
         let path = self.path.display();
         match outcome {
-            Ok(()) if queue.refusing => {
-                queue.refusing = false;
-                tracing::info!(%path, "the store takes writes again");
+            Ok(()) => {
+                if stats.no_space.take().is_some() {
+                    tracing::info!(%path, "the store takes writes again");
+                }
             }
-            Ok(()) => {}
-            Err(error @ StoreError::Poisoned(_)) => {
-                tracing::error!(%path, %error, "a write failed")
+            Err(StoreError::NoSpace(reason)) => {
+                if stats.no_space.replace(reason.clone()).is_none() {
+                    tracing::warn!(%path, reason, "the store takes no writes until there is room");
+                }
             }
-            Err(_) if queue.refusing => {}
             Err(error) => {
-                queue.refusing = true;
-                tracing::warn!(%path, %error, "the store takes no writes until there is room");
+                tracing::error!(%path, %error, "a write failed");
+                if let StoreError::Poisoned(reason) = error {
+                    stats.poisoned = Some(reason.clone());
+                }
             }
         }
     }
@@ -319,6 +317,10 @@ impl Store for RocksStore {
     fn submit(&self, batch: WriteBatch) -> Result<PendingWrite, StoreError> {
         let mut queue = self.shared.queue();
         queue.check_writable()?;
+        if queue.stats.no_space.is_some() {
+            // Queueing it only to fail would start a new era each time, and so keep every partition busy reading its state again.
+            self.shared.check_space()?;
+        }
         if queue.bytes > limits::STORE_QUEUE_BYTES {
             return Err(StoreError::Busy { queued_bytes: queue.bytes });
         }
