@@ -67,7 +67,7 @@ pub struct KafkaSection {
     pub idle_timeout_ms: u64,
     /// What requests being read and worked on may take of memory, all connections together.
     pub request_memory_bytes: usize,
-    /// What Fetch answers being built and sent may take of memory, all connections together.
+    /// What large answers being built and sent may take of memory, all connections together.
     pub answer_memory_bytes: usize,
 }
 

@@ -5,6 +5,7 @@ use robustmq_common::record::BatchError;
 
 use crate::group::coordinator::CoordinatorError;
 use crate::group::machine::GroupError;
+use crate::kafka::memory::NoMemory;
 use crate::log::{
     AppendError, DeleteRecordsError, LogError, LookupError, ProducerError, ReadError,
 };
@@ -33,6 +34,15 @@ impl KafkaCode for StoreError {
             | Self::Read(_)
             | Self::Damaged { .. }
             | Self::Open { .. } => ResponseError::KafkaStorageError,
+        }
+    }
+}
+
+/// For groups there is COORDINATOR_LOAD_IN_PROGRESS, which their clients retry.
+impl KafkaCode for NoMemory {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::Exhausted(_) | Self::TooLarge { .. } => ResponseError::LeaderNotAvailable,
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::topics::Catalogue;
 mod frames;
 mod full_disk;
 mod groups;
+mod large_answers;
 mod records;
 mod topics;
 
@@ -44,6 +45,10 @@ impl Broker {
     }
 
     async fn start_with(settings: KafkaSettings) -> Self {
+        Self::start_with_memory(settings, 1 << 30).await
+    }
+
+    async fn start_with_memory(settings: KafkaSettings, answer_bytes: usize) -> Self {
         let memory = Arc::new(MemoryStore::new());
         let store: Arc<dyn Store> = memory.clone();
         let log = Arc::new(Log::new(store.clone()));
@@ -60,7 +65,7 @@ impl Broker {
             settings: KafkaSettings { advertised_port: address.port(), ..settings },
             metrics: Arc::new(Metrics::default()),
             request_memory: Budget::new(1 << 30),
-            answer_memory: Budget::new(1 << 30),
+            answer_memory: Budget::new(answer_bytes),
             shutdown: shutdown.clone(),
         });
         let served = tokio::spawn(serve(listener, kafka.clone(), shutdown.clone()));
