@@ -202,6 +202,12 @@ impl config::Settings for Settings {
 }
 
 impl Settings {
+    /// Where the store's files are.
+    #[must_use]
+    pub fn store_dir(&self) -> PathBuf {
+        self.data_dir.join("store")
+    }
+
     /// What groups need to know.
     #[must_use]
     pub fn timing(&self) -> Timing {

@@ -64,7 +64,7 @@ fn failed(what: &str) -> impl Fn(StoreError) -> StartError + '_ {
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     use crate::store::{RocksOptions, RocksStore};
 
-    let directory = settings.data_dir.join("store");
+    let directory = settings.store_dir();
     // Opening replays what was written last, and blocks meanwhile.
     let open = move || RocksStore::open(&directory, &RocksOptions::default());
     let opened = tokio::task::spawn_blocking(open).await;

@@ -1,5 +1,5 @@
-//! Commands, flags, and what they print. `serve` runs a broker; everything else talks to a running one, over the Kafka
-//! protocol or its admin listener.
+//! Commands, flags, and what they print. `serve` runs a broker, `store` works on its directory while it is stopped; everything else
+//! talks to a running one, over the Kafka protocol or its admin listener.
 //!
 //! **Invariant:** results go to standard output, everything else to standard error. Exit 2 for a bad configuration or command
 //! line, 1 for a failure.
@@ -19,6 +19,7 @@ use crate::settings::Settings;
 mod client;
 mod edge;
 mod group;
+mod store;
 mod table;
 mod topic;
 
@@ -58,6 +59,11 @@ enum Command {
     /// List, add and remove edges
     #[command(after_help = "Example:\n  robustmq-cloud edge add gateway-17")]
     Edge(edge::Edge),
+    /// Work on the data directory of a broker that is stopped
+    #[command(
+        after_help = "Example:\n  robustmq-cloud store renew-identity --data-dir /var/lib/robustmq-cloud"
+    )]
+    Store(store::StoreCommand),
 }
 
 #[derive(Args)]
@@ -154,6 +160,7 @@ async fn execute(command: Command) -> Result<(), CommandError> {
         Command::Topic(args) => topic::run(args).await,
         Command::Group(args) => group::run(args).await,
         Command::Edge(args) => edge::run(args).await,
+        Command::Store(args) => store::run(args).await,
     }
 }
 

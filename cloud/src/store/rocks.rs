@@ -95,7 +95,7 @@ impl RocksStore {
         std::fs::create_dir_all(path).map_err(|error| failed(error.to_string()))?;
         let hardware_crc32c = Arc::new(AtomicU8::new(options::CRC_UNKNOWN));
         let db = DB::open(&settings.for_rocksdb(&hardware_crc32c), path)
-            .map_err(|error| failed(error.into_string()))?;
+            .map_err(|error| failed(explained(error.into_string())))?;
         let db = Arc::new(db);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
@@ -238,6 +238,14 @@ impl Shared {
             .await
             .map_err(|error| StoreError::Read(error.to_string()))?
     }
+}
+
+/// RocksDB's message when a directory does not open, with what to do where that is known.
+fn explained(message: String) -> String {
+    if message.contains("While lock file") || message.contains("lock hold by current process") {
+        return format!("{message}; a broker that runs has it locked: stop that one first");
+    }
+    message
 }
 
 fn write_group(db: &DB, group: &[QueuedWrite]) -> Result<(), StoreError> {
