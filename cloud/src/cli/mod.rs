@@ -173,7 +173,7 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
         .flag("kafka.advertise", args.kafka_advertise.clone())
         .flag("uplink.listen", args.uplink_listen.clone())
         .flag("admin.listen", args.admin_listen.clone());
-    let settings: Settings = config::load(&sources)?;
+    let settings: Settings = config::load_with(&sources, broker::check)?;
     if args.print_config {
         print(&config::print_config(&settings)?);
     }
@@ -198,7 +198,8 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
 }
 
 fn check_config(args: &CheckConfig) -> Result<(), StartError> {
-    let settings: Settings = config::load(&Sources::of_process(args.config.as_deref()))?;
+    let sources = Sources::of_process(args.config.as_deref());
+    let settings: Settings = config::load_with(&sources, broker::check)?;
     if args.print_config {
         print(&config::print_config(&settings)?);
     } else {
