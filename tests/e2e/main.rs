@@ -9,3 +9,4 @@ mod mqtt_clients;
 mod queue_limits;
 mod restore;
 mod sizes;
+mod uplink_tls;
