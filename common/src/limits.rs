@@ -364,10 +364,10 @@ pub const UPLINK_EDGE_WINDOW_BYTES: u32 = 256 * 1024;
 pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
 /// One answer on the wire.
 pub const SYNC_ANSWER_BYTES: usize = SYNC_LANES * (SYNC_REJECTIONS * 9 + 128);
-/// Bytes of one stored batch's records, decompressed, that a look-up by time may take.
-pub const LOOKUP_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
-/// Stored batches that are decompressed at once for look-ups by time.
-pub const LOOKUPS_AT_ONCE: usize = 2;
+/// Bytes of one batch's records, decompressed, that a look-up by time, or the check of keys for a compacted topic, may take.
+pub const DECOMPRESSED_BATCH_BYTES: usize = 256 * 1024 * 1024;
+/// Batches that are decompressed at once for these.
+pub const DECOMPRESSED_BATCHES_AT_ONCE: usize = 2;
 
 // The edge's gateway.
 

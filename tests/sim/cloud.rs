@@ -151,6 +151,7 @@ fn fresh_topic(id: usize, partitions: i32) -> IngestTopic {
         partitions,
         max_message_bytes: 1_000,
         log_append_time: false,
+        compacted: false,
         writable: true,
     }
 }

@@ -62,7 +62,10 @@ impl KafkaCode for AppendError {
         match self {
             Self::NotReady => ResponseError::NotLeaderOrFollower,
             Self::TooLarge { .. } => ResponseError::MessageTooLarge,
-            Self::Invalid(_) | Self::OffsetsExhausted => ResponseError::InvalidRecord,
+            Self::Invalid(_) | Self::NoKey { .. } | Self::OffsetsExhausted => {
+                ResponseError::InvalidRecord
+            }
+            Self::Records(error) => error.kafka(),
             Self::Transactional => ResponseError::TransactionalIdAuthorizationFailed,
             Self::Producer(ProducerError::InvalidEpoch { .. }) => {
                 ResponseError::InvalidProducerEpoch

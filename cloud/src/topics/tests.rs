@@ -254,6 +254,7 @@ fn every_default_is_legal_and_names_are_sorted_within_their_family() {
 #[test]
 fn compact_only_topics_lose_nothing_by_age() {
     let config = TopicConfig::parse(&entries(&[("cleanup.policy", "compact")])).expect("legal");
+    assert!(config.compacted);
     assert_eq!((config.retention.age, config.retention.bytes), (None, None));
 }
 

@@ -17,6 +17,8 @@ pub struct IngestTopic {
     pub max_message_bytes: usize,
     /// Whether the broker's time replaces the records' (`message.timestamp.type=LogAppendTime`).
     pub log_append_time: bool,
+    /// Whether each record needs a key (`cleanup.policy` has `compact`).
+    pub compacted: bool,
     /// Whether producers may write to it: dataset topics are read-only.
     pub writable: bool,
 }
