@@ -207,8 +207,7 @@ impl Parts {
         let topics = Arc::new(topics.map_err(failed("the topics cannot be read"))?);
 
         let mut registry = Registry::default();
-        let metrics = Arc::new(Metrics::default());
-        metrics.register(&mut registry);
+        let metrics = Arc::new(Metrics::register(&mut registry));
         let ingest_log = ingest_log::StoredLog::new(
             topics.clone(),
             log.clone(),

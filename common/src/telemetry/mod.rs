@@ -1,6 +1,8 @@
-//! Logs: one `tracing` subscriber on standard error, whose level can be changed while running.
+//! Logs: one `tracing` subscriber on standard error, whose level can be changed while running. And how metrics are registered.
 //!
 //! **Invariant:** nothing of this room writes to standard output, which belongs to the `ready` line and to commands.
+
+mod metrics;
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +17,8 @@ use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::config::Invalid;
 use crate::limits;
+
+pub use metrics::registered;
 
 /// The `[log]` section of both binaries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
