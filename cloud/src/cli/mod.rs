@@ -4,15 +4,15 @@
 //! **Invariant:** results go to standard output, everything else to standard error. Exit 2 for a bad configuration or command
 //! line, 1 for a failure.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use robustmq_common::config::{self, Sources};
+use robustmq_common::cli::{self, ServeWish, print, print_json};
+use robustmq_common::config::Sources;
 use robustmq_common::net::{self, StartError};
-use robustmq_common::telemetry;
 
+use self::client::{Client, ClientError};
 use crate::broker;
 use crate::settings::Settings;
 
@@ -112,13 +112,19 @@ struct Bootstrap {
     bootstrap: String,
 }
 
+impl Bootstrap {
+    async fn connect(&self) -> Result<Client, ClientError> {
+        Client::connect(&self.bootstrap).await
+    }
+}
+
 /// Why a command failed. Displays as one line.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
-    Client(#[from] client::ClientError),
+    Client(#[from] ClientError),
     #[error("{0}")]
     Failed(String),
     #[error("{0}")]
@@ -147,7 +153,7 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr().lock(), "robustmq-cloud: {error}");
+            cli::complain("robustmq-cloud", &error);
             error.exit_code()
         }
     }
@@ -156,7 +162,10 @@ pub fn run() -> ExitCode {
 async fn execute(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Serve(args) => serve(&args).await.map_err(Into::into),
-        Command::CheckConfig(args) => check_config(&args).map_err(Into::into),
+        Command::CheckConfig(args) => {
+            let sources = Sources::of_process(args.config.as_deref());
+            Ok(cli::check_config(&sources, broker::check, args.print_config)?)
+        }
         Command::Topic(args) => topic::run(args).await,
         Command::Group(args) => group::run(args).await,
         Command::Edge(args) => edge::run(args).await,
@@ -173,17 +182,11 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
         .flag("kafka.advertise", args.kafka_advertise.clone())
         .flag("uplink.listen", args.uplink_listen.clone())
         .flag("admin.listen", args.admin_listen.clone());
-    let settings: Settings = config::load_with(&sources, broker::check)?;
-    if args.print_config {
-        print(&config::print_config(&settings)?);
-    }
-    if args.check_config || args.print_config {
+    let wish = ServeWish { check_config: args.check_config, print_config: args.print_config };
+    let Some(settings) = cli::load_to_serve::<Settings>(&sources, broker::check, wish)? else {
         return Ok(());
-    }
-    let log_level = telemetry::init(&settings.log).map_err(|error| StartError::Refused {
-        key: "[log] level".to_owned(),
-        reason: error.to_string(),
-    })?;
+    };
+    let log_level = cli::start_log(&settings.log)?;
     let shutdown = net::shutdown_on_signals()?;
     let store = broker::open_store(&settings).await?;
     let broker = broker::start(&settings, store, log_level, shutdown.clone()).await?;
@@ -195,27 +198,4 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
     shutdown.cancelled().await;
     let stopped = broker.stopped().await;
     stopped.map_err(|error| StartError::Failed(format!("the store did not close: {error}")))
-}
-
-fn check_config(args: &CheckConfig) -> Result<(), StartError> {
-    let sources = Sources::of_process(args.config.as_deref());
-    let settings: Settings = config::load_with(&sources, broker::check)?;
-    if args.print_config {
-        print(&config::print_config(&settings)?);
-    } else {
-        print("the configuration is good\n");
-    }
-    Ok(())
-}
-
-/// To standard output. A reader that went away is no reason to complain.
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<(), CommandError> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| CommandError::Failed(format!("cannot be written as JSON: {error}")))?;
-    print(&format!("{text}\n"));
-    Ok(())
 }

@@ -73,7 +73,7 @@ async fn renew_identity(args: &RenewIdentity) -> Result<(), CommandError> {
     store.close().await.map_err(failed)?;
     let renewed = renewed.map_err(failed)?;
     if args.json {
-        return print_json(&renewed);
+        return Ok(print_json(&renewed)?);
     }
     let Renewed { before, generation } = renewed;
     print(&format!("generation {generation} instead of {before}\n"));
