@@ -5,7 +5,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
+use robustmq_common::telemetry::registered;
 
 /// The API of a Kafka request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,44 +36,42 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Puts all metrics into a registry.
-    pub fn register(&self, registry: &mut Registry) {
-        let kafka = registry.sub_registry_with_prefix("robustmq_cloud_kafka");
-        kafka.register("connections", "Open connections", self.kafka_connections.clone());
-        kafka.register(
-            "connections_refused",
-            "Connections closed for malformed or missing requests",
-            self.kafka_connections_refused.clone(),
-        );
-        kafka.register("requests", "Requests begun", self.kafka_requests.clone());
-        kafka.register(
-            "batches_refused",
-            "Record batches of producers that were refused",
-            self.kafka_batches_refused.clone(),
-        );
-        kafka.register_with_unit(
-            "produced",
-            "Record batches taken from producers",
-            Unit::Bytes,
-            self.produced_bytes.clone(),
-        );
-        kafka.register(
-            "produced_records",
-            "Records taken from producers",
-            self.produced_records.clone(),
-        );
-        kafka.register_with_unit(
-            "fetched",
-            "Record batches given to consumers",
-            Unit::Bytes,
-            self.fetched_bytes.clone(),
-        );
+    /// Metrics that are registered.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
         let groups = registry.sub_registry_with_prefix("robustmq_cloud_groups");
-        groups.register(
+        let expired_offsets = registered(
+            groups,
             "expired_offsets",
             "Committed offsets removed because nobody needs them any more",
-            self.expired_offsets.clone(),
         );
+        let kafka = registry.sub_registry_with_prefix("robustmq_cloud_kafka");
+        Self {
+            kafka_connections: registered(kafka, "connections", "Open connections"),
+            kafka_connections_refused: registered(
+                kafka,
+                "connections_refused",
+                "Connections closed for malformed or missing requests",
+            ),
+            kafka_requests: registered(kafka, "requests", "Requests begun"),
+            kafka_batches_refused: registered(
+                kafka,
+                "batches_refused",
+                "Record batches of producers that were refused",
+            ),
+            produced_bytes: registered(
+                kafka,
+                "produced_bytes",
+                "Bytes of record batches taken from producers",
+            ),
+            produced_records: registered(kafka, "produced_records", "Records taken from producers"),
+            fetched_bytes: registered(
+                kafka,
+                "fetched_bytes",
+                "Bytes of record batches given to consumers",
+            ),
+            expired_offsets,
+        }
     }
 
     /// Counts a request.

@@ -31,7 +31,7 @@ pub const KAFKA_FRAME_ELEMENTS: usize = 1_000_000;
 pub const KAFKA_ELEMENT_BYTES: usize = 160;
 /// Frames of all Kafka connections that are being read or worked on, together with their decoded elements.
 pub const KAFKA_REQUEST_MEMORY_BYTES: usize = 512 * 1024 * 1024;
-/// Fetch answers of all Kafka connections that are being built or sent.
+/// Large answers of all Kafka connections that are being built or sent.
 pub const KAFKA_RESPONSE_MEMORY_BYTES: usize = 512 * 1024 * 1024;
 /// The first bytes of a frame, which are not charged to the request memory, so that small requests always get through.
 pub const KAFKA_FREE_FRAME_BYTES: usize = 4 * 1024;
@@ -50,8 +50,15 @@ pub const KAFKA_QUEUED_ANSWER_BYTES: usize = 1024 * 1024;
 pub const FETCH_MEMORY_SHARE: usize = 8;
 /// But never less than this.
 pub const FETCH_LEAST_SHARE_BYTES: usize = 64 * 1024;
-/// Metadata answers with all topics that are built at the same time.
-pub const KAFKA_TOPIC_LISTINGS: usize = 2;
+/// The first bytes of an answer other than Fetch's, which are not charged to the answer memory, so that small answers always get
+/// through.
+pub const KAFKA_FREE_ANSWER_BYTES: usize = 16 * 1024;
+/// An answer other than Fetch's takes at most this part of the answer memory.
+pub const KAFKA_ANSWER_SHARE: usize = 2;
+/// Metadata answers with all topics that are built at the same time. One, since it waits for memory while it holds some.
+pub const KAFKA_TOPIC_LISTINGS: usize = 1;
+/// What the broker's own configuration takes of memory in a DescribeConfigs answer: a few short entries.
+pub const DESCRIBED_BROKER_BYTES: usize = 4 * 1024;
 /// Partitions in one DescribeTopicPartitions answer (`max.request.partition.size.limit`).
 pub const DESCRIBED_PARTITIONS: i32 = 2000;
 /// The longest wait of a Fetch for new records, whatever the client asks for.
@@ -92,7 +99,7 @@ pub const GROUP_REBALANCE_MIN: Duration = Duration::from_millis(100);
 /// The longest wait of a rebalance for its members, whatever they ask for.
 pub const GROUP_REBALANCE_MAX: Duration = Duration::from_secs(3600);
 /// How often `/ready` looks at the store.
-pub const STORE_HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+pub const STORE_HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often offsets that nobody needs are looked for.
 pub const GROUP_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 /// How often retention is enforced (`log.retention.check.interval.ms`).
@@ -379,10 +386,10 @@ pub const UPLINK_EDGE_WINDOW_BYTES: u32 = 256 * 1024;
 pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
 /// One answer on the wire.
 pub const SYNC_ANSWER_BYTES: usize = SYNC_LANES * (SYNC_REJECTIONS * 9 + 128);
-/// Bytes of one stored batch's records, decompressed, that a look-up by time may take.
-pub const LOOKUP_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
-/// Stored batches that are decompressed at once for look-ups by time.
-pub const LOOKUPS_AT_ONCE: usize = 2;
+/// Bytes of one batch's records, decompressed, that a look-up by time, or the check of keys for a compacted topic, may take.
+pub const DECOMPRESSED_BATCH_BYTES: usize = 256 * 1024 * 1024;
+/// Batches that are decompressed at once for these.
+pub const DECOMPRESSED_BATCHES_AT_ONCE: usize = 2;
 
 // The edge's gateway.
 

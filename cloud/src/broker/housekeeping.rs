@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::group::coordinator::Coordinator;
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, WriteBatch, write};
 use crate::topics::{Catalogue, Topic};
 
 pub(super) struct Housekeeping {
@@ -53,8 +53,7 @@ impl Housekeeping {
 
     async fn work(&self, work: Work) {
         match work {
-            Work::Health => match self.store.stats().poisoned {
-                // It refuses writes until it is opened again: the broker has to be restarted.
+            Work::Health => match refusal(&*self.store).await {
                 Some(reason) => self.store_ready.not_ready(reason),
                 None => self.store_ready.ready(),
             },
@@ -134,6 +133,22 @@ impl Housekeeping {
     }
 }
 
+/// Why the store takes no writes, and what to do; `None` while it does. After it was full, only a write that works shows
+/// that it takes them again.
+async fn refusal(store: &dyn Store) -> Option<String> {
+    let stats = store.stats();
+    if stats.poisoned.is_none() && stats.no_space.is_none() {
+        return None;
+    }
+    let error = write(store, WriteBatch::new()).await.err()?;
+    let what_to_do = match error {
+        StoreError::NoSpace(_) => "make room; writes are taken again as soon as there is some",
+        StoreError::Poisoned(_) => "look at the disk and at the log, then restart the broker",
+        _ => "look at the log",
+    };
+    Some(format!("{error}; {what_to_do}"))
+}
+
 enum Work {
     Health,
     Evict,
@@ -144,4 +159,48 @@ enum Work {
 fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refusal;
+    use crate::store::{MemoryStore, Store, StoreError, WriteBatch, write};
+
+    async fn refused_write(store: &MemoryStore) {
+        let mut batch = WriteBatch::new();
+        batch.put("key", "value");
+        write(store, batch).await.expect_err("the store takes none");
+    }
+
+    async fn check(store: &MemoryStore, expected: Option<&str>) {
+        let found = refusal(store).await;
+        let says = found.as_deref().zip(expected).is_some_and(|(found, text)| found.contains(text));
+        assert!(says || (found.is_none() && expected.is_none()), "{found:?} and not {expected:?}");
+    }
+
+    /// `/ready` said 200 while every write was refused, since only a failed sync counted.
+    #[tokio::test]
+    async fn a_full_disk_is_told_until_a_write_works_again() {
+        let store = MemoryStore::new();
+        check(&store, None).await;
+        store.set_full(true);
+        refused_write(&store).await;
+        check(&store, Some("is full")).await;
+        check(&store, Some("make room")).await;
+        // There is room, and the first write into it fails still, as it does until RocksDB itself has noticed.
+        store.set_full(false);
+        store.fail_next(StoreError::NoSpace("not yet".to_owned()));
+        check(&store, Some("not yet")).await;
+        check(&store, None).await;
+        assert_eq!(store.stats().no_space, None);
+    }
+
+    #[tokio::test]
+    async fn a_failed_store_is_told_with_what_to_do() {
+        let store = MemoryStore::new();
+        store.fail_next(StoreError::Poisoned("sync failed".to_owned()));
+        refused_write(&store).await;
+        check(&store, Some("sync failed")).await;
+        check(&store, Some("restart the broker")).await;
+    }
 }

@@ -1,5 +1,6 @@
 //! The composition root: puts store, log, catalogue, groups and listeners together. The store's engine comes from outside.
 //!
+//! **Invariant:** `serve` and `check-config` both go through [`check`], so that neither takes what the other refuses.
 //! **Invariant:** nothing listens before the store has been read; the `ready` line comes after every listener is up.
 //! **Invariant:** at shutdown the listeners drain first, then the groups, then the store is closed.
 
@@ -10,10 +11,12 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use rand::RngExt as _;
 use robustmq_common::admin::Readiness;
+use robustmq_common::config::Invalid;
 use robustmq_common::ids::CloudGeneration;
 use robustmq_common::limits;
 use robustmq_common::net::{Exposure, StartError, bind, server_tls};
 use robustmq_common::telemetry::LogLevel;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +67,7 @@ fn failed(what: &str) -> impl Fn(StoreError) -> StartError + '_ {
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     use crate::store::{SegmentSettings, SegmentStore};
 
-    let directory = settings.data_dir.join("store");
+    let directory = settings.store_dir();
     // Opening replays what was written last, and blocks meanwhile.
     let open = move || SegmentStore::open(&directory, &SegmentSettings::default());
     let opened = tokio::task::spawn_blocking(open).await;
@@ -93,21 +96,44 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
     )))
 }
 
+/// Whether a broker with these settings would start, as far as they and the files that they name tell.
+///
+/// # Errors
+/// [`Invalid`] names the setting, and the file that is not usable.
+pub fn check(settings: &Settings) -> Result<(), Invalid> {
+    uplink_tls(settings).map(drop)
+}
+
+fn uplink_tls(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Invalid> {
+    let (Some(certificate), Some(key)) = (&settings.uplink.tls_cert, &settings.uplink.tls_key)
+    else {
+        return Ok(None);
+    };
+    let tls = server_tls(certificate, key, &[b"h2", b"http/1.1"]);
+    tls.map(Some).map_err(|error| {
+        let at_fault = match &error {
+            StartError::Refused { key: file, .. } if *file == key.display().to_string() => {
+                "uplink.tls_key"
+            }
+            _ => "uplink.tls_cert",
+        };
+        // The reason names the file.
+        Invalid::new(at_fault, error.to_string())
+    })
+}
+
 /// Starts a broker over an open store. It runs until `shutdown`; await [`Broker::stopped`] then.
 ///
 /// # Errors
-/// [`StartError`]: an address that cannot be listened on, a store that cannot be read.
+/// [`StartError`]: a certificate that is not usable, an address that cannot be listened on, a store that cannot be read.
 pub async fn start(
     settings: &Settings,
     store: Arc<dyn Store>,
     log_level: LogLevel,
     shutdown: CancellationToken,
 ) -> Result<Broker, StartError> {
-    let tls = match (&settings.uplink.tls_cert, &settings.uplink.tls_key) {
-        (Some(cert), Some(key)) => Some(server_tls(cert, key, &[b"h2", b"http/1.1"])?),
-        _ => None,
-    };
-    let listeners = listen(settings, tls.is_some()).await?;
+    let tls = uplink_tls(settings)?;
+    let listeners = listen(settings).await?;
     let (kafka_address, uplink_address, admin_address) =
         (listeners.kafka.1, listeners.uplink.1, listeners.admin.1);
     let parts = Parts::build(settings, store, kafka_address, shutdown.clone()).await?;
@@ -181,8 +207,7 @@ impl Parts {
         let topics = Arc::new(topics.map_err(failed("the topics cannot be read"))?);
 
         let mut registry = Registry::default();
-        let metrics = Arc::new(Metrics::default());
-        metrics.register(&mut registry);
+        let metrics = Arc::new(Metrics::register(&mut registry));
         let ingest_log = ingest_log::StoredLog::new(
             topics.clone(),
             log.clone(),
@@ -227,10 +252,9 @@ impl Broker {
     }
 }
 
-async fn listen(settings: &Settings, uplink_tls: bool) -> Result<Listeners, StartError> {
+async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
     let open = Exposure { authenticated: false, insecure: settings.insecure };
-    // Edges prove who they are by their tokens, which may travel over TLS only.
-    let edges = Exposure { authenticated: uplink_tls, insecure: settings.insecure };
+    let edges = settings.edges_exposure();
     let bound = async |key, address, exposure| {
         let listener = bind(key, address, exposure).await?;
         let address = listener.local_addr().map_err(|error| {

@@ -7,8 +7,8 @@ use reqwest::{Client, Response};
 use robustmq_common::ids::EdgeId;
 use serde_json::Value;
 
-use super::table::table;
-use super::{CommandError, print, print_json};
+use super::table::print_listing;
+use super::{CommandError, print};
 use crate::uplink::{AddEdge, AddedEdge, Rights};
 
 const ANSWER: Duration = Duration::from_secs(30);
@@ -99,15 +99,13 @@ async fn list(client: &Client, admin: &Admin, json: bool) -> Result<(), CommandE
         }
         edges.extend(page);
     }
-    if json {
-        return print_json(&edges);
-    }
     let cell = |value: Option<&Value>| match value {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
     };
-    let row = |edge: &Value| {
+    let heading = ["EDGE", "CONNECTED", "SEEN (S AGO)", "INCARNATION", "MAY WRITE"];
+    print_listing(json, &edges, &heading, |edge| {
         let status = edge.get("status");
         let of_status = |key| cell(status.and_then(|status| status.get(key)));
         vec![
@@ -117,10 +115,7 @@ async fn list(client: &Client, admin: &Admin, json: bool) -> Result<(), CommandE
             of_status("incarnation"),
             cell(edge.get("write")),
         ]
-    };
-    let rows: Vec<_> = edges.iter().map(row).collect();
-    print(&table(&["EDGE", "CONNECTED", "SEEN (S AGO)", "INCARNATION", "MAY WRITE"], &rows));
-    Ok(())
+    })
 }
 
 fn url(admin: &Admin, rest: &str) -> String {

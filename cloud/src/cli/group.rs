@@ -14,7 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::client::{Client, check};
-use super::table::table;
+use super::table::{print_listing, print_table};
 use super::topic::{EARLIEST, LATEST, metadata, offsets};
 use super::{Bootstrap, CommandError, print, print_json};
 
@@ -95,7 +95,7 @@ struct ListedGroup {
 }
 
 async fn list(bootstrap: &Bootstrap, json: bool) -> Result<(), CommandError> {
-    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let mut client = bootstrap.connect().await?;
     let answer = client.call(4, &ListGroupsRequest::default()).await?;
     check("groups", answer.error_code, None)?;
     let listed = answer.groups.iter().map(|group| ListedGroup {
@@ -104,15 +104,9 @@ async fn list(bootstrap: &Bootstrap, json: bool) -> Result<(), CommandError> {
         protocol_type: group.protocol_type.to_string(),
     });
     let listed: Vec<_> = listed.collect();
-    if json {
-        return print_json(&listed);
-    }
-    let row = |group: &ListedGroup| {
+    print_listing(json, &listed, &["GROUP", "STATE", "TYPE"], |group| {
         vec![group.group.clone(), group.state.clone(), group.protocol_type.clone()]
-    };
-    let rows: Vec<_> = listed.iter().map(row).collect();
-    print(&table(&["GROUP", "STATE", "TYPE"], &rows));
-    Ok(())
+    })
 }
 
 #[derive(Serialize)]
@@ -142,7 +136,7 @@ struct Committed {
 }
 
 async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), CommandError> {
-    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let mut client = bootstrap.connect().await?;
     let request = DescribeGroupsRequest::default().with_groups(vec![group_id(name)]);
     let answer = client.call(6, &request).await?;
     let Some(group) = answer.groups.first() else {
@@ -152,21 +146,17 @@ async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), C
     let offsets = committed(&mut client, name).await?;
     let shown = shown(name, group, offsets);
     if json {
-        return print_json(&shown);
+        return Ok(print_json(&shown)?);
     }
     print(&format!("group {} {} {}\n", shown.group, shown.state, shown.protocol));
-    let row = |m: &Member| {
+    print_table(&shown.members, &["MEMBER", "INSTANCE", "CLIENT", "HOST"], |m| {
         let instance = m.instance_id.clone().unwrap_or_default();
         vec![m.member_id.clone(), instance, m.client_id.clone(), m.client_host.clone()]
-    };
-    let rows: Vec<_> = shown.members.iter().map(row).collect();
-    print(&table(&["MEMBER", "INSTANCE", "CLIENT", "HOST"], &rows));
-    let row = |c: &Committed| {
+    });
+    print_table(&shown.offsets, &["TOPIC", "PARTITION", "COMMITTED", "END", "LAG"], |c| {
         let numbers = [i64::from(c.partition), c.committed, c.end, c.lag];
         std::iter::once(c.topic.clone()).chain(numbers.map(|number| number.to_string())).collect()
-    };
-    let rows: Vec<_> = shown.offsets.iter().map(row).collect();
-    print(&table(&["TOPIC", "PARTITION", "COMMITTED", "END", "LAG"], &rows));
+    });
     Ok(())
 }
 
@@ -217,7 +207,7 @@ async fn reset(
     topic: &str,
     to: &str,
 ) -> Result<(), CommandError> {
-    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let mut client = bootstrap.connect().await?;
     let found = metadata(&mut client, Some(vec![topic])).await?;
     for found in &found {
         check(topic, found.error_code, None)?;
@@ -265,7 +255,7 @@ async fn reset(
 
 async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
     let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(name)]);
-    let answer = Client::connect(&bootstrap.bootstrap).await?.call(2, &request).await?;
+    let answer = bootstrap.connect().await?.call(2, &request).await?;
     for result in &answer.results {
         check(name, result.error_code, None)?;
     }

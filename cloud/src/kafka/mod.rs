@@ -88,7 +88,7 @@ pub struct Kafka {
     pub metrics: Arc<Metrics>,
     /// Frames being read and worked on.
     pub request_memory: Budget,
-    /// Fetch answers being built and sent.
+    /// Large answers being built and sent.
     pub answer_memory: Budget,
     /// Ends waits.
     pub shutdown: CancellationToken,

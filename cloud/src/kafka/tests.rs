@@ -24,13 +24,16 @@ use crate::store::{MemoryStore, Store};
 use crate::topics::Catalogue;
 
 mod frames;
+mod full_disk;
 mod groups;
+mod large_answers;
 mod records;
 mod topics;
 
 /// A listener over an empty store. Ends with the test's runtime.
 struct Broker {
     address: std::net::SocketAddr,
+    store: Arc<MemoryStore>,
     kafka: Arc<Kafka>,
     shutdown: CancellationToken,
     served: tokio::task::JoinHandle<()>,
@@ -42,7 +45,12 @@ impl Broker {
     }
 
     async fn start_with(settings: KafkaSettings) -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        Self::start_with_memory(settings, 1 << 30).await
+    }
+
+    async fn start_with_memory(settings: KafkaSettings, answer_bytes: usize) -> Self {
+        let memory = Arc::new(MemoryStore::new());
+        let store: Arc<dyn Store> = memory.clone();
         let log = Arc::new(Log::new(store.clone()));
         let topics = Catalogue::open(log.clone()).await.expect("an empty store");
         let shutdown = CancellationToken::new();
@@ -57,11 +65,11 @@ impl Broker {
             settings: KafkaSettings { advertised_port: address.port(), ..settings },
             metrics: Arc::new(Metrics::default()),
             request_memory: Budget::new(1 << 30),
-            answer_memory: Budget::new(1 << 30),
+            answer_memory: Budget::new(answer_bytes),
             shutdown: shutdown.clone(),
         });
         let served = tokio::spawn(serve(listener, kafka.clone(), shutdown.clone()));
-        Self { address, kafka, shutdown, served }
+        Self { address, store: memory, kafka, shutdown, served }
     }
 
     async fn client(&self) -> Client {

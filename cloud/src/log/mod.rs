@@ -27,6 +27,7 @@ use crate::store::keys::partition::{PartitionKeys, topic_range};
 use crate::store::{PendingWrite, Store, StoreError, WriteBatch};
 
 mod append;
+mod decompress;
 mod id_blocks;
 mod lookup;
 mod origins;
@@ -35,6 +36,7 @@ mod producers;
 mod retention;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
+pub use decompress::check_keys;
 pub use id_blocks::{IdBlocks, ProducerIds};
 pub use lookup::{FoundOffset, LookupError};
 pub use origins::{Origin, OriginKey};

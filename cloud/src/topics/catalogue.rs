@@ -136,7 +136,13 @@ impl Catalogue {
             cache: Mutex::new(Cache::default()),
             version: watch::channel(1).0,
         };
-        catalogue.finish_deletions().await?;
+        match catalogue.finish_deletions().await {
+            // What is there can be read all the same.
+            Err(error @ StoreError::NoSpace(_)) => {
+                tracing::warn!(%error, "records of deleted topics are removed later");
+            }
+            finished => finished?,
+        }
         Ok(catalogue)
     }
 

@@ -58,6 +58,8 @@ pub struct TopicConfig {
     pub log_append_time: bool,
     /// What is kept; nothing is deleted where `cleanup.policy` is only `compact`.
     pub retention: Retention,
+    /// `cleanup.policy` has `compact`: each record needs a key.
+    pub compacted: bool,
     /// `robustmq.storage.mode`.
     pub storage_mode: StorageMode,
     /// `robustmq.mqtt.topic`.
@@ -80,7 +82,8 @@ impl TopicConfig {
         // Checked above, and defaults are checked by a test, so these parse.
         let number = |name: &str| value(name).trim().parse::<i64>().unwrap_or_default();
         let unless_negative = |number: i64| u64::try_from(number).ok();
-        let delete = value("cleanup.policy").split(',').any(|policy| policy.trim() == "delete");
+        let cleanup =
+            |wanted: &str| value("cleanup.policy").split(',').any(|policy| policy.trim() == wanted);
         let retention = Retention {
             age: unless_negative(number("retention.ms")).map(Duration::from_millis),
             bytes: unless_negative(number("retention.bytes")),
@@ -88,7 +91,8 @@ impl TopicConfig {
         Ok(Self {
             max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or_default(),
             log_append_time: value("message.timestamp.type") == "LogAppendTime",
-            retention: if delete { retention } else { Retention::default() },
+            retention: if cleanup("delete") { retention } else { Retention::default() },
+            compacted: cleanup("compact"),
             storage_mode: StorageMode::Persistent,
             mqtt_topic: overrides.get("robustmq.mqtt.topic").cloned(),
         })

@@ -78,7 +78,7 @@ use ConfigType::{Boolean, Double, Int, List, Long, String as Text};
 #[rustfmt::skip]
 pub static KEYS: &[ConfigKey] = &[
     key("cleanup.policy", List, "delete", Rule::AnyOf(&["delete", "compact"]),
-        "What happens to old records: `delete` drops them by age and size; `compact` keeps them (older values of a key are not removed yet)."),
+        "What happens to old records: `delete` drops them by age and size; `compact` keeps them (older values of a key are not removed yet), and takes only records with a key."),
     key("compression.gzip.level", Int, "-1", Rule::Number(-1, 9), "Accepted for Kafka's sake, without effect: records are stored as sent."),
     key("compression.lz4.level", Int, "9", Rule::Number(1, 17), "Accepted for Kafka's sake, without effect: records are stored as sent."),
     key("compression.type", Text, "producer", Rule::Only(&["producer"], STORED_AS_SENT),

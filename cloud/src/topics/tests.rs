@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex};
+use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex, TopicId};
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch};
 
 use super::config_keys::Rule;
@@ -13,7 +13,8 @@ use super::{
 };
 use crate::log::{AppendContext, Log, LogError};
 use crate::store::keys::Family;
-use crate::store::{MemoryStore, ScanLimit, Store, StoreError};
+use crate::store::keys::topic::deletion_key;
+use crate::store::{MemoryStore, ScanLimit, Store, StoreError, WriteBatch, write};
 
 fn name(name: &str) -> KafkaTopic {
     KafkaTopic::new(name).expect("a legal name")
@@ -178,6 +179,22 @@ async fn a_deletion_that_a_crash_interrupted_is_finished_at_the_next_start() {
     }
 }
 
+/// What is in the store can be read while its disk is full, so a deletion that was left over must not keep it from being opened.
+#[tokio::test]
+async fn a_left_over_deletion_waits_for_room_on_the_disk() {
+    let store = Arc::new(MemoryStore::new());
+    let mut left = WriteBatch::new();
+    left.put(deletion_key(TopicId::random()), "");
+    write(&*store, left).await.expect("written");
+    store.set_full(true);
+    write(&*store, WriteBatch::new()).await.expect_err("the disk is full");
+    catalogue(&store).await;
+    store.set_full(false);
+    catalogue(&store).await;
+    let page = store.scan(Family::TopicDeletion.range(), ScanLimit::items(10)).await;
+    assert_eq!(page.expect("readable").items, []);
+}
+
 #[tokio::test]
 async fn a_failed_write_creates_nothing() {
     let store = Arc::new(MemoryStore::new());
@@ -237,6 +254,7 @@ fn every_default_is_legal_and_names_are_sorted_within_their_family() {
 #[test]
 fn compact_only_topics_lose_nothing_by_age() {
     let config = TopicConfig::parse(&entries(&[("cleanup.policy", "compact")])).expect("legal");
+    assert!(config.compacted);
     assert_eq!((config.retention.age, config.retention.bytes), (None, None));
 }
 

@@ -27,9 +27,7 @@ mod tokens;
 
 pub use http::{Admission, CONTENT_TYPE, router, run};
 pub use ingest::{EdgeStatus, Ingest, IngestSettings};
-pub use log::{
-    AppendLimits, IngestLog, IngestTopic, LogFailure, PartitionId, append_to, applied_in,
-};
+pub use log::{AppendLimits, IngestLog, IngestTopic, LogFailure, PartitionId};
 pub use manage::{AddEdge, AddedEdge, ListedEdge, manage_router};
 pub use metrics::UplinkMetrics;
 pub use plan::OVERFLOW_TOPIC;

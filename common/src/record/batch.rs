@@ -358,7 +358,7 @@ fn check_records(batch: &RecordBatch) -> Result<(), BatchError> {
         return check_dense(batch.bytes.get(HEADER_BYTES..).unwrap_or_default(), count);
     }
     // A look-up by time would refuse to read so many.
-    let most = limits::LOOKUP_DECOMPRESSED_BYTES / LEAST_RECORD_BYTES;
+    let most = limits::DECOMPRESSED_BATCH_BYTES / LEAST_RECORD_BYTES;
     if usize::try_from(count).is_ok_and(|count| count <= most) {
         return Ok(());
     }

@@ -1,7 +1,8 @@
 //! DescribeConfigs (32), versions 1-4.
 //!
 //! Topics: every entry that a topic may have, with its source, type and documentation. The broker: the few entries that this
-//! broker has, read-only. Other resources are refused with INVALID_REQUEST.
+//! broker has, read-only. Other resources are refused with INVALID_REQUEST, and resources for which there is no memory with
+//! LEADER_NOT_AVAILABLE.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +12,20 @@ use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use robustmq_common::limits;
 
 use super::resolve::{self, TopicRef};
 use super::{Kafka, text};
+use crate::kafka::errors::KafkaCode as _;
+use crate::kafka::memory::AnswerMemory;
 use crate::topics::{ConfigEntry, ConfigSource, ConfigType, describe};
 
 pub(super) const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
 const STATIC_BROKER_CONFIG: i8 = 4;
+
+const NO_SUCH_RESOURCE: &str = "there is no such resource";
 
 /// The number of a source (`ConfigSource` in Apache Kafka's `DescribeConfigsResponse`).
 pub(super) fn source_code(source: ConfigSource) -> i8 {
@@ -51,6 +57,7 @@ pub(super) async fn handle(
     kafka: &Kafka,
     version: i16,
     request: DescribeConfigsRequest,
+    memory: &mut AnswerMemory,
 ) -> DescribeConfigsResponse {
     let wish = Wish {
         version,
@@ -60,9 +67,12 @@ pub(super) async fn handle(
     let mut results = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
         let described = match resource.resource_type {
-            TOPIC => describe_topic(kafka, &wish, &resource).await,
-            BROKER => Ok(describe_broker(kafka, &wish)),
-            _ => Err(ResponseError::InvalidRequest),
+            TOPIC => describe_topic(kafka, &wish, &resource, memory).await,
+            BROKER => match memory.grow(limits::DESCRIBED_BROKER_BYTES).await {
+                Ok(()) => Ok(describe_broker(kafka, &wish)),
+                Err(error) => Err((error.kafka(), error.to_string())),
+            },
+            _ => Err((ResponseError::InvalidRequest, NO_SUCH_RESOURCE.to_owned())),
         };
         let keys = resource.configuration_keys;
         let wanted = |entry: &DescribeConfigsResourceResult| {
@@ -75,9 +85,9 @@ pub(super) async fn handle(
             Ok(entries) => answer
                 .with_error_message(None)
                 .with_configs(entries.into_iter().filter(wanted).collect()),
-            Err(error) => answer
-                .with_error_code(error.code())
-                .with_error_message(Some(text("there is no such resource"))),
+            Err((error, message)) => {
+                answer.with_error_code(error.code()).with_error_message(Some(text(message)))
+            }
         });
     }
     DescribeConfigsResponse::default().with_results(results)
@@ -87,9 +97,29 @@ async fn describe_topic(
     kafka: &Kafka,
     wish: &Wish,
     resource: &DescribeConfigsResource,
-) -> Result<Vec<DescribeConfigsResourceResult>, ResponseError> {
-    let topic = resolve::topic(kafka, TopicRef::Name(&resource.resource_name)).await?;
+    memory: &mut AnswerMemory,
+) -> Result<Vec<DescribeConfigsResourceResult>, (ResponseError, String)> {
+    let topic = resolve::topic(kafka, TopicRef::Name(&resource.resource_name)).await;
+    let topic = topic.map_err(|error| (error, NO_SUCH_RESOURCE.to_owned()))?;
+    let bytes = describe(&topic.overrides).map(|entry| answer_bytes(wish, &entry)).sum();
+    memory.grow(bytes).await.map_err(|error| (error.kafka(), error.to_string()))?;
     Ok(describe(&topic.overrides).map(|entry| result(wish, &entry)).collect())
+}
+
+/// What an entry takes of memory in an answer: its texts and its synonyms, as built here and as encoded.
+fn answer_bytes(wish: &Wish, entry: &ConfigEntry<'_>) -> usize {
+    let key = entry.key;
+    let value = entry.value.map_or(0, str::len);
+    let mut texts = key.name.len() + value;
+    let mut structs = size_of::<DescribeConfigsResourceResult>();
+    if wish.synonyms {
+        texts += 2 * key.name.len() + value + key.default.map_or(0, str::len);
+        structs += 2 * size_of::<DescribeConfigsSynonym>();
+    }
+    if wish.documentation {
+        texts += key.doc.len();
+    }
+    structs + 2 * (texts + 32)
 }
 
 fn result(wish: &Wish, entry: &ConfigEntry<'_>) -> DescribeConfigsResourceResult {

@@ -5,7 +5,8 @@
 //! that got one here would send it with each Fetch, and partitions need not be loaded to be listed. Authorized
 //! operations are not reported.
 //!
-//! All topics at once are read in pages; only a few such answers are built at the same time.
+//! All topics at once are read in pages; one such answer is built at a time. What is built is charged to the answer memory before; topics
+//! for which there is none are refused with LEADER_NOT_AVAILABLE, which clients retry.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use uuid::Uuid;
 use super::resolve::{self, TopicRef, wall_ms};
 use super::{Kafka, text};
 use crate::kafka::errors::KafkaCode as _;
-use crate::store::StoreError;
+use crate::kafka::memory::AnswerMemory;
 use crate::topics::{NewTopic, Topic, TopicError};
 
 /// Answers with all topics that are built at the same time.
@@ -34,6 +35,7 @@ pub(super) async fn handle(
     kafka: &Kafka,
     version: i16,
     request: MetadataRequest,
+    memory: &mut AnswerMemory,
 ) -> MetadataResponse {
     let settings = &kafka.settings;
     let node = BrokerId(settings.node_id);
@@ -50,14 +52,11 @@ pub(super) async fn handle(
         // Version 0 has no null: an empty list asks for everything.
         Some(asked) if version >= 1 || !asked.is_empty() => asked,
         _ => {
-            return match all_topics(kafka, version).await {
+            return match all_topics(kafka, version, memory).await {
                 Ok(topics) => response.with_topics(topics),
                 Err(error) if version >= 13 => response.with_error_code(error.code()),
-                Err(error) => {
-                    // There is no place for an error: an empty list makes clients ask again.
-                    tracing::warn!(%error, "the topics cannot be listed");
-                    response
-                }
+                // There is no place for an error: an empty list makes clients ask again.
+                Err(_) => response,
             };
         }
     };
@@ -72,17 +71,30 @@ pub(super) async fn handle(
         if !answered.insert((wanted.name.clone(), wanted.topic_id)) {
             continue;
         }
-        topics.push(one_topic(kafka, version, wanted, &created).await);
+        topics.push(one_topic(kafka, version, wanted, &created, memory).await);
     }
     response.with_topics(topics)
 }
 
-async fn all_topics(kafka: &Kafka, version: i16) -> Result<Vec<MetadataResponseTopic>, StoreError> {
-    let _listing = LISTINGS.acquire().await.map_err(|_| StoreError::Closed)?;
+async fn all_topics(
+    kafka: &Kafka,
+    version: i16,
+    memory: &mut AnswerMemory,
+) -> Result<Vec<MetadataResponseTopic>, ResponseError> {
+    let Ok(_listing) = LISTINGS.acquire().await else {
+        return Err(ResponseError::LeaderNotAvailable);
+    };
+    let failed = |error: &dyn std::fmt::Display, answer: ResponseError| {
+        tracing::warn!(%error, "the topics cannot be listed");
+        answer
+    };
     let mut topics = Vec::new();
     let mut after: Option<KafkaTopic> = None;
     loop {
-        let page = kafka.topics.list(after.as_ref(), limits::TOPIC_PAGE).await?;
+        let page = kafka.topics.list(after.as_ref(), limits::TOPIC_PAGE).await;
+        let page = page.map_err(|error| failed(&error, error.kafka()))?;
+        let bytes = page.topics.iter().map(|topic| answer_bytes(topic)).sum();
+        memory.grow_alone(bytes).await.map_err(|error| failed(&error, error.kafka()))?;
         topics.extend(page.topics.iter().map(|topic| describe(kafka, version, topic)));
         match page.topics.last() {
             Some(last) if page.more => after = Some(last.name.clone()),
@@ -117,6 +129,7 @@ async fn one_topic(
     version: i16,
     wanted: MetadataRequestTopic,
     created: &Created,
+    memory: &mut AnswerMemory,
 ) -> MetadataResponseTopic {
     let refuse = |error: ResponseError, name: Option<TopicName>| {
         let name = if version < 12 { Some(name.unwrap_or_default()) } else { name };
@@ -138,9 +151,28 @@ async fn one_topic(
         None => resolve::topic(kafka, TopicRef::Id(wanted.topic_id)).await,
     };
     match found {
-        Ok(topic) => describe(kafka, version, &topic),
+        Ok(topic) => match memory.grow(answer_bytes(&topic)).await {
+            Ok(()) => describe(kafka, version, &topic),
+            Err(error) => {
+                tracing::warn!(topic = topic.name.as_str(), %error, "it is left out of a Metadata answer");
+                refuse(error.kafka(), wanted.name.clone())
+            }
+        },
         Err(error) => refuse(error, wanted.name.clone()),
     }
+}
+
+/// What a topic takes of memory in an answer: as built here, and as encoded.
+fn answer_bytes(topic: &Topic) -> usize {
+    const ENCODED_PARTITION_BYTES: usize = 40;
+    // Replicas and in-sync replicas: one number each, in an allocation of its own.
+    const LISTS_BYTES: usize = 2 * 32;
+    let partition_bytes =
+        size_of::<MetadataResponsePartition>() + LISTS_BYTES + ENCODED_PARTITION_BYTES;
+    let partitions = usize::try_from(topic.partitions).unwrap_or(0);
+    size_of::<MetadataResponseTopic>()
+        + 2 * (topic.name.as_str().len() + ENCODED_PARTITION_BYTES)
+        + partitions * partition_bytes
 }
 
 fn describe(kafka: &Kafka, version: i16, topic: &Topic) -> MetadataResponseTopic {

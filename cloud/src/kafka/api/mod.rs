@@ -10,7 +10,7 @@ use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 
 use super::frame::{Frame, FrameError};
-use super::memory::Charge;
+use super::memory::{AnswerMemory, Charge};
 use super::parts::Parts;
 use super::{Kafka, Peer};
 
@@ -134,7 +134,10 @@ async fn answer_group(kafka: &Kafka, peer: &Peer, frame: &Frame) -> Result<Answe
             answer(frame, async |r| offset_delete::handle(kafka, r).await).await
         }
         ApiKey::DescribeGroups => {
-            answer(frame, async |r| describe_groups::handle(kafka, version, r).await).await
+            answer_charged(kafka, frame, async |r, memory| {
+                describe_groups::handle(kafka, version, r, memory).await
+            })
+            .await
         }
         ApiKey::ListGroups => {
             answer(frame, async |r| list_groups::handle(kafka, version, r).await).await
@@ -152,7 +155,10 @@ async fn answer_topic(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestErr
     match frame.api.key {
         ApiKey::ApiVersions => answer(frame, async |r| api_versions::handle(&r)).await,
         ApiKey::Metadata => {
-            answer(frame, async |r| metadata::handle(kafka, version, r).await).await
+            answer_charged(kafka, frame, async |r, memory| {
+                metadata::handle(kafka, version, r, memory).await
+            })
+            .await
         }
         ApiKey::FindCoordinator => {
             answer(frame, async |r| find_coordinator::handle(kafka, version, r)).await
@@ -179,7 +185,10 @@ async fn answer_topic(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestErr
             answer(frame, async |r| delete_records::handle(kafka, r).await).await
         }
         ApiKey::DescribeConfigs => {
-            answer(frame, async |r| describe_configs::handle(kafka, version, r).await).await
+            answer_charged(kafka, frame, async |r, memory| {
+                describe_configs::handle(kafka, version, r, memory).await
+            })
+            .await
         }
         ApiKey::IncrementalAlterConfigs => {
             answer(frame, async |r| incremental_alter_configs::handle(kafka, r).await).await
@@ -188,7 +197,10 @@ async fn answer_topic(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestErr
             answer(frame, async |r| describe_cluster::handle(kafka, version, &r)).await
         }
         ApiKey::DescribeTopicPartitions => {
-            answer(frame, async |r| describe_topic_partitions::handle(kafka, r).await).await
+            answer_charged(kafka, frame, async |r, memory| {
+                describe_topic_partitions::handle(kafka, r, memory).await
+            })
+            .await
         }
         key => Err(RequestError::no_handler(key, version)),
     }
@@ -211,6 +223,20 @@ async fn answer<R: Request>(
 ) -> Result<Answer, RequestError> {
     let response = handle(decode(frame)?).await;
     encode(frame.api.key, frame.version, frame.correlation_id, &response)
+}
+
+/// As [`answer`], where a short request may have a long answer.
+async fn answer_charged<R: Request>(
+    kafka: &Kafka,
+    frame: &Frame,
+    handle: impl AsyncFnOnce(R, &mut AnswerMemory) -> R::Response,
+) -> Result<Answer, RequestError> {
+    let mut memory = AnswerMemory::new(&kafka.answer_memory);
+    let response = handle(decode(frame)?, &mut memory).await;
+    let encoded = encode(frame.api.key, frame.version, frame.correlation_id, &response)?;
+    drop(response);
+    let memory = memory.sending(encoded.bytes.remaining());
+    Ok(Answer { _memory: memory, ..encoded })
 }
 
 fn decode<R: Request>(frame: &Frame) -> Result<R, RequestError> {

@@ -73,11 +73,6 @@ impl Files {
         self.dir.join(file_name(number))
     }
 
-    /// What may still be written.
-    pub(super) fn free_bytes(&self) -> Option<u64> {
-        self.disk.free_bytes(&self.dir)
-    }
-
     /// All segments and their sizes, by number.
     pub(super) fn all(&self) -> Vec<(u32, u64)> {
         self.lock().segments.iter().map(|(number, segment)| (*number, segment.bytes)).collect()

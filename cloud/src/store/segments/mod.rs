@@ -19,7 +19,7 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -30,7 +30,7 @@ use robustmq_common::disk::Disk;
 use robustmq_common::limits;
 use tokio::sync::Semaphore;
 
-use super::commit::{Committer, check_space};
+use super::commit::Committer;
 use super::{
     Era, PendingWrite, ScanLimit, ScanPage, Store, StoreError, StoreStats, WriteBatch, WriteOp,
 };
@@ -98,7 +98,6 @@ struct Shared {
     /// `None` once closed.
     index: Mutex<Option<Arc<dyn Index>>>,
     reads: Semaphore,
-    reserved_disk_bytes: AtomicU64,
     hardware_crc32c: Option<bool>,
     /// Held for as long as the store is open.
     _lock: Box<dyn Send + Sync>,
@@ -117,19 +116,27 @@ impl SegmentStore {
         disk.create_dir(dir).map_err(|error| failed(error.to_string()))?;
         let lock =
             disk.lock(&dir.join("segments.lock")).map_err(|error| failed(error.to_string()))?;
-        let lock = lock.ok_or_else(|| failed("another process holds its lock".to_owned()))?;
+        let lock = lock.ok_or_else(|| {
+            failed("a broker that runs has it locked: stop that one first".to_owned())
+        })?;
         let writer_settings = WriterSettings {
             segment_bytes: settings.segment_bytes,
             separated_bytes: settings.separated_bytes,
         };
         let fresh_salt = rand::rng().random();
-        let (writer, replayed) =
-            recover::recover(disk, dir, Arc::clone(&index), fresh_salt, writer_settings)?;
+        let (writer, replayed) = recover::recover(
+            Arc::clone(&disk),
+            dir,
+            Arc::clone(&index),
+            fresh_salt,
+            writer_settings,
+        )?;
         if replayed.groups > 0 || replayed.cut_bytes > 0 {
             let (groups, cut_bytes) = (replayed.groups, replayed.cut_bytes);
             tracing::info!(groups, cut_bytes, "the store replayed what its index had not kept");
         }
-        let commits = Arc::new(Committer::new(dir.to_owned()));
+        let reserved = settings.reserved_disk_bytes;
+        let commits = Arc::new(Committer::new(dir.to_owned(), Arc::clone(&disk), reserved));
         let files = Arc::clone(&writer.files);
         let keeper = Arc::new(Keeper {
             collector: Collector {
@@ -148,7 +155,6 @@ impl SegmentStore {
             commits,
             index: Mutex::new(Some(index)),
             reads: Semaphore::new(limits::STORE_CONCURRENT_READS),
-            reserved_disk_bytes: AtomicU64::new(settings.reserved_disk_bytes),
             hardware_crc32c,
             _lock: lock,
         });
@@ -159,7 +165,7 @@ impl SegmentStore {
 
     /// Changes how many bytes have to stay free on the disk.
     pub fn set_reserved_disk_bytes(&self, bytes: u64) {
-        self.shared.reserved_disk_bytes.store(bytes, Ordering::Relaxed);
+        self.shared.commits.set_reserved_disk_bytes(bytes);
     }
 
     /// Gives space back now, where the keeper would wait for its turn.
@@ -206,8 +212,7 @@ impl Shared {
     fn run_writer(&self, writer: &mut Writer, signals: &Signals) {
         while let Some(group) = self.commits.next_group() {
             let segment = writer.end.segment;
-            let reserved = self.reserved_disk_bytes.load(Ordering::Relaxed);
-            let space = check_space(&group, self.files.free_bytes(), reserved);
+            let space = self.commits.check_space(&group);
             let outcome = space.and_then(|()| writer.write(&group));
             if writer.end.segment != segment {
                 signals.rolled();
