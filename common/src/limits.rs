@@ -241,7 +241,7 @@ pub const STORAGE_THREAD_STACK_BYTES: usize = 512 * 1024;
 pub const STORE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// The most bytes that one synced write group carries (one larger batch goes alone).
 pub const STORE_GROUP_BYTES: usize = 16 * 1024 * 1024;
-/// A write of this size at most that removes ranges is taken for one that makes room on a full disk.
+/// A write of this size at most that removes something is taken for one that makes room on a full disk.
 pub const STORE_FREEING_WRITE_BYTES: usize = 64 * 1024;
 /// Values of this size and more lie in segment files, apart from the keys.
 pub const STORE_SEPARATED_BYTES: usize = 512;

@@ -163,11 +163,11 @@ impl QueuedWrite {
         !self.guards.is_empty()
     }
 
-    /// It removes whole ranges and puts little, or moves values out of what is to be removed: what frees a full disk.
+    /// It removes something and puts little, or moves values out of what is to be removed: what frees a full disk.
     pub(super) fn makes_room(&self) -> bool {
         self.is_guarded()
             || self.bytes <= limits::STORE_FREEING_WRITE_BYTES
-                && self.ops.iter().any(|op| matches!(op, WriteOp::DeleteRange(_)))
+                && self.ops.iter().any(|op| !matches!(op, WriteOp::Put(..)))
     }
 
     /// Tells the outcome: first to the completion, then to the waiting future.
