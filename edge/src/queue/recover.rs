@@ -78,6 +78,7 @@ pub(super) fn open(
         poisoned: None,
         closing: false,
         incarnation: identity.incarnation,
+        issued: None,
         boots: identity.boots,
         identity_dirty: learned,
         flush: None,
@@ -88,7 +89,7 @@ pub(super) fn open(
         pending_bytes: 0,
     };
     let store = identity.store;
-    let writer = Writer { lanes: files, identity: identity_file, _lock: lock };
+    let writer = Writer { lanes: files, identity: identity_file, no_space: None, _lock: lock };
     let shared = Shared::new(disk, clock, dir.to_owned(), settings, store, state);
     Ok((Arc::new(shared), writer, report))
 }
