@@ -419,7 +419,7 @@ impl Shared {
         let lane = state.lane(id)?;
         Ok(LaneStatus {
             lane: id,
-            depth_records: lane.synced.0.saturating_sub(lane.cursor.acknowledged.0),
+            depth_records: lane.depth_records(),
             disk_bytes: lane.segments.iter().map(|segment| segment.len).sum(),
             pending_bytes: lane.group.bytes.len(),
             segments: lane.segments.len(),

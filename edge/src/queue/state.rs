@@ -305,6 +305,13 @@ impl Lane {
         }
     }
 
+    /// Synced records that are there and that the cloud does not have.
+    pub fn depth_records(&self) -> u64 {
+        let sequences = self.synced.0.saturating_sub(self.cursor.acknowledged.0);
+        // All of them lie above what was acknowledged: `release` sees to that.
+        sequences.saturating_sub(self.cursor.skips.sequences())
+    }
+
     /// Sequences whose segments may go: the cloud has them, and so has the gateway's state where that is asked for.
     pub fn releasable_through(&self, settings: &QueueSettings) -> EdgeSeq {
         if settings.keep_until_reflected {

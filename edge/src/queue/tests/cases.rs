@@ -197,6 +197,33 @@ fn drop_oldest_explains_what_it_dropped_even_after_a_crash() {
     assert!(read_all(&queue, 0).unwrap().skips.is_empty());
 }
 
+/// The gauge counted sequences: of 160 records that it showed, 98 had been dropped long ago.
+#[test]
+fn what_was_dropped_is_not_in_the_queue_any_more() {
+    let mut machine = Machine::new(1);
+    drop_oldest(&mut machine);
+    let (queue, _) = machine.open();
+    for n in 1..=40 {
+        append(&queue, &record(0, vec![n; 100_000])).unwrap();
+    }
+    let check = |queue: &Queue, what: &str| {
+        let account = read_all(queue, 0).unwrap();
+        let status = now(queue.status()).unwrap()[0];
+        assert!(status.drops.dropped_records > 0);
+        assert_eq!(status.depth_records, account.entries.len() as u64, "{what}");
+        account
+    };
+    let account = check(&queue, "after the drops");
+    let dropped = account.skips[0];
+    queue.acknowledge(LANE, EdgeSeq(dropped.from.0 + 3)).unwrap();
+    check(&queue, "the cloud has heard of some of the drops");
+    queue.acknowledge(LANE, EdgeSeq(dropped.to.0 + 1)).unwrap();
+    check(&queue, "and has two records");
+    drop(queue);
+    machine.crash();
+    check(&machine.open().0, "after a crash");
+}
+
 #[test]
 fn drop_oldest_takes_from_less_important_lanes_first_and_never_from_more_important_ones() {
     let mut machine = Machine::new(1);
