@@ -51,6 +51,7 @@ mod errors;
 mod handle;
 pub mod inspect;
 mod job;
+mod judge;
 mod read;
 mod recover;
 mod register;
