@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use robustmq_common::config::{self, Invalid};
 use robustmq_common::limits;
+use robustmq_common::net::{Exposure, check_exposure, listen_address};
 use robustmq_common::telemetry::LogSettings;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,7 @@ impl Default for Settings {
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaSection {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// `HOST:PORT` that clients are told to connect to; by default the address listened on.
     pub advertise: Option<String>,
@@ -117,6 +119,7 @@ impl Default for GroupSection {
 #[serde(default, deny_unknown_fields)]
 pub struct UplinkSection {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// PEM file with the server's certificate chain: the listener then speaks TLS only.
     pub tls_cert: Option<PathBuf>,
@@ -142,6 +145,7 @@ impl Default for UplinkSection {
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSection {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
 }
 
@@ -162,6 +166,7 @@ impl config::Settings for Settings {
                 format!("{} is no address that clients can connect to: name one", kafka.listen),
             ));
         }
+        self.validate_exposure()?;
         let partitions = 1..=limits::PARTITIONS_PER_TOPIC;
         if !partitions.contains(&kafka.default_partitions) {
             let most = limits::PARTITIONS_PER_TOPIC;
@@ -197,11 +202,24 @@ impl config::Settings for Settings {
             let why = "tls_cert and tls_key are needed together";
             return Err(Invalid::new("uplink.tls_key", why));
         }
-        Ok(())
+        self.log.validate()
     }
 }
 
 impl Settings {
+    /// The loopback rule, for each listener.
+    fn validate_exposure(&self) -> Result<(), Invalid> {
+        let open = Exposure { authenticated: false, insecure: self.insecure };
+        check_exposure("kafka.listen", self.kafka.listen, open)?;
+        check_exposure("uplink.listen", self.uplink.listen, self.edges_exposure())?;
+        check_exposure("admin.listen", self.admin.listen, open)
+    }
+
+    /// Edges prove who they are by their tokens, which may travel over TLS only.
+    pub(crate) fn edges_exposure(&self) -> Exposure {
+        Exposure { authenticated: self.uplink.tls_cert.is_some(), insecure: self.insecure }
+    }
+
     /// What groups need to know.
     #[must_use]
     pub fn timing(&self) -> Timing {
@@ -276,6 +294,12 @@ mod tests {
         check("[groups]\nmin_session_timeout_ms = 9999999", "[groups] min_session_timeout_ms");
         check("[uplink]\ntls_cert = 'a.pem'", "[uplink] tls_key");
         check("[kafka]\nlisten_on = 1", "listen_on");
+        let wide = "[kafka]\nlisten = '0.0.0.0:9092'\nadvertise = 'broker.example:9092'";
+        check(wide, "[kafka] listen");
+        check("[uplink]\nlisten = '0.0.0.0:9440'", "[uplink] listen");
+        check("[admin]\nlisten = '0.0.0.0:8090'", "[admin] listen");
+        check("[admin]\nlisten = 'here'", "[admin] listen");
+        check("[log]\nlevel = 'loud'", "[log] level");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use robustmq_common::limits;
 use robustmq_common::net::{self, StartError};
 use robustmq_common::telemetry;
 use robustmq_edge::admin;
-use robustmq_edge::gateway::{Gateway, users_line};
+use robustmq_edge::gateway::{self, Gateway, users_line};
 use robustmq_edge::queue::inspect::{Depth, inspect};
 use robustmq_edge::settings::Settings;
 
@@ -182,11 +182,11 @@ fn load(args: &Serve) -> Result<Settings, StartError> {
         .flag("uplink.url", args.uplink.clone())
         .flag("uplink.token_file", args.token_file.as_ref().map(text))
         .flag("admin.listen", args.admin_listen.clone());
-    Ok(config::load(&sources)?)
+    Ok(config::load_with(&sources, gateway::check)?)
 }
 
 fn check_config(file: Option<&Path>, print_it: bool) -> Result<ExitCode, StartError> {
-    let settings: Settings = config::load(&Sources::of_process(file))?;
+    let settings: Settings = config::load_with(&Sources::of_process(file), gateway::check)?;
     if print_it {
         print(&config::print_config(&settings)?);
     } else {

@@ -107,7 +107,7 @@ pub async fn start(
         (Some(cert), Some(key)) => Some(server_tls(cert, key, &[b"h2", b"http/1.1"])?),
         _ => None,
     };
-    let listeners = listen(settings, tls.is_some()).await?;
+    let listeners = listen(settings).await?;
     let (kafka_address, uplink_address, admin_address) =
         (listeners.kafka.1, listeners.uplink.1, listeners.admin.1);
     let parts = Parts::build(settings, store, kafka_address, shutdown.clone()).await?;
@@ -227,10 +227,9 @@ impl Broker {
     }
 }
 
-async fn listen(settings: &Settings, uplink_tls: bool) -> Result<Listeners, StartError> {
+async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
     let open = Exposure { authenticated: false, insecure: settings.insecure };
-    // Edges prove who they are by their tokens, which may travel over TLS only.
-    let edges = Exposure { authenticated: uplink_tls, insecure: settings.insecure };
+    let edges = settings.edges_exposure();
     let bound = async |key, address, exposure| {
         let listener = bind(key, address, exposure).await?;
         let address = listener.local_addr().map_err(|error| {

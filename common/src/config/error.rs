@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::net::StartError;
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -36,6 +38,14 @@ impl Invalid {
 
     pub(super) fn key(&self) -> &str {
         &self.key
+    }
+}
+
+impl From<Invalid> for StartError {
+    /// Where it is not known any more from which source the value came.
+    fn from(invalid: Invalid) -> Self {
+        let path: Vec<String> = invalid.key.split('.').map(str::to_owned).collect();
+        Self::Refused { key: KeyPath(&path).to_string(), reason: invalid.reason }
     }
 }
 

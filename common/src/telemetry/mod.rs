@@ -13,6 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
+use crate::config::Invalid;
 use crate::limits;
 
 /// The `[log]` section of both binaries.
@@ -28,6 +29,16 @@ pub struct LogSettings {
 impl Default for LogSettings {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl LogSettings {
+    /// What types cannot say, for the validation of settings.
+    ///
+    /// # Errors
+    /// The key that is wrong, and why.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        parse(&self.level).map(drop).map_err(|error| Invalid::new("log.level", error.to_string()))
     }
 }
 
