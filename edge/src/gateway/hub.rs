@@ -138,8 +138,7 @@ impl Hub {
                 return Ok(self.finish());
             }
             let wake_at = self.wake_at();
-            let takes_input =
-                !inputs_end && self.deferred.is_empty() && !self.parts.state.is_saturated();
+            let takes_input = self.listen() && !inputs_end;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled(), if self.stop_at.is_none() => self.begin_to_stop(),
@@ -169,6 +168,14 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Whether input is taken: not while the disks are behind. The core has to know, lest it take clients that are not heard
+    /// for silent ones.
+    fn listen(&mut self) -> bool {
+        let listening = self.deferred.is_empty() && !self.parts.state.is_saturated();
+        self.parts.server.set_listening(self.parts.clock.now(), listening);
+        listening
     }
 
     fn take(&mut self, input: Input) {

@@ -10,6 +10,7 @@
 //!               written(now, ConnId, bytes) / closed(now, ConnId, CloseReason)
 //! answers       stored(now, StoreTicket, Result<(), StoreRefusal>) / persisted(now, PersistTicket)
 //! time          timer(now); next_deadline() -> Option<Millis>
+//!               set_listening(now, bool) / set_unread(ConnId, bool): what the driver does not read is not silent
 //! its own       publish_local(now, LocalPublish) -> LocalTicket / disconnect(now, &ClientId, ReasonCode) /
 //!               shutdown(now) / checkpoint()
 //! afterwards    poll() -> Option<Action> until None; counters(), gauges()
@@ -101,6 +102,9 @@ pub struct Server {
     shared: SharedGroups,
     retained: Retained,
     timers: Timers,
+    /// Connections are read, since then.
+    listening: bool,
+    listening_since: Millis,
     journal: Journal,
     intake: Intake,
     /// Connections with packets that wait for durability.
@@ -130,6 +134,8 @@ impl Server {
             shared: SharedGroups::default(),
             retained: Retained::default(),
             timers: Timers::default(),
+            listening: true,
+            listening_since: Millis::default(),
             journal: Journal::new(),
             intake: Intake::default(),
             holding: BTreeSet::new(),

@@ -111,6 +111,7 @@ impl Server {
             self.actions.push_back(Action::Pause { conn });
         } else if connection.paused && !above(2) {
             connection.paused = false;
+            connection.was_unread = true;
             self.paused.remove(&conn);
             self.actions.push_back(Action::Resume { conn });
         }

@@ -1070,6 +1070,66 @@ fn a_client_that_is_not_read_because_the_store_is_behind_is_not_silent() {
     );
 }
 
+/// While a disk stalled, the driver took nothing from any connection, but keep alives ran on: clients whose packets waited in
+/// their sockets were disconnected for silence, and came back to send all of it again.
+#[test]
+fn nobody_is_silent_while_the_driver_takes_nothing() {
+    let mut kit = check_with(
+        ServerSettings::default(),
+        "
+        p < connect ka=10
+        p > CONNACK
+    ",
+    );
+    let waiting = kit.open(ProtocolVersion::V5);
+    kit.server.set_listening(kit.now, false);
+    kit.run("* after 100000\n p > nothing");
+    assert!(kit.open.contains(&waiting), "its CONNECT may lie unread");
+    kit.server.set_listening(kit.now, true);
+    kit.run("* after 14999\n p > nothing");
+    kit.run("* after 1\n p > CLOSED KeepAliveTimeout");
+    assert!(!kit.open.contains(&waiting), "and its time begins again too");
+}
+
+#[test]
+fn a_client_that_was_not_read_until_shortly_before_its_deadline_is_not_silent() {
+    let settings = ServerSettings { pending_publishes: 1, ..Default::default() };
+    check_with(
+        settings,
+        "
+        p < connect ka=10
+        p > CONNACK
+        * store hold
+        p < pub a=1 q1 1
+        p > PAUSE
+        * after 29000
+        * store release
+        p > PUBACK 1
+        p > RESUME
+        * after 2000
+        p > nothing
+        * after 28000
+        p > CLOSED KeepAliveTimeout
+    ",
+    );
+}
+
+#[test]
+fn a_client_that_waits_for_memory_is_not_silent() {
+    let mut kit = check_with(
+        ServerSettings::default(),
+        "
+        p < connect ka=10
+        p > CONNACK
+    ",
+    );
+    let conn = *kit.open.first().expect("it is connected");
+    kit.server.set_unread(conn, true);
+    kit.run("* after 29000\n p > nothing");
+    kit.server.set_unread(conn, false);
+    kit.run("* after 2000\n p > nothing\n * after 28000\n p > CLOSED KeepAliveTimeout");
+}
+
 #[test]
 fn a_client_that_takes_nothing_is_closed_after_its_keep_alive() {
     let settings = ServerSettings { connection_backlog_bytes: 10, ..Default::default() };
