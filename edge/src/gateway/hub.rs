@@ -189,14 +189,15 @@ impl Hub {
                 self.connections.insert(conn, outbox);
                 server.connected(now, conn, peer);
             }
-            Input::Packet { conn, packet, budget } => {
+            Input::Packet { conn, packet, charge } => {
                 server.recv(now, conn, packet);
-                drop(budget);
+                drop(charge);
             }
             Input::Malformed { conn, error } => {
                 tracing::debug!(conn = conn.0, %error, "malformed packet");
                 server.malformed(now, conn, &error);
             }
+            Input::Unread { conn, unread } => server.set_unread(conn, unread),
             Input::Written { conn, bytes } => server.written(now, conn, bytes),
             Input::Closed { conn, reason } => {
                 self.connections.remove(&conn);

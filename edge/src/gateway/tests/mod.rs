@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod large;
 mod limits;
 mod messages;
 mod restart;
