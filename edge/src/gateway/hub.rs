@@ -98,6 +98,8 @@ pub(super) struct Hub {
     /// The figures have changed and are published then.
     publish_at: Option<Instant>,
     refused: bool,
+    /// The state cannot be written for now.
+    failing: bool,
     /// Stopping: until then at the latest.
     stop_at: Option<Instant>,
 }
@@ -116,6 +118,7 @@ impl Hub {
             checkpoint_at: None,
             publish_at: None,
             refused: false,
+            failing: false,
             stop_at: None,
         }
     }
@@ -173,7 +176,9 @@ impl Hub {
     /// Whether input is taken: not while the disks are behind. The core has to know, lest it take clients that are not heard
     /// for silent ones.
     fn listen(&mut self) -> bool {
-        let listening = self.deferred.is_empty() && !self.parts.state.is_saturated();
+        // While the state's disk fails, the core refuses what needs it, and all else is served.
+        let state_has_room = self.failing || !self.parts.state.is_saturated();
+        let listening = self.deferred.is_empty() && state_has_room;
         self.parts.server.set_listening(self.parts.clock.now(), listening);
         listening
     }
@@ -361,7 +366,10 @@ impl Hub {
     }
 
     fn committed(&mut self) {
-        let committed = self.progress.borrow_and_update().committed;
+        let (committed, failing) = {
+            let progress = self.progress.borrow_and_update();
+            (progress.committed, progress.failing.is_some())
+        };
         while let Some(front) = self.persisting.front()
             && front.commit <= committed
         {
@@ -372,6 +380,8 @@ impl Hub {
                 self.parts.queue.reflected(lane, sequence);
             }
         }
+        self.failing = failing;
+        self.parts.server.set_failing(self.parts.clock.now(), failing);
     }
 
     /// When there is something to do without anything happening.

@@ -342,9 +342,14 @@ impl Kit {
             }
             ["store", "hold"] => self.store = Mode::Hold,
             ["disk", "hold"] => self.disk = Mode::Hold,
+            ["disk", "full"] => {
+                self.disk = Mode::Hold;
+                self.server.set_failing(self.now, true);
+            }
             ["disk", "release"] => {
                 self.disk = Mode::Ok;
                 self.answer_batches();
+                self.server.set_failing(self.now, false);
             }
             ["disk", "once"] => {
                 let ticket = self.write_batch().expect("a batch is held");

@@ -8,7 +8,7 @@
 //!               position that the rows reflect; restored(now) once
 //! connections   connected(now, ConnId, PeerInfo) / recv(now, ConnId, Packet) / malformed(now, ConnId, &DecodeError) /
 //!               written(now, ConnId, bytes) / closed(now, ConnId, CloseReason)
-//! answers       stored(now, StoreTicket, Result<(), StoreRefusal>) / persisted(now, PersistTicket)
+//! answers       stored(now, StoreTicket, Result<(), StoreRefusal>) / persisted(now, PersistTicket) / set_failing(now, bool)
 //! time          timer(now); next_deadline() -> Option<Millis>
 //!               set_listening(now, bool) / set_unread(ConnId, bool): what the driver does not read is not silent
 //! its own       publish_local(now, LocalPublish) -> LocalTicket / disconnect(now, &ClientId, ReasonCode) /
@@ -30,7 +30,8 @@
 //!   lost.
 //! - To a persistent session, a QoS 2 PUBLISH waits until message and packet id are durable, and PUBREL until the
 //!   release is; otherwise a crash would let the message come again as a new one.
-//! - CONNACK, SUBACK and UNSUBACK of a persistent session wait until what they say is durable.
+//! - CONNACK, SUBACK and UNSUBACK of a persistent session wait until what they say is durable. While nothing can be made
+//!   durable, its CONNECT and SUBSCRIBE are refused instead; all that needs no disk goes on.
 //! - A session that ends with its connection costs no durable write at all.
 //!
 //! Packets that wait hold back those behind them on the same connection, so the order never changes.
@@ -47,6 +48,7 @@ mod api;
 mod changes;
 mod connect;
 mod disconnect;
+mod failing;
 mod fanout;
 mod journal;
 mod outbound;
@@ -105,6 +107,8 @@ pub struct Server {
     /// Connections are read, since then.
     listening: bool,
     listening_since: Millis,
+    /// Nothing can be made durable for now.
+    failing: bool,
     journal: Journal,
     intake: Intake,
     /// Connections with packets that wait for durability.
@@ -134,6 +138,7 @@ impl Server {
             shared: SharedGroups::default(),
             retained: Retained::default(),
             timers: Timers::default(),
+            failing: false,
             listening: true,
             listening_since: Millis::default(),
             journal: Journal::new(),

@@ -20,13 +20,15 @@ impl Server {
     pub(super) fn recv_subscribe(&mut self, now: Millis, conn: ConnId, subscribe: Subscribe) {
         let Some(id) = session_of(self.conns.get(&conn)) else { return };
         let identifier = subscribe.properties.subscription_identifier;
+        let before = self.journal.version();
         // [MQTT-3.8.4-5], [MQTT-3.8.4-6]: as if the filters had come one by one, but one SUBACK for all.
         let reasons = subscribe
             .filters
             .into_iter()
             .map(|(filter, options)| self.subscribe(id, filter, options, identifier))
             .collect();
-        let until = self.durable_for(id);
+        let changed = self.journal.version() != before;
+        let until = if changed { self.durable_for(id) } else { None };
         let packet_id = subscribe.packet_id;
         let ack = SubAck { packet_id, properties: AckProperties::default(), reasons };
         self.send(conn, Packet::SubAck(ack), until);
@@ -54,6 +56,9 @@ impl Server {
         }
         if filter.as_str().len() > MQTT_FILTER_BYTES {
             return ReasonCode::TopicFilterInvalid;
+        }
+        if self.failing && session.persistent {
+            return ReasonCode::QuotaExceeded;
         }
         let is_new = !session.subscriptions.contains_key(&filter);
         if is_new && session.subscriptions.len() >= self.settings.max_subscriptions {

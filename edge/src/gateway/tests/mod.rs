@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod full_disk;
 mod large;
 mod limits;
 mod messages;
