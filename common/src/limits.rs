@@ -165,6 +165,8 @@ pub const MQTT_REPLAY_PUBLISHES: u64 = 4096;
 pub const MQTT_RETAINED_MESSAGES: usize = 100_000;
 /// Bytes of all retained messages' topics and payloads.
 pub const MQTT_RETAINED_BYTES: usize = 64 * 1024 * 1024;
+/// Retained messages that are looked at for new subscriptions before others get their turn: a millisecond or so.
+pub const MQTT_RETAINED_STEPS: usize = 1024;
 /// When there are too many retained messages, expired ones are looked for at most once in this time.
 pub const MQTT_RETAINED_SWEEP: Duration = Duration::from_secs(10);
 /// Bytes of messages queued or in flight for all sessions together.

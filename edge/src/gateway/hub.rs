@@ -142,6 +142,11 @@ impl Hub {
             }
             let wake_at = self.wake_at();
             let takes_input = self.listen() && !inputs_end;
+            let works = self.parts.server.has_work();
+            // One event, and a bit of what takes long.
+            if works {
+                self.parts.server.work(self.parts.clock.now());
+            }
             tokio::select! {
                 biased;
                 () = shutdown.cancelled(), if self.stop_at.is_none() => self.begin_to_stop(),
@@ -169,6 +174,7 @@ impl Hub {
                     // Also where nothing has to be done: a connection that ended counts.
                     self.figures_changed();
                 }
+                () = tokio::task::yield_now(), if works => {}
             }
         }
     }

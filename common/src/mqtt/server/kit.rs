@@ -147,8 +147,14 @@ impl Kit {
 
     /// Carries out all actions.
     pub(super) fn settle(&mut self) {
-        while let Some(action) = self.server.poll() {
-            self.carry_out(action);
+        loop {
+            while let Some(action) = self.server.poll() {
+                self.carry_out(action);
+            }
+            if !self.server.has_work() {
+                return;
+            }
+            self.server.work(self.now);
         }
     }
 

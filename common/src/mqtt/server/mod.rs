@@ -13,6 +13,7 @@
 //!               set_listening(now, bool) / set_unread(ConnId, bool): what the driver does not read is not silent
 //! its own       publish_local(now, LocalPublish) -> LocalTicket / disconnect(now, &ClientId, ReasonCode) /
 //!               shutdown(now) / checkpoint()
+//! in between    work(now) while has_work(): what takes long goes on a bit each time
 //! afterwards    poll() -> Option<Action> until None; counters(), gauges()
 //! ```
 //!
@@ -50,6 +51,7 @@ mod connect;
 mod disconnect;
 mod failing;
 mod fanout;
+mod feed;
 mod journal;
 mod outbound;
 mod publish;
@@ -82,6 +84,7 @@ pub use api::{
 pub use changes::{Message, Outgoing, OutgoingPhase, SessionState, StateChange, Subscription};
 pub use rows::{InvalidRow, Row};
 
+use self::feed::Searching;
 use self::journal::Journal;
 use self::publish::Intake;
 use self::retained::Retained;
@@ -103,6 +106,7 @@ pub struct Server {
     tree: SubscriptionTree,
     shared: SharedGroups,
     retained: Retained,
+    searching: Searching,
     timers: Timers,
     /// Connections are read, since then.
     listening: bool,
@@ -137,6 +141,7 @@ impl Server {
             tree: SubscriptionTree::default(),
             shared: SharedGroups::default(),
             retained: Retained::default(),
+            searching: Searching::default(),
             timers: Timers::default(),
             failing: false,
             listening: true,

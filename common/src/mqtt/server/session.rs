@@ -37,7 +37,7 @@ pub(super) struct Session {
     pub pending: usize,
     pub out: Outbound,
     /// Retained messages that are still to be sent.
-    pub retained: VecDeque<RetainedCursor>,
+    pub retained: BTreeMap<TopicFilter, RetainedCursor>,
 }
 
 /// How far a QoS 2 publish from the client has got.
@@ -51,7 +51,6 @@ pub(super) enum Received {
 
 /// Where sending a subscription's retained messages stands.
 pub(super) struct RetainedCursor {
-    pub filter: TopicFilter,
     pub options: SubscriptionOptions,
     pub identifier: Option<NonZeroU32>,
     pub after: Option<TopicName>,
@@ -79,7 +78,7 @@ impl Session {
             received: BTreeMap::new(),
             pending: 0,
             out: Outbound::new(all),
-            retained: VecDeque::new(),
+            retained: BTreeMap::new(),
         }
     }
 

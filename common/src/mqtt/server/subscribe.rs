@@ -78,9 +78,8 @@ impl Server {
         };
         // A shared subscription gets no retained messages (section 4.8.2).
         if wants_retained && filter.shared().is_none() {
-            session.retained.retain(|cursor| cursor.filter != filter);
-            let filter = filter.clone();
-            session.retained.push_back(RetainedCursor { filter, options, identifier, after: None });
+            let cursor = RetainedCursor { options, identifier, after: None };
+            session.retained.insert(filter.clone(), cursor);
         }
         self.index(id, &filter, options, identifier);
         match options.maximum_qos.as_u8() {
@@ -133,7 +132,7 @@ impl Server {
             return ReasonCode::UnspecifiedError;
         };
         // What is already queued is still delivered (section 3.10.4).
-        session.retained.retain(|cursor| cursor.filter != *filter);
+        session.retained.remove(filter);
         if session.subscriptions.remove(filter).is_none() {
             return ReasonCode::NoSubscriptionExisted;
         }

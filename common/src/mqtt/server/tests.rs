@@ -1,9 +1,13 @@
 //! What clients see, as scripts for the [`kit`](super::kit).
 
 use super::kit::Kit;
-use super::{Counters, ServerSettings};
+use super::{Action, Counters, ServerSettings};
+use crate::limits::MQTT_RETAINED_STEPS;
 use crate::mqtt::codec::{decode, tests::bytes_of};
-use crate::mqtt::packet::ProtocolVersion;
+use crate::mqtt::packet::{
+    Packet, PacketId, ProtocolVersion, QoS, Subscribe, SubscribeProperties, SubscriptionOptions,
+    TopicFilter,
+};
 
 fn check(script: &str) -> Kit {
     check_with(ServerSettings::default(), script)
@@ -1128,6 +1132,58 @@ fn a_client_that_waits_for_memory_is_not_silent() {
     kit.run("* after 29000\n p > nothing");
     kit.server.set_unread(conn, false);
     kit.run("* after 2000\n p > nothing\n * after 28000\n p > CLOSED KeepAliveTimeout");
+}
+
+/// One SUBSCRIBE with a thousand wildcard filters looked at every retained message for each of them, in one go: the task that
+/// owns all sessions stood still for seconds, and with it everybody else.
+#[test]
+fn a_search_through_many_retained_messages_lets_others_go_on() {
+    const RETAINED: usize = 3000;
+    const FILTERS: usize = 300;
+    let mut kit = check(
+        "
+        p < connect
+        p > CONNACK
+        s < connect
+        s > CONNACK
+    ",
+    );
+    let [other, subscriber] = [0, 1].map(|n| *kit.open.iter().nth(n).expect("both are there"));
+    for n in 0..RETAINED {
+        kit.run(&format!("p < pub local/{n}=1 retain"));
+    }
+    // One of them finds them all, the others nothing.
+    let filters = (0..FILTERS).map(|n| format!("+/+/{n}")).chain(["local/+".to_owned()]);
+    let options = SubscriptionOptions { maximum_qos: QoS::AtMostOnce, ..Default::default() };
+    let subscribe = Packet::Subscribe(Subscribe {
+        packet_id: PacketId::new(1).expect("not 0"),
+        properties: SubscribeProperties::default(),
+        filters: filters
+            .map(|filter| (TopicFilter::new(&filter).expect("a filter"), options))
+            .collect(),
+    });
+    kit.server.recv(kit.now, subscriber, subscribe);
+    kit.server.recv(kit.now, other, Packet::PingReq);
+    let mut answers = Vec::new();
+    while let Some(action) = kit.server.poll() {
+        match action {
+            Action::Send { conn, packet, .. } => answers.push((conn, packet.name())),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(answers, [(subscriber, "SUBACK"), (other, "PINGRESP")]);
+    let mut turns = 0;
+    while kit.server.has_work() {
+        kit.server.work(kit.now);
+        turns += 1;
+        while let Some(action) = kit.server.poll() {
+            let Action::Send { conn, packet, bytes } = action else { panic!("{action:?}") };
+            answers.push((conn, packet.name()));
+            kit.server.written(kit.now, conn, bytes);
+        }
+    }
+    assert!(turns >= FILTERS * RETAINED / MQTT_RETAINED_STEPS, "{turns} turns");
+    assert_eq!(answers.len() - 2, RETAINED, "all are delivered in the end");
 }
 
 /// On a full disk the CONNECT of a kept session got no answer until there was space again: its client waited, gave up, came
