@@ -106,11 +106,11 @@ pub fn inspect(dir: &Path, depth: Depth) -> Result<Inspection, OpenError> {
     inspect_on(&ReadOnlyDisk, dir, depth)
 }
 
-pub(super) fn inspect_on(
-    disk: &dyn Disk,
-    dir: &Path,
-    depth: Depth,
-) -> Result<Inspection, OpenError> {
+/// As [`inspect`], on another disk.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_on(disk: &dyn Disk, dir: &Path, depth: Depth) -> Result<Inspection, OpenError> {
     let path = dir.join("queue.id");
     let mut problems = Vec::new();
     let identity = peek(disk, &path, Identity::decode, &mut problems)?;
