@@ -26,7 +26,7 @@ use robustmq_cloud::store::{
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 
 const BATCH_BYTES: usize = 16 * 1024;
-const ROW_BYTES: usize = 512 * 1024 * 1024;
+const ROW_BYTES: usize = 128 * 1024 * 1024;
 
 #[derive(Clone, Copy)]
 enum Engine {

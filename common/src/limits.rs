@@ -172,6 +172,8 @@ pub const MQTT_REPLAY_PUBLISHES: u64 = 4096;
 pub const MQTT_RETAINED_MESSAGES: usize = 100_000;
 /// Bytes of all retained messages' topics and payloads.
 pub const MQTT_RETAINED_BYTES: usize = 64 * 1024 * 1024;
+/// Retained messages that are looked at for new subscriptions before others get their turn: a millisecond or so.
+pub const MQTT_RETAINED_STEPS: usize = 1024;
 /// When there are too many retained messages, expired ones are looked for at most once in this time.
 pub const MQTT_RETAINED_SWEEP: Duration = Duration::from_secs(10);
 /// Bytes of messages queued or in flight for all sessions together.
@@ -403,8 +405,12 @@ pub const EDGE_HUB_INPUTS_AT_ONCE: usize = 256;
 pub const EDGE_SMALL_PACKET_BYTES: usize = 8 * 1024;
 /// Memory for larger packets on their way from sockets to the hub, of all connections together.
 pub const EDGE_LARGE_PACKETS_BYTES: usize = 8 * 1024 * 1024;
+/// The first step in which memory is taken for a large packet; each further one is as much as has arrived.
+pub const EDGE_LARGE_STEP_BYTES: usize = 64 * 1024;
 /// A connection that has begun a large packet and then sends nothing for this long is closed: others wait for its share.
 pub const EDGE_LARGE_READ: Duration = Duration::from_secs(20);
+/// The slowest rate at which a large packet may come, on average; a slower one is given up. Slower than GPRS.
+pub const EDGE_LARGE_BYTES_PER_SECOND: usize = 2 * 1024;
 /// Read buffer of a connection.
 pub const EDGE_READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Read buffer of a connection that filled the smaller one.

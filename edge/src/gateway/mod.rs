@@ -11,6 +11,7 @@
 //! **Invariant:** this is the only place of the edge that names concrete parts; the others know each other by what they take.
 //! **Invariant:** nothing listens before the state reflects every record of the queue.
 
+mod budget;
 mod clock;
 mod connection;
 mod hub;
@@ -39,11 +40,12 @@ use robustmq_common::limits;
 use robustmq_common::net::{self, Exposure, StartError};
 use robustmq_common::telemetry::LogLevel;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::budget::Budget;
 use self::connection::{Input, Shared};
 use self::hub::{Hub, Parts};
 use self::listener::Listener;
@@ -227,7 +229,7 @@ fn hub(
 fn shared(settings: &Settings, input: mpsc::Sender<Input>, users: Option<Arc<Users>>) -> Shared {
     Shared {
         input,
-        budget: Arc::new(Semaphore::new(limits::EDGE_LARGE_PACKETS_BYTES / 1024)),
+        budget: Budget::new(limits::EDGE_LARGE_PACKETS_BYTES),
         max_packet_bytes: settings.mqtt.max_packet_bytes,
         users,
     }
