@@ -75,6 +75,8 @@ fn check_files(data: &[u8]) {
     };
     let lane = &looked.lanes[0];
     assert_eq!(lane.next_sequence, recovered.lanes[0].next_seq.0, "{looked}");
+    let unfinished: u64 = lane.segments.iter().map(|segment| segment.unfinished_bytes).sum();
+    assert_eq!(unfinished, recovered.lanes[0].truncated_bytes, "{looked}");
     for entry in queue.replay(LANE, EdgeSeq(0)) {
         check_entry(&entry.expect("the disk is good"), &files);
     }
