@@ -1,5 +1,7 @@
 //! The seam to the disk: few calls, each with one meaning, so that a simulated disk can lose exactly what a real one may.
 //!
+//! **Invariant:** an `Ok` of `sync` or `sync_dir` covers everything that was called before it, and nothing else is durable.
+//!
 //! What a crash may take back: writes and lengths since the file's last `sync`; names since their directory's last
 //! `sync_dir`. What a failed `sync` leaves behind is unknown (the kernel may have dropped the pages and marked them clean),
 //! so nobody tries it twice.

@@ -2,13 +2,17 @@
 //!
 //! A group is begun only after the one before it was synced. So the last group alone can be torn, and whatever follows an unreadable
 //! group proves that it was whole once: that is damage to what was promised, and the store is not opened.
+//!
+//! The last group may be whole and yet not be on the disk: the process was killed before its sync, or the sync failed, after which
+//! the kernel counts the pages as clean. It is written again and synced before the index hears of it, since the index may be made
+//! durable at any time.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use robustmq_common::disk::{Disk, DiskFile, read_up_to};
+use robustmq_common::disk::{Disk, DiskFile, read_up_to, write_all};
 
 use super::files::Files;
 use super::format::{
@@ -156,6 +160,12 @@ impl Recovery<'_> {
     fn replay_segment(&mut self, salt: u32, from: Position) -> Result<(Position, u64), String> {
         let file = self.file(from.segment)?;
         let length = file.byte_len().map_err(|error| error.to_string())?;
+        if length < from.offset {
+            return Err(format!(
+                "{}: it ends at byte {length}, before what the index knows to be written: restore the directory from a backup",
+                self.files.path(from.segment).display()
+            ));
+        }
         let mut end = from;
         let mut candidate: Option<Candidate> = None;
         loop {
@@ -163,7 +173,7 @@ impl Recovery<'_> {
             let next = self.group(&*file, salt, at, length)?;
             if let Some(whole) = candidate.take() {
                 // The next group was begun after this one was synced; without a next one, its values have to prove it.
-                if next.is_none() && !values_are_whole(&*file, &whole, salt)? {
+                if next.is_none() && !make_durable(&*file, &whole, salt)? {
                     return Ok((end, length));
                 }
                 end = whole.end;
@@ -238,10 +248,18 @@ fn read(file: &dyn DiskFile, at: u64, bytes: u64) -> Result<Bytes, String> {
     Ok(buffer.freeze())
 }
 
-fn values_are_whole(file: &dyn DiskFile, group: &Candidate, salt: u32) -> Result<bool, String> {
-    let at = group.at + HEAD_BYTES + u64::from(group.head.meta_bytes);
-    let values = read(file, at, group.head.values_bytes)?;
-    Ok(crc32c::crc32c_append(salt, &values) == group.head.values_crc)
+/// Whether the values of the last group are whole; then the group is on the disk afterwards.
+fn make_durable(file: &dyn DiskFile, group: &Candidate, salt: u32) -> Result<bool, String> {
+    let bytes = read(file, group.at, group.head.group_bytes())?;
+    let lead = usize::try_from(HEAD_BYTES + u64::from(group.head.meta_bytes));
+    let values = lead.ok().and_then(|lead| bytes.get(lead..)).unwrap_or_default();
+    if crc32c::crc32c_append(salt, values) != group.head.values_crc {
+        return Ok(false);
+    }
+    write_all(file, &bytes, group.at)
+        .and_then(|()| file.sync())
+        .map_err(|error| error.to_string())?;
+    Ok(true)
 }
 
 /// What a logged change means for the index, its value lying in `segment` after `values_at`.

@@ -194,6 +194,28 @@ async fn a_failed_sync_poisons_until_it_is_opened_again() {
     write(&store, put("c", "1")).await.expect("it takes writes again");
 }
 
+/// A group whose sync had failed was found whole at the next start, and the index heard of it and was made durable. The next power
+/// cut took the group, which had never been on the disk, and the index pointed to nothing.
+#[tokio::test]
+async fn what_a_start_finds_unsynced_is_on_the_disk_before_the_index_hears_of_it() {
+    for seed in 0..20 {
+        let machine = Machine::new(seed);
+        let store = machine.open();
+        write(&store, put("a", vec![1; 900])).await.expect("written");
+        machine.disk.set_faults(Faults { fail_sync_after: Some(0), ..Faults::default() });
+        let failed = write(&store, put("b", vec![2; 900])).await;
+        assert!(matches!(failed, Err(StoreError::Poisoned(_))), "{failed:?}");
+        // The process ends; the machine runs on.
+        store.close().await.expect("closed");
+        drop(store);
+        let store = machine.open();
+        let found = content(&store).await;
+        store.close().await.expect("closed: the index is durable");
+        machine.crash(store);
+        assert_eq!(content(&machine.open()).await, found);
+    }
+}
+
 #[tokio::test]
 async fn damage_before_the_last_group_is_not_taken_for_a_torn_end() {
     for same_segment in [true, false] {
@@ -305,6 +327,7 @@ async fn run(machine: &Machine, steps: Vec<Step>) {
             Step::Close => {
                 store.close().await.expect("closed");
                 drop(store);
+                machine.disk.kill();
                 store = machine.open();
             }
             Step::Crash => {
