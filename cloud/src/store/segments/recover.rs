@@ -41,6 +41,7 @@ struct Candidate {
     at: u64,
     head: GroupHead,
     changes: Vec<IndexChange>,
+    values: Vec<Locator>,
     end: Position,
 }
 
@@ -173,7 +174,7 @@ impl Recovery<'_> {
             let next = self.group(&*file, salt, at, length)?;
             if let Some(whole) = candidate.take() {
                 // The next group was begun after this one was synced; without a next one, its values have to prove it.
-                if next.is_none() && !make_durable(&*file, &whole, salt)? {
+                if next.is_none() && !make_durable(&*file, &whole)? {
                     return Ok((end, length));
                 }
                 end = whole.end;
@@ -215,8 +216,13 @@ impl Recovery<'_> {
         let changes = logged
             .into_iter()
             .map(|change| index_change(change, at.segment, values_at))
-            .collect::<Result<_, String>>()?;
-        Ok(Some(Candidate { at: at.offset, head, changes, end }))
+            .collect::<Result<Vec<_>, String>>()?;
+        let places = changes.iter().filter_map(|change| match &change.op {
+            WriteOp::Put(_, entry) => Locator::of_entry(entry),
+            _ => None,
+        });
+        let values = places.collect();
+        Ok(Some(Candidate { at: at.offset, head, changes, values, end }))
     }
 
     /// Cuts off what follows the last whole group, unless it is more than a write that nobody was told of.
@@ -249,11 +255,15 @@ fn read(file: &dyn DiskFile, at: u64, bytes: u64) -> Result<Bytes, String> {
 }
 
 /// Whether the values of the last group are whole; then the group is on the disk afterwards.
-fn make_durable(file: &dyn DiskFile, group: &Candidate, salt: u32) -> Result<bool, String> {
+fn make_durable(file: &dyn DiskFile, group: &Candidate) -> Result<bool, String> {
     let bytes = read(file, group.at, group.head.group_bytes())?;
-    let lead = usize::try_from(HEAD_BYTES + u64::from(group.head.meta_bytes));
-    let values = lead.ok().and_then(|lead| bytes.get(lead..)).unwrap_or_default();
-    if crc32c::crc32c_append(salt, values) != group.head.values_crc {
+    let is_whole = |value: &Locator| {
+        let range = usize::try_from(u64::from(value.offset) - group.at)
+            .ok()
+            .and_then(|from| bytes.get(from..from + value.len as usize));
+        range.is_some_and(|range| crc32c::crc32c(range) == value.crc)
+    };
+    if !group.values.iter().all(is_whole) {
         return Ok(false);
     }
     write_all(file, &bytes, group.at)
