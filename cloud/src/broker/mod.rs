@@ -32,6 +32,9 @@ use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetri
 
 mod housekeeping;
 mod ingest_log;
+mod upkeep;
+
+use upkeep::Upkeeper;
 
 /// A running broker.
 pub struct Broker {
@@ -137,6 +140,7 @@ pub async fn start(
         metrics: parts.kafka.metrics.clone(),
         offset_retention: Duration::from_millis(settings.groups.offset_retention_ms),
     };
+    let upkeep = Upkeeper::new(parts.kafka.topics.clone(), parts.kafka.log.clone());
     let groups = parts.kafka.groups.clone();
     let uplink =
         uplink::run(listeners.uplink.0, tls.map(Into::into), uplink_router, shutdown.clone());
@@ -145,7 +149,8 @@ pub async fn start(
         tokio::spawn(kafka::serve(listeners.kafka.0, parts.kafka, shutdown.clone())),
         tokio::spawn(uplink),
         tokio::spawn(admin),
-        tokio::spawn(housekeeping.run(shutdown)),
+        tokio::spawn(housekeeping.run(shutdown.clone())),
+        tokio::spawn(upkeep.run(housekeeping::wall_ms, shutdown)),
     ];
     Ok(Broker {
         kafka: kafka_address,
