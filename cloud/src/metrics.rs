@@ -30,6 +30,12 @@ pub struct Metrics {
     pub produced_records: Counter,
     /// Bytes of record batches given to consumers.
     pub fetched_bytes: Counter,
+    /// Passes of log compaction that had something to do.
+    pub compaction_passes: Counter,
+    /// Bytes of record batches that compaction removed.
+    pub compaction_removed_bytes: Counter,
+    /// Partitions that compaction gave up for the time being.
+    pub compaction_failures: Counter,
     /// Offsets removed because nobody needs them any more.
     pub expired_offsets: Counter,
 }
@@ -66,6 +72,19 @@ impl Metrics {
             "Record batches given to consumers",
             Unit::Bytes,
             self.fetched_bytes.clone(),
+        );
+        let compaction = registry.sub_registry_with_prefix("robustmq_cloud_compaction");
+        compaction.register("passes", "Passes over partitions", self.compaction_passes.clone());
+        compaction.register_with_unit(
+            "removed",
+            "Record batches removed or made smaller",
+            Unit::Bytes,
+            self.compaction_removed_bytes.clone(),
+        );
+        compaction.register(
+            "failures",
+            "Passes over partitions that failed",
+            self.compaction_failures.clone(),
         );
         let groups = registry.sub_registry_with_prefix("robustmq_cloud_groups");
         groups.register(

@@ -298,6 +298,13 @@ pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 pub const CACHED_ORIGINS_PER_PARTITION: usize = 4096;
 /// Bytes of batches that one entry of the time index covers.
 pub const LOG_CHUNK_BYTES: usize = 1024 * 1024;
+/// Keys of a dirty log that compaction remembers at once, with their offsets (`log.cleaner.dedupe.buffer.size`): 900,000. Where
+/// there are more, it takes several passes. There is one such map.
+pub const COMPACTION_MAP_BYTES: usize = 32 * 1024 * 1024;
+/// Partitions that wait to be compacted; others are offered again.
+pub const COMPACTION_QUEUE: usize = 1024;
+/// A partition that could not be compacted, since a batch of it cannot be decoded, is tried again after this time.
+pub const COMPACTION_RETRY: Duration = Duration::from_secs(3600);
 /// Producer ids, and other ids that are never used twice, reserved by one durable write.
 pub const ID_BLOCK: u32 = 1000;
 /// Deleted topics remembered so that an append on its way cannot bring one back.

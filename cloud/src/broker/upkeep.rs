@@ -1,4 +1,4 @@
-//! Retention, in time and without visiting every partition.
+//! Retention, and what is to be compacted: in time and without visiting every partition.
 //!
 //! Partitions in memory are asked every [`limits::UPKEEP_INTERVAL`]; [`Upkeep`] says from memory alone which of them have
 //! something to do. Those that are not in memory had their turn while they were; what has come due since, or was missed
@@ -14,7 +14,9 @@ use robustmq_common::ids::{KafkaTopic, PartitionIndex};
 use robustmq_common::limits;
 use tokio_util::sync::CancellationToken;
 
-use crate::log::{DeleteRecordsError, Log, LogError, Look, Partition, PartitionId, Upkeep};
+use crate::log::{
+    CompactionQueue, DeleteRecordsError, Log, LogError, Look, Partition, PartitionId, Upkeep,
+};
 use crate::store::StoreError;
 use crate::store::keys::partition::PartitionKeys;
 use crate::topics::{Catalogue, Topic};
@@ -34,6 +36,7 @@ enum UpkeepError {
 pub(super) struct Upkeeper {
     topics: Arc<Catalogue>,
     log: Arc<Log>,
+    cleaner: Arc<CompactionQueue>,
     upkeep: Upkeep,
     walk: Walk,
 }
@@ -52,8 +55,12 @@ struct Walk {
 }
 
 impl Upkeeper {
-    pub(super) fn new(topics: Arc<Catalogue>, log: Arc<Log>) -> Self {
-        Self { topics, log, upkeep: Upkeep::default(), walk: Walk::default() }
+    pub(super) fn new(
+        topics: Arc<Catalogue>,
+        log: Arc<Log>,
+        cleaner: Arc<CompactionQueue>,
+    ) -> Self {
+        Self { topics, log, cleaner, upkeep: Upkeep::default(), walk: Walk::default() }
     }
 
     /// Runs until `shutdown`. `now_ms` is the wall clock, milliseconds since 1970.
@@ -202,13 +209,22 @@ impl Upkeeper {
         {
             due_ms = due_ms.min(expires_ms);
         }
+        if let Some(rules) = topic.config.compaction {
+            let assessed = partition.assess_compaction(&rules, now_ms).await?;
+            if assessed.is_due {
+                self.cleaner.offer(id_of(partition), assessed.urgency);
+                // What it finds to do next is known when it is done: look again.
+                due_ms = now_ms;
+            }
+            due_ms = due_ms.min(assessed.due_ms);
+        }
         Ok(due_ms)
     }
 }
 
 fn needs_upkeep(topic: &Topic) -> bool {
     let retention = topic.config.retention;
-    retention.age.is_some() || retention.bytes.is_some()
+    retention.age.is_some() || retention.bytes.is_some() || topic.config.compaction.is_some()
 }
 
 fn id_of(partition: &Partition) -> PartitionId {

@@ -28,6 +28,7 @@ use crate::store::keys::partition::{PartitionKeys, topic_range};
 use crate::store::{PendingWrite, Store, StoreError, WriteBatch};
 
 mod append;
+mod compact;
 mod id_blocks;
 mod lookup;
 mod origins;
@@ -38,6 +39,7 @@ mod roll;
 mod upkeep;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
+pub use compact::{Assessment, CompactError, CompactionQueue, CompactionRules, PassSummary};
 pub use id_blocks::{IdBlocks, ProducerIds};
 pub use lookup::{FoundOffset, LookupError};
 pub use origins::{Origin, OriginKey};

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex};
 use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
 
 use super::Upkeeper;
-use crate::log::{AppendContext, Log, Partition};
+use crate::log::{AppendContext, CompactionQueue, Log, Partition};
 use crate::store::{MemoryStore, Store};
 use crate::topics::{Catalogue, ConfigChange, ConfigOp, NewTopic, Topic};
 
@@ -16,6 +17,7 @@ struct World {
     store: Arc<MemoryStore>,
     log: Arc<Log>,
     topics: Arc<Catalogue>,
+    cleaner: Arc<CompactionQueue>,
     upkeeper: Upkeeper,
 }
 
@@ -24,8 +26,9 @@ impl World {
         let store = Arc::new(store);
         let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
         let topics = Arc::new(Catalogue::open(Arc::clone(&log)).await.expect("readable"));
-        let upkeeper = Upkeeper::new(Arc::clone(&topics), Arc::clone(&log));
-        Self { store, log, topics, upkeeper }
+        let cleaner = Arc::new(CompactionQueue::default());
+        let upkeeper = Upkeeper::new(Arc::clone(&topics), Arc::clone(&log), Arc::clone(&cleaner));
+        Self { store, log, topics, cleaner, upkeeper }
     }
 
     async fn create(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Arc<Topic> {
@@ -142,4 +145,32 @@ async fn the_walk_takes_small_steps_and_starts_anew_not_too_soon() {
     world.upkeeper.step(interval).await;
     assert_eq!(world.upkeeper.walk.began_ms, interval);
     assert_eq!(world.upkeeper.walk.partition, step);
+}
+
+#[tokio::test]
+async fn what_is_dirty_is_offered_to_the_cleaner_until_it_is_clean() {
+    let mut world = World::over(MemoryStore::new()).await;
+    let topic = world.create("t", 2, &[("cleanup.policy", "compact")]).await;
+    world.create("other", 1, &[]).await;
+    world.fill(&topic, 1, 5000).await;
+    let id = (topic.id, PartitionIndex(1));
+    for now_ms in [6000, 6001] {
+        world.upkeeper.ask(now_ms).await;
+        assert_eq!(world.cleaner.take().now_or_never(), Some(id), "at {now_ms}");
+        assert_eq!(world.cleaner.take().now_or_never(), None);
+    }
+    let rules = topic.config.compaction.expect("asked for");
+    let partition = world.partition(&topic, 1).await;
+    let done = partition.compact(&rules, 7000, limits::COMPACTION_MAP_BYTES).await;
+    assert!(done.expect("compacted").was_due);
+    drop(partition);
+    world.upkeeper.ask(7000).await;
+    assert_eq!(world.cleaner.take().now_or_never(), None);
+    // After a restart, what is dirty is found by the walk.
+    world.fill(&topic, 0, 5000).await;
+    let mut world = World::over(world.store.crash(0)).await;
+    world.upkeeper.step(8000).await;
+    let id = (topic.id, PartitionIndex(0));
+    assert_eq!(world.cleaner.take().now_or_never(), Some(id));
+    assert_eq!((world.cleaner.take().now_or_never(), world.log.loaded()), (None, 0));
 }
