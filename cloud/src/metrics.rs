@@ -31,6 +31,12 @@ pub struct Metrics {
     pub produced_records: Counter,
     /// Bytes of record batches given to consumers.
     pub fetched_bytes: Counter,
+    /// Passes of log compaction that had something to do.
+    pub compaction_passes: Counter,
+    /// Bytes of record batches that compaction removed.
+    pub compaction_removed_bytes: Counter,
+    /// Partitions that compaction gave up for the time being.
+    pub compaction_failures: Counter,
     /// Offsets removed because nobody needs them any more.
     pub expired_offsets: Counter,
 }
@@ -45,8 +51,20 @@ impl Metrics {
             "expired_offsets",
             "Committed offsets removed because nobody needs them any more",
         );
+        let compaction = registry.sub_registry_with_prefix("robustmq_cloud_compaction");
+        let compaction_passes = registered(compaction, "passes", "Passes over partitions");
+        let compaction_removed_bytes = registered(
+            compaction,
+            "removed_bytes",
+            "Bytes of record batches removed or made smaller",
+        );
+        let compaction_failures =
+            registered(compaction, "failures", "Passes over partitions that failed");
         let kafka = registry.sub_registry_with_prefix("robustmq_cloud_kafka");
         Self {
+            compaction_passes,
+            compaction_removed_bytes,
+            compaction_failures,
             kafka_connections: registered(kafka, "connections", "Open connections"),
             kafka_connections_refused: registered(
                 kafka,

@@ -102,8 +102,18 @@ pub const GROUP_REBALANCE_MAX: Duration = Duration::from_secs(3600);
 pub const STORE_HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often offsets that nobody needs are looked for.
 pub const GROUP_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
-/// How often retention is enforced (`log.retention.check.interval.ms`).
+/// How often partitions in memory are asked whether there is something to delete or to compact. Costs no read where nothing
+/// changed (`log.cleaner.backoff.ms`).
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
+/// A partition in memory is looked at again this long after its topic may have been changed, and the walk over those that
+/// are not in memory starts anew at most this often (`log.retention.check.interval.ms`).
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
+/// How often the walk over partitions that are not in memory takes a step.
+pub const UPKEEP_STEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Partitions that one step of the walk looks at. A million take 83 minutes, for a few milliseconds of work a second.
+pub const UPKEEP_STEP_PARTITIONS: usize = 200;
+/// Partitions in memory that are taken from the registry at once to be looked at.
+pub const UPKEEP_PAGE: usize = 256;
 /// How long a new group waits for more members before its first generation (`group.initial.rebalance.delay.ms`;
 /// 3 s in Apache Kafka, less here since every test and every small deployment pays it).
 pub const GROUP_INITIAL_DELAY: Duration = Duration::from_millis(500);
@@ -297,6 +307,13 @@ pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 pub const CACHED_ORIGINS_PER_PARTITION: usize = 4096;
 /// Bytes of batches that one entry of the time index covers.
 pub const LOG_CHUNK_BYTES: usize = 1024 * 1024;
+/// Keys of a dirty log that compaction remembers at once, with their offsets (`log.cleaner.dedupe.buffer.size`): 900,000. Where
+/// there are more, it takes several passes. There is one such map.
+pub const COMPACTION_MAP_BYTES: usize = 32 * 1024 * 1024;
+/// Partitions that wait to be compacted; others are offered again.
+pub const COMPACTION_QUEUE: usize = 1024;
+/// A partition that could not be compacted, since a batch of it cannot be decoded, is tried again after this time.
+pub const COMPACTION_RETRY: Duration = Duration::from_secs(3600);
 /// Producer ids, and other ids that are never used twice, reserved by one durable write.
 pub const ID_BLOCK: u32 = 1000;
 /// Deleted topics remembered so that an append on its way cannot bring one back.

@@ -32,7 +32,7 @@ fn seen(topic: &Topic) -> IngestTopic {
         partitions: topic.partitions,
         max_message_bytes: topic.config.max_message_bytes,
         log_append_time: topic.config.log_append_time,
-        compacted: topic.config.compacted,
+        compacted: topic.config.compaction.is_some(),
         // Read-only topics come with datasets.
         writable: true,
     }

@@ -25,7 +25,7 @@ use crate::admin;
 use crate::group::coordinator::Coordinator;
 use crate::kafka::memory::Budget;
 use crate::kafka::{self, Kafka, KafkaSettings};
-use crate::log::{Log, ProducerIds};
+use crate::log::{CompactionQueue, Log, ProducerIds};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::store::keys::system::StoreIdentity;
@@ -33,8 +33,13 @@ use crate::store::{Store, StoreError};
 use crate::topics::Catalogue;
 use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetrics};
 
+mod cleaner;
 mod housekeeping;
 mod ingest_log;
+mod upkeep;
+
+use cleaner::Cleaner;
+use upkeep::Upkeeper;
 
 /// A running broker.
 pub struct Broker {
@@ -163,6 +168,11 @@ pub async fn start(
         metrics: parts.kafka.metrics.clone(),
         offset_retention: Duration::from_millis(settings.groups.offset_retention_ms),
     };
+    let (topics, log) = (parts.kafka.topics.clone(), parts.kafka.log.clone());
+    let dirty = Arc::new(CompactionQueue::default());
+    let cleaner =
+        Cleaner::new(topics.clone(), log.clone(), dirty.clone(), parts.kafka.metrics.clone());
+    let upkeep = Upkeeper::new(topics, log, dirty);
     let groups = parts.kafka.groups.clone();
     let uplink =
         uplink::run(listeners.uplink.0, tls.map(Into::into), uplink_router, shutdown.clone());
@@ -171,7 +181,9 @@ pub async fn start(
         tokio::spawn(kafka::serve(listeners.kafka.0, parts.kafka, shutdown.clone())),
         tokio::spawn(uplink),
         tokio::spawn(admin),
-        tokio::spawn(housekeeping.run(shutdown)),
+        tokio::spawn(housekeeping.run(shutdown.clone())),
+        tokio::spawn(cleaner.run(housekeeping::wall_ms, shutdown.clone())),
+        tokio::spawn(upkeep.run(housekeeping::wall_ms, shutdown)),
     ];
     Ok(Broker {
         kafka: kafka_address,

@@ -16,6 +16,7 @@
 //! leader epoch after a crash, for which the `epoch` keys are written already.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use crate::store::keys::partition::{PartitionKeys, topic_range};
 use crate::store::{PendingWrite, Store, StoreError, WriteBatch};
 
 mod append;
+mod compact;
 mod decompress;
 mod id_blocks;
 mod lookup;
@@ -34,8 +36,11 @@ mod origins;
 mod partition;
 mod producers;
 mod retention;
+mod roll;
+mod upkeep;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
+pub use compact::{Assessment, CompactError, CompactionQueue, CompactionRules, PassSummary};
 pub use decompress::check_keys;
 pub use id_blocks::{IdBlocks, ProducerIds};
 pub use lookup::{FoundOffset, LookupError};
@@ -43,6 +48,7 @@ pub use origins::{Origin, OriginKey};
 pub use partition::{Offsets, Partition, ReadError, ReadResult, Visible};
 pub use producers::ProducerError;
 pub use retention::{DeleteRecordsError, Retention};
+pub use upkeep::{Look, PartitionId, Upkeep};
 
 /// Why a partition cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,6 +185,29 @@ impl Log {
             !slot.is_unused() || now.saturating_duration_since(slot.last_used) < idle
         });
         before - registry.slots.len()
+    }
+
+    /// Up to `limit` partitions in memory after `after` (from the first one for `None`), without counting as their use.
+    #[must_use]
+    pub fn in_memory(&self, after: Option<PartitionId>, limit: usize) -> Vec<Arc<Partition>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let registry = self.lock();
+        let slots = registry.slots.range((from, Bound::Unbounded));
+        slots.filter_map(|(_, slot)| slot.cell.get().cloned()).take(limit).collect()
+    }
+
+    /// Whether a partition is in memory.
+    #[must_use]
+    pub fn is_in_memory(&self, id: PartitionId) -> bool {
+        self.lock().slots.contains_key(&id)
+    }
+
+    /// Gives back the memory of a partition that nobody uses, however short ago it was loaded.
+    pub fn unload(&self, id: PartitionId) {
+        let mut registry = self.lock();
+        if registry.slots.get(&id).is_some_and(Slot::is_unused) {
+            registry.slots.remove(&id);
+        }
     }
 
     /// Partitions in memory.

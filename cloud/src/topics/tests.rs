@@ -252,9 +252,29 @@ fn every_default_is_legal_and_names_are_sorted_within_their_family() {
 }
 
 #[test]
+fn compaction_is_asked_for_by_policy_and_its_lags_have_an_order() {
+    let parse = |pairs: &[(&str, &str)]| TopicConfig::parse(&entries(pairs));
+    assert_eq!(parse(&[]).expect("legal").compaction, None);
+    let both = parse(&[("cleanup.policy", "compact,delete")]).expect("legal");
+    assert!(both.retention.age.is_some());
+    let defaults = both.compaction.expect("asked for");
+    assert_eq!((defaults.min_dirty_millionths, defaults.min_lag_ms), (500_000, 0));
+    assert_eq!((defaults.max_lag_ms, defaults.delete_retention_ms), (i64::MAX, 86_400_000));
+    for (text, millionths) in [("0", 0), ("1.0", 1_000_000), ("0.25", 250_000), ("1e-2", 10_000)] {
+        let policy = ("cleanup.policy", "compact");
+        let config = parse(&[policy, ("min.cleanable.dirty.ratio", text)]).expect("legal");
+        let found = config.compaction.expect("asked for").min_dirty_millionths;
+        assert_eq!(found, millionths, "{text}");
+    }
+    let lags = |min, max| [("min.compaction.lag.ms", min), ("max.compaction.lag.ms", max)];
+    assert!(parse(&lags("10", "10")).is_ok());
+    assert!(parse(&lags("11", "10")).is_err());
+}
+
+#[test]
 fn compact_only_topics_lose_nothing_by_age() {
     let config = TopicConfig::parse(&entries(&[("cleanup.policy", "compact")])).expect("legal");
-    assert!(config.compacted);
+    assert!(config.compaction.is_some());
     assert_eq!((config.retention.age, config.retention.bytes), (None, None));
 }
 

@@ -105,7 +105,7 @@ async fn append(
         let message = "a partition has to come with exactly one record batch";
         return Err(Refused::new(ResponseError::InvalidRecord, message));
     };
-    if topic.config.compacted {
+    if topic.config.compaction.is_some() {
         let keyed = check_keys(&batch).await;
         keyed.map_err(|error| Refused::new(error.kafka(), error))?;
     }
