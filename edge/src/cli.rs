@@ -103,8 +103,12 @@ struct Status {
 #[derive(Subcommand)]
 enum QueueCommand {
     /// Show lanes, segments, cursors and drops
+    #[command(after_help = "Example:\n  robustmq-edge queue inspect --data-dir ./data --json")]
     Inspect(QueueArgs),
     /// Read every record and check it; exit status 1 if something is wrong
+    #[command(
+        after_help = "Example:\n  robustmq-edge queue verify --config /etc/robustmq/edge.toml"
+    )]
     Verify(QueueArgs),
 }
 

@@ -38,6 +38,8 @@ enum EdgeCommand {
         admin: Admin,
     },
     /// Register an edge and print its token, which is not shown again
+    ///
+    /// Once any edge is registered, all edges need tokens: also those on the broker's machine, which need none until then.
     #[command(
         after_help = "Examples:\n  robustmq-cloud edge add gateway-17 > gateway-17.token\n  robustmq-cloud edge add gateway-17 --write 'plant-7.*'"
     )]
