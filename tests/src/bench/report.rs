@@ -176,6 +176,9 @@ impl Report {
             print_one_latency(&format!("{}: median", row.what), &row.broker, median);
         }
         println!(
+            "late: how long after they were due records reached the client, which is in the latency and none of the broker's"
+        );
+        println!(
             "sync: fdatasync of 16 KiB appended, on the same disk just before and just after; bound: 2.5 x its p99 + 2 ms"
         );
         println!(
