@@ -1,10 +1,13 @@
 //! Every metric of the binary but the uplink's ([`crate::uplink::UplinkMetrics`]), named as Prometheus does.
 
+use std::time::Instant;
+
 use kafka_protocol::messages::ApiKey;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use robustmq_common::telemetry::registered;
 
@@ -12,6 +15,23 @@ use robustmq_common::telemetry::registered;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ApiLabel {
     api: String,
+}
+
+/// Seconds, in buckets from 50 µs to about 1 s that grow by half.
+#[derive(Debug, Clone)]
+pub struct Latency(Histogram);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self(Histogram::new(exponential_buckets(50e-6, 1.5, 26)))
+    }
+}
+
+impl Latency {
+    /// Counts what has taken since `started`.
+    pub fn observe_since(&self, started: Instant) {
+        self.0.observe(started.elapsed().as_secs_f64());
+    }
 }
 
 /// All metrics. Cheap to update from anywhere.
@@ -23,6 +43,8 @@ pub struct Metrics {
     pub kafka_connections_refused: Counter,
     /// Kafka requests begun, by API.
     pub kafka_requests: Family<ApiLabel, Counter>,
+    /// From a Produce that has arrived to its answer in the socket.
+    pub kafka_produce_seconds: Latency,
     /// Record batches that producers sent and that were refused.
     pub kafka_batches_refused: Counter,
     /// Bytes of record batches taken from producers.
@@ -61,7 +83,14 @@ impl Metrics {
         let compaction_failures =
             registered(compaction, "failures", "Passes over partitions that failed");
         let kafka = registry.sub_registry_with_prefix("robustmq_cloud_kafka");
+        let kafka_produce_seconds = Latency::default();
+        kafka.register(
+            "produce_seconds",
+            "From a Produce request that has arrived to its answer in the socket",
+            kafka_produce_seconds.0.clone(),
+        );
         Self {
+            kafka_produce_seconds,
             compaction_passes,
             compaction_removed_bytes,
             compaction_failures,

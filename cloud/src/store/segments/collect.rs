@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Bytes, BytesMut};
-use robustmq_common::disk::read_up_to;
+use bytes::Bytes;
+use robustmq_common::disk::read_range;
 use robustmq_common::limits;
 
 use super::files::Files;
@@ -233,10 +233,8 @@ impl<'a> Groups<'a> {
             |error: std::io::Error| StoreError::Read(format!("{}: {error}", path.display()));
         let file = self.files.get(self.number).map_err(failed)?;
         let file = file.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-        let mut buffer = BytesMut::zeroed(usize::try_from(bytes).unwrap_or(usize::MAX));
-        let filled = read_up_to(&*file, &mut buffer, at).map_err(failed)?;
-        buffer.truncate(filled);
-        Ok(buffer.freeze())
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        read_range(&*file, at, bytes).map(Bytes::from).map_err(failed)
     }
 
     fn damaged(&self, at: u64) -> StoreError {

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
-use robustmq_common::disk::{Disk, DiskFile, read_up_to};
+use bytes::Bytes;
+use robustmq_common::disk::{Disk, DiskFile, read_range};
 use robustmq_common::limits;
 
 use super::format::{HEADER_BYTES, SegmentHeader};
@@ -171,12 +171,10 @@ impl Files {
             let start = u64::from(first.offset);
             let wanted = usize::try_from(end - start)
                 .map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
-            let mut buffer = BytesMut::zeroed(wanted);
-            let filled = read_up_to(&*file, &mut buffer, start).map_err(failed)?;
-            if filled != wanted {
+            let buffer = Bytes::from(read_range(&*file, start, wanted).map_err(failed)?);
+            if buffer.len() != wanted {
                 return Err(failed(io::ErrorKind::UnexpectedEof.into()));
             }
-            let buffer = buffer.freeze();
             for place in together {
                 let from = usize::try_from(u64::from(place.offset) - start).unwrap_or(wanted);
                 let to = usize::try_from(place.end() - start).unwrap_or(wanted);

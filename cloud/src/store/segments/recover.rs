@@ -11,8 +11,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use robustmq_common::disk::{Disk, DiskFile, read_up_to, write_all};
+use bytes::Bytes;
+use robustmq_common::disk::{Disk, DiskFile, read_range, write_all};
 
 use super::files::Files;
 use super::format::{
@@ -248,10 +248,7 @@ impl Recovery<'_> {
 
 fn read(file: &dyn DiskFile, at: u64, bytes: u64) -> Result<Bytes, String> {
     let bytes = usize::try_from(bytes).map_err(|error| error.to_string())?;
-    let mut buffer = BytesMut::zeroed(bytes);
-    let filled = read_up_to(file, &mut buffer, at).map_err(|error| error.to_string())?;
-    buffer.truncate(filled);
-    Ok(buffer.freeze())
+    read_range(file, at, bytes).map(Bytes::from).map_err(|error| error.to_string())
 }
 
 /// Whether the values of the last group are whole; then the group is on the disk afterwards.
