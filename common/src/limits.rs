@@ -265,6 +265,8 @@ pub const STORE_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
 pub const STORE_INDEX_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// Segment files held open for reading.
 pub const STORE_OPEN_SEGMENTS: usize = 128;
+/// The values written last, kept in memory for those who read at the end of logs.
+pub const STORE_RECENT_BYTES: usize = 32 * 1024 * 1024;
 /// What lies between two values in a segment and is read with them rather than skipped.
 pub const STORE_READ_GAP_BYTES: u64 = 8 * 1024;
 /// Dead bytes that segments may hold before their live ones are moved: this, and a fifth of what lives.

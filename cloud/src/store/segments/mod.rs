@@ -9,7 +9,7 @@
 //! What is written goes to disk once: a group of writes is appended to the last segment, values and all, and one sync makes it
 //! durable. Then the index is told, in memory; it is made durable when a segment is full. After a crash the groups that it was not
 //! told of, or has forgotten, are told to it again. Roles: `writer` (the only one that appends), `recover` (opening),
-//! `keeper` (index flushes) with `collect` (space), `files` (the segments and reading them).
+//! `keeper` (index flushes) with `collect` (space), `files` (the segments and reading them), `recent` (what was written last).
 //!
 //! **Invariant:** a write is answered only after a sync that covers it, and its index has it: reads see durable writes only.
 //! **Invariant:** what a start replays is what was written since the index was last made durable: about a segment.
@@ -42,6 +42,7 @@ mod index;
 mod keeper;
 #[cfg(test)]
 mod memory_index;
+mod recent;
 mod recover;
 #[cfg(feature = "rocksdb")]
 mod rocks_index;
@@ -67,6 +68,8 @@ pub struct SegmentSettings {
     pub separated_bytes: usize,
     /// Dead bytes that are left alone, besides a fifth of what lives.
     pub dead_bytes: u64,
+    /// The values written last, kept in memory for their readers.
+    pub recent_bytes: usize,
 }
 
 impl Default for SegmentSettings {
@@ -76,6 +79,7 @@ impl Default for SegmentSettings {
             segment_bytes: limits::STORE_SEGMENT_BYTES,
             separated_bytes: limits::STORE_SEPARATED_BYTES,
             dead_bytes: limits::STORE_DEAD_BYTES,
+            recent_bytes: limits::STORE_RECENT_BYTES,
         }
     }
 }
@@ -122,6 +126,7 @@ impl SegmentStore {
         let writer_settings = WriterSettings {
             segment_bytes: settings.segment_bytes,
             separated_bytes: settings.separated_bytes,
+            recent_bytes: settings.recent_bytes,
         };
         let fresh_salt = rand::rng().random();
         let (writer, replayed) = recover::recover(

@@ -55,7 +55,7 @@ pub(super) fn recover(
 ) -> Result<(Writer, Replayed), StoreError> {
     let failed = |reason: String| StoreError::Open { path: dir.display().to_string(), reason };
     let io_failed = |error: io::Error| failed(error.to_string());
-    let files = Arc::new(Files::find(disk, dir).map_err(io_failed)?);
+    let files = Arc::new(Files::find(disk, dir, settings.recent_bytes).map_err(io_failed)?);
     let known = Position::read(&*index)?;
     let numbers: Vec<u32> = files.all().into_iter().map(|(number, _)| number).collect();
     let mut recovery = Recovery { files: &files, index: &*index, replayed: Replayed::default() };

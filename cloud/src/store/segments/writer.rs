@@ -9,7 +9,7 @@ use robustmq_common::limits;
 
 use super::files::Files;
 use super::format::{EncodedGroup, GroupEncoder, IndexChange, SegmentHeader, TooLarge};
-use super::index::{Index, Position};
+use super::index::{Index, Locator, Position};
 use crate::store::write::QueuedWrite;
 use crate::store::{StoreError, WriteOp};
 
@@ -29,15 +29,7 @@ pub(super) struct Writer {
 pub(super) struct WriterSettings {
     pub segment_bytes: u64,
     pub separated_bytes: usize,
-}
-
-impl Default for WriterSettings {
-    fn default() -> Self {
-        Self {
-            segment_bytes: limits::STORE_SEGMENT_BYTES,
-            separated_bytes: limits::STORE_SEPARATED_BYTES,
-        }
-    }
+    pub recent_bytes: usize,
 }
 
 fn too_large(error: TooLarge) -> StoreError {
@@ -71,6 +63,14 @@ impl Writer {
             .map_err(|error| StoreError::Poisoned(format!("a sync failed: {error}")))?;
         self.end = Position { sequence, segment: self.end.segment, offset: written };
         self.files.set_bytes(self.end.segment, written);
+        // What was moved is old, and nobody is likelier to read it now.
+        if !group.iter().any(QueuedWrite::is_guarded) {
+            let places = changes.iter().filter_map(|change| match &change.op {
+                WriteOp::Put(_, entry) => Locator::of_entry(entry),
+                _ => None,
+            });
+            self.files.recent().remember(places.zip(values));
+        }
         apply(&*self.index, changes, self.end).map_err(|error| {
             StoreError::Poisoned(format!("the index failed after a sync: {error}"))
         })
