@@ -29,7 +29,7 @@ impl Machine {
             segment_bytes: 4096,
             separated_bytes: 64,
             dead_bytes: 0,
-            recent_bytes: if seed % 2 == 0 { 0 } else { 2048 },
+            recent_bytes: if seed.is_multiple_of(2) { 0 } else { 2048 },
         };
         Self { disk: SimDisk::new(seed), index: MemoryIndex::new(seed, 0.05), settings }
     }
