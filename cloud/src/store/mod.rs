@@ -19,18 +19,21 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+#[cfg(any(feature = "rocksdb", test))]
 mod commit;
 mod identity;
 pub mod keys;
 mod memory;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+#[cfg(any(feature = "rocksdb", test))]
 mod segments;
 mod write;
 
 pub use memory::MemoryStore;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{RocksOptions, RocksStore};
+#[cfg(any(feature = "rocksdb", test))]
 pub use segments::{SegmentSettings, SegmentStore};
 pub use write::{Completion, PendingWrite, WriteBatch, WriteOp};
 

@@ -142,6 +142,10 @@ impl WriteBatch {
 }
 
 /// A write in an engine's queue.
+#[cfg_attr(
+    not(any(feature = "rocksdb", test)),
+    expect(dead_code, reason = "for the engines that have a writer of their own")
+)]
 pub(super) struct QueuedWrite {
     pub(super) ops: Vec<WriteOp>,
     pub(super) bytes: usize,
@@ -151,6 +155,10 @@ pub(super) struct QueuedWrite {
     answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
+#[cfg_attr(
+    not(any(feature = "rocksdb", test)),
+    expect(dead_code, reason = "for the engines that have a writer of their own")
+)]
 impl QueuedWrite {
     /// Puts that count only where the key still has the entry named beside it.
     pub(super) fn guarded(ops: Vec<WriteOp>, guards: Vec<Bytes>) -> (Self, PendingWrite) {
@@ -185,6 +193,10 @@ impl QueuedWrite {
 #[must_use = "a write is durable only once this has resolved"]
 pub struct PendingWrite(oneshot::Receiver<Result<(), StoreError>>);
 
+#[cfg_attr(
+    not(any(feature = "rocksdb", test)),
+    expect(dead_code, reason = "for the engines that have a writer of their own")
+)]
 impl PendingWrite {
     /// Waits on a thread that may block.
     pub(super) fn wait(self) -> Result<(), StoreError> {
