@@ -142,10 +142,6 @@ impl WriteBatch {
 }
 
 /// A write in an engine's queue.
-#[cfg_attr(
-    not(any(feature = "rocksdb", test)),
-    expect(dead_code, reason = "for the engines that have a writer of their own")
-)]
 pub(super) struct QueuedWrite {
     pub(super) ops: Vec<WriteOp>,
     pub(super) bytes: usize,
