@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use robustmq_common::ids::{ChainDigest, CloudGeneration, EdgeSeq, Incarnation, LaneId};
-use robustmq_common::sync::{Answer, Batch, Hello, LaneState, Outcome, SessionId, StoreId};
+use robustmq_common::sync::{
+    Answer, Batch, Hello, LaneState, Outcome, Refusal, SessionId, StoreId,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::sim_disk::{Faults, SimDisk};
@@ -161,6 +163,66 @@ async fn nothing_is_sent_under_an_incarnation_before_it_is_durable() {
     disk.set_faults(Faults::default());
     eventually(&|| link.has.lock().unwrap().acknowledged_through == EdgeSeq(1)).await;
     assert_eq!(queue.incarnation(), Some(Incarnation(1)));
+    stop.cancel();
+    running.await.unwrap();
+}
+
+/// A cloud that takes this edge, or says why not.
+struct Doorkeeper(Mutex<Door>);
+
+#[derive(Clone, Copy)]
+enum Door {
+    Open,
+    Refuses,
+    Unreachable,
+}
+
+#[async_trait]
+impl Transport for Doorkeeper {
+    async fn call(&self, call: Call, _frame: Bytes) -> Result<Bytes, TransportError> {
+        let door = *self.0.lock().unwrap();
+        let outcome = match (door, call) {
+            (Door::Unreachable, _) => return Err(TransportError::Timeout),
+            (Door::Refuses, _) => Outcome::Refused(Refusal::Unauthorised),
+            (Door::Open, Call::Heartbeat) => Outcome::Heartbeat,
+            (Door::Open, _) => {
+                Outcome::Hello { incarnation: Incarnation(1), lanes: vec![nothing()] }
+            }
+        };
+        Ok(Answer { generation: CloudGeneration(1), outcome }.encode().into())
+    }
+}
+
+/// With nothing to send, only heartbeats hear that the cloud began to refuse this edge, and they kept it to themselves: the edge said that
+/// it was connected. The other way round it went on saying that the cloud could not be reached, when it answered again and refused.
+#[tokio::test(start_paused = true)]
+async fn an_idle_edge_says_what_the_cloud_says_of_it() {
+    let backlog = Arc::new(MemoryBacklog::new(StoreId(1), 1));
+    let door = Arc::new(Doorkeeper(Mutex::new(Door::Open)));
+    let uplink = uplink(backlog, door.clone());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (uplink, stop) = (uplink.clone(), stop.clone());
+        async move { uplink.run(stop).await }
+    });
+    let expected = [
+        (Door::Open, true, None),
+        (Door::Refuses, false, Some("token")),
+        (Door::Unreachable, false, Some("time")),
+        (Door::Refuses, false, Some("token")),
+        (Door::Open, true, None),
+    ];
+    for (now, connected, error) in expected {
+        *door.0.lock().unwrap() = now;
+        // The clock is paused, so this takes no time: some heartbeats go by.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let status = uplink.status();
+        assert_eq!(status.connected, connected, "{status:?}");
+        match error {
+            Some(error) => assert!(status.last_error.is_some_and(|said| said.contains(error))),
+            None => assert_eq!(status.last_error, None),
+        }
+    }
     stop.cancel();
     running.await.unwrap();
 }
