@@ -93,7 +93,10 @@ async fn list(State(manage): State<Manage>, Query(page): Query<Page>) -> Respons
 }
 
 async fn add(State(manage): State<Manage>, Json(asked): Json<AddEdge>) -> Response {
-    let rights = Rights { write: asked.write };
+    let rights = match Rights::parse(asked.write) {
+        Ok(rights) => rights,
+        Err(reason) => return (StatusCode::BAD_REQUEST, format!("{reason}\n")).into_response(),
+    };
     match manage.tokens.add(&asked.edge, rights).await {
         Ok(token) => {
             let added = AddedEdge { edge: asked.edge, token };
@@ -110,8 +113,10 @@ async fn remove(State(manage): State<Manage>, Path(edge): Path<String>) -> Respo
     let Ok(edge) = EdgeId::new(&edge) else { return StatusCode::NOT_FOUND.into_response() };
     match manage.tokens.remove(&edge).await {
         Ok(existed) => {
-            let status = if existed { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND };
-            status.into_response()
+            if existed {
+                return StatusCode::NO_CONTENT.into_response();
+            }
+            (StatusCode::NOT_FOUND, format!("there is no edge {edge}\n")).into_response()
         }
         Err(error) => failed(&error),
     }
