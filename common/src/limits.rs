@@ -269,6 +269,8 @@ pub const STORE_OPEN_SEGMENTS: usize = 128;
 pub const STORE_RECENT_BYTES: usize = 32 * 1024 * 1024;
 /// What lies between two values in a segment and is read with them rather than skipped.
 pub const STORE_READ_GAP_BYTES: u64 = 8 * 1024;
+/// A range of so many keys at most is deleted key by key in the index of the segments.
+pub const STORE_POINT_DELETIONS: usize = 1024;
 /// Dead bytes that segments may hold before their live ones are moved: this, and a fifth of what lives.
 pub const STORE_DEAD_BYTES: u64 = 512 * 1024 * 1024;
 /// Live values that one write moves out of a mostly dead segment.

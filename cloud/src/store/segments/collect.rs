@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use robustmq_common::disk::read_range;
@@ -26,6 +27,8 @@ use crate::store::{StoreError, WriteOp};
 pub(super) struct Collected {
     pub removed_segments: usize,
     pub moved_bytes: u64,
+    /// How long it took to find out what lives.
+    pub counting: Duration,
 }
 
 pub(super) struct Collector {
@@ -50,7 +53,9 @@ impl Collector {
     /// Collects the segments below `durable`: those that the index will never be told of again.
     pub(super) fn collect(&self, durable: u32) -> Result<Collected, StoreError> {
         let mut collected = Collected::default();
+        let started = Instant::now();
         let mut sealed = self.count(durable)?;
+        collected.counting = started.elapsed();
         // The dead ones first: they cost nothing, and may be enough.
         sealed.retain(|segment| {
             let dead = segment.live == 0;

@@ -1,6 +1,7 @@
 //! The writer: a group becomes bytes at the end of the last segment, a sync, and changes of the index, in that order.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -144,10 +145,35 @@ pub(super) fn apply(
             (WriteOp::Put(key, _), Some(expected)) => index.get(key)? == Some(expected),
             _ => true,
         };
-        if counts {
-            ops.push(op);
+        match op {
+            _ if !counts => {}
+            WriteOp::DeleteRange(range) => delete_range(index, range, &mut ops)?,
+            op => ops.push(op),
         }
     }
     ops.push(end.op());
     index.apply(&ops)
+}
+
+/// A range that holds few keys is deleted key by key: RocksDB looks through the ranges that were deleted at each read, and sorts them anew
+/// after each one that is added.
+fn delete_range(
+    index: &dyn Index,
+    range: Range<Bytes>,
+    ops: &mut Vec<WriteOp>,
+) -> Result<(), StoreError> {
+    let is_inside = |op: &WriteOp| matches!(op, WriteOp::Put(key, _) if range.contains(key));
+    let mut keys = Vec::new();
+    if !ops.iter().any(is_inside) {
+        index.walk(&range, &mut |key, _| {
+            keys.push(Bytes::copy_from_slice(key));
+            keys.len() <= limits::STORE_POINT_DELETIONS
+        })?;
+        if keys.len() <= limits::STORE_POINT_DELETIONS {
+            ops.extend(keys.into_iter().map(WriteOp::Delete));
+            return Ok(());
+        }
+    }
+    ops.push(WriteOp::DeleteRange(range));
+    Ok(())
 }
