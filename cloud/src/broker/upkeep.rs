@@ -184,6 +184,11 @@ impl Upkeeper {
                 let look = Look { open_from, catalogue_version, at_ms: now_ms, due_ms };
                 self.upkeep.looked(id_of(partition), look);
             }
+            // The topic was deleted meanwhile.
+            Err(
+                UpkeepError::Log(LogError::Dropped(_))
+                | UpkeepError::Delete(DeleteRecordsError::Dropped),
+            ) => {}
             Err(error) => {
                 let (topic, index) = (topic.name.as_str(), id_of(partition).1);
                 tracing::warn!(topic, %index, %error, "retention failed; it is tried again");

@@ -109,6 +109,7 @@ impl KafkaCode for DeleteRecordsError {
     fn kafka(&self) -> ResponseError {
         match self {
             Self::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            Self::Dropped => ResponseError::UnknownTopicOrPartition,
             Self::Store(error) => error.kafka(),
         }
     }

@@ -31,11 +31,11 @@ mod append;
 mod compact;
 mod id_blocks;
 mod lookup;
+mod maintenance;
 mod origins;
 mod partition;
 mod producers;
 mod retention;
-mod roll;
 mod upkeep;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
