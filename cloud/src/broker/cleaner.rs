@@ -114,3 +114,6 @@ impl Cleaner {
         self.put_off.insert(id, now_ms.saturating_add(pause));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,8 @@ pub(super) struct Upkeeper {
     cleaner: Arc<CompactionQueue>,
     upkeep: Upkeep,
     walk: Walk,
+    /// Partitions that failed since the last warning.
+    failed: usize,
 }
 
 /// Where the walk over all partitions is.
@@ -60,7 +62,8 @@ impl Upkeeper {
         log: Arc<Log>,
         cleaner: Arc<CompactionQueue>,
     ) -> Self {
-        Self { topics, log, cleaner, upkeep: Upkeep::default(), walk: Walk::default() }
+        let (upkeep, walk) = (Upkeep::default(), Walk::default());
+        Self { topics, log, cleaner, upkeep, walk, failed: 0 }
     }
 
     /// Runs until `shutdown`. `now_ms` is the wall clock, milliseconds since 1970.
@@ -112,6 +115,11 @@ impl Upkeeper {
         }
         let log = Arc::clone(&self.log);
         self.upkeep.keep(|id| log.is_in_memory(id));
+        if self.failed > 1 {
+            // A store that takes no writes fails all of them: one line says it.
+            tracing::warn!(partitions = self.failed, "retention failed; it is tried again");
+        }
+        self.failed = 0;
     }
 
     /// One step of the walk over the partitions that are not in memory.
@@ -184,9 +192,17 @@ impl Upkeeper {
                 let look = Look { open_from, catalogue_version, at_ms: now_ms, due_ms };
                 self.upkeep.looked(id_of(partition), look);
             }
+            // The topic was deleted meanwhile.
+            Err(
+                UpkeepError::Log(LogError::Dropped(_))
+                | UpkeepError::Delete(DeleteRecordsError::Dropped),
+            ) => {}
             Err(error) => {
-                let (topic, index) = (topic.name.as_str(), id_of(partition).1);
-                tracing::warn!(topic, %index, %error, "retention failed; it is tried again");
+                self.failed += 1;
+                if self.failed == 1 {
+                    let (topic, index) = (topic.name.as_str(), id_of(partition).1);
+                    tracing::warn!(topic, %index, %error, "retention failed; it is tried again");
+                }
             }
         }
     }

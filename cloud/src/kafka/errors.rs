@@ -123,6 +123,7 @@ impl KafkaCode for DeleteRecordsError {
     fn kafka(&self) -> ResponseError {
         match self {
             Self::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            Self::Dropped => ResponseError::UnknownTopicOrPartition,
             Self::Store(error) => error.kafka(),
         }
     }

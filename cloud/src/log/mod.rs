@@ -32,11 +32,11 @@ mod compact;
 mod decompress;
 mod id_blocks;
 mod lookup;
+mod maintenance;
 mod origins;
 mod partition;
 mod producers;
 mod retention;
-mod roll;
 mod upkeep;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};

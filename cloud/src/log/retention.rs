@@ -7,9 +7,10 @@ use robustmq_common::ids::Offset;
 
 use super::Partition;
 use super::after;
+use super::maintenance::MaintenanceError;
 use crate::store::keys::damaged;
 use crate::store::keys::partition::{Chunk, encode_offset};
-use crate::store::{self, ScanLimit, StoreError, WriteBatch};
+use crate::store::{ScanLimit, StoreError, WriteBatch};
 
 /// Why records were not deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,9 +23,21 @@ pub enum DeleteRecordsError {
         /// The offset after the last durable record.
         high_watermark: Offset,
     },
+    /// The topic was deleted. Kafka: UNKNOWN_TOPIC_OR_PARTITION.
+    #[error("the topic was deleted")]
+    Dropped,
     /// The store failed. Kafka: KAFKA_STORAGE_ERROR.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<MaintenanceError> for DeleteRecordsError {
+    fn from(error: MaintenanceError) -> Self {
+        match error {
+            MaintenanceError::Dropped => Self::Dropped,
+            MaintenanceError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// What a topic keeps. Whole chunks (about a megabyte) go; the newest, open one goes by age only.
@@ -63,8 +76,7 @@ impl Partition {
         write.delete_range(keys.chunk(Offset(0))..keys.chunk(before));
         // Readers are told before the records go, so that none sees a hole where it may not be.
         self.set_log_start(before);
-        let written = store::write(self.store(), write).await;
-        if let Err(error) = written {
+        if let Err(error) = self.write_unless_dropped(write).await {
             self.set_log_start(offsets.log_start_offset);
             return Err(error.into());
         }

@@ -509,6 +509,8 @@ async fn a_dropped_topic_takes_nothing_more_and_wakes_its_readers() {
     let refused = partition.append(at_times(&[0]), &AppendContext::at(0)).err();
     assert_eq!(refused, Some(AppendError::Dropped(world.topic)));
     assert_eq!(partition.read(Offset(0), 1).await.err(), Some(ReadError::Dropped));
+    let refused = partition.delete_records(None).await.err();
+    assert_eq!(refused, Some(DeleteRecordsError::Dropped));
     let gone = world.log.partition(world.topic, PartitionIndex(0)).await.err();
     assert_eq!(gone, Some(LogError::Dropped(world.topic)));
     assert_eq!(world.store.stats().disk_bytes, 0);

@@ -68,23 +68,27 @@ impl RecordBatch {
             return Ok((self.without_records(how.keeps_empty)?, None));
         }
         let known_horizon = self.delete_horizon_ms();
-        let horizon = has_tombstones.then(|| known_horizon.unwrap_or(how.new_horizon_ms));
+        let shift = header.base_timestamp.wrapping_sub(how.new_horizon_ms);
         let sets_horizon = has_tombstones && known_horizon.is_none();
-        if count == header.records_count && !sets_horizon {
+        // What is relative to another time may take more bytes. Where it would take more than may be read again, the
+        // tombstones stay without a horizon, and so for ever.
+        let relative_to_horizon = match sets_horizon {
+            true => shifted(&kept, shift).filter(|shifted| shifted.len() <= how.max_bytes),
+            false => None,
+        };
+        let new_horizon = relative_to_horizon.as_ref().map(|_| how.new_horizon_ms);
+        let horizon = known_horizon.or(new_horizon).filter(|_| has_tombstones);
+        if count == header.records_count && relative_to_horizon.is_none() {
             return Ok((Compacted::Unchanged, horizon));
         }
         if header.attributes.is_log_append_time() {
             max_timestamp = header.max_timestamp;
         }
         let mut changed = BatchHeader { max_timestamp, records_count: count, ..*header };
-        if sets_horizon {
+        if let Some(shifted) = relative_to_horizon {
             changed.attributes = header.attributes.with_delete_horizon();
             changed.base_timestamp = how.new_horizon_ms;
-            let shift = header.base_timestamp.wrapping_sub(how.new_horizon_ms);
-            kept = shifted(&kept, shift).ok_or(BatchError::Record {
-                index: 0,
-                reason: "it cannot be read a second time",
-            })?;
+            kept = shifted;
         }
         Self::assemble(changed, &kept).map(|batch| (Compacted::Changed(batch), horizon))
     }

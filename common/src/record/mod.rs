@@ -8,7 +8,7 @@
 //! and counts that agree with each other.
 //! **Invariant:** no bytes can make a function of this room panic, or allocate more than the bound that it was given
 //! (plus a constant that the codec needs).
-//! **Invariant:** nothing but [`RecordBatch::with_log_append_time`], [`RecordBatch::retain`], [`RecordBatch::compact`] and
+//! **Invariant:** nothing but [`RecordBatch::with_log_append_time`], [`RecordBatch::compact`] and
 //! [`RecordBatch::slice`] changes what the checksum covers.
 
 mod batch;

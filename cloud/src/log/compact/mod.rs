@@ -21,6 +21,7 @@
 use robustmq_common::ids::Offset;
 use robustmq_common::record::BatchError;
 
+use crate::log::maintenance::MaintenanceError;
 use crate::store::StoreError;
 
 mod assess;
@@ -50,6 +51,15 @@ pub enum CompactError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<MaintenanceError> for CompactError {
+    fn from(error: MaintenanceError) -> Self {
+        match error {
+            MaintenanceError::Dropped => Self::Dropped,
+            MaintenanceError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 #[cfg(test)]

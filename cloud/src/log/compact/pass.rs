@@ -13,7 +13,7 @@ use super::rewrite::{Decision, Rewritten, rewrite};
 use super::{CompactError, CompactionRules};
 use crate::log::{Partition, after};
 use crate::store::keys::partition::{Chunk, Cleaned, Kind};
-use crate::store::{PendingWrite, ScanLimit, StoreError, WriteBatch};
+use crate::store::{ScanLimit, StoreError, WriteBatch};
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,7 +84,7 @@ impl Partition {
         if done != cleaned {
             let mut write = WriteBatch::new();
             write.put(self.keys().cleaned(), done.encode());
-            self.submit_unless_closed(write).await?.await?;
+            self.write_unless_dropped(write).await?;
         }
         Ok(PassSummary {
             was_due: true,
@@ -204,7 +204,7 @@ impl Partition {
                 pass.before = None;
                 return Ok(false);
             }
-            self.submit_unless_closed(write).await?.await?;
+            self.write_unless_dropped(write).await?;
         }
         pass.progress = progress;
         pass.before = index;
@@ -243,17 +243,6 @@ impl Partition {
         };
         let kept = batches.iter().filter(|(_, batch)| stays(batch));
         kept.map(|(_, batch)| batch.last_offset()).collect()
-    }
-
-    /// Submits a write unless the topic was deleted: after the range deletion it would leave keys for ever.
-    async fn submit_unless_closed(&self, write: WriteBatch) -> Result<PendingWrite, CompactError> {
-        // Room that is there is taken at once: another wait would be needed only if all of it went to others meanwhile.
-        self.store().ready().await?;
-        let sequencer = self.sequencer();
-        if sequencer.closed {
-            return Err(CompactError::Dropped);
-        }
-        Ok(self.store().submit(write)?)
     }
 }
 

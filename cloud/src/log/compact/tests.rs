@@ -209,6 +209,25 @@ async fn more_keys_than_the_map_holds_take_several_passes() {
     assert_eq!(content(&partition).await, expect(&last));
 }
 
+/// The passes of a small map may lie further apart than tombstones stay. One that a pass gave a horizon, but did not know as the
+/// last of its key, must not go before the pass that does.
+#[tokio::test]
+async fn a_tombstone_beyond_the_map_stays_until_a_pass_covers_it() {
+    let world = World::new();
+    let partition = world.partition().await;
+    chunk(&partition, &[("a", Some("1"), 0)]).await;
+    chunk(&partition, &[("b", Some("1"), 0), ("c", Some("1"), 0), ("a", None, 0)]).await;
+    let others = [(1, "b", Some("1")), (2, "c", Some("1"))];
+    for now_ms in [1000, 2000, 3000] {
+        let pass = partition.compact(&RULES, now_ms, 37).await.expect("readable");
+        assert!(pass.was_due && pass.is_partial, "at {now_ms}");
+        let expected = [&[(0, "a", Some("1"))][..], &others, &[(3, "a", None)]].concat();
+        assert_eq!(content(&partition).await, expect(&expected), "at {now_ms}");
+    }
+    compact(&partition, &RULES, 4000, 37).await;
+    assert_eq!(content(&partition).await, expect(&others));
+}
+
 #[tokio::test]
 async fn a_batch_without_records_stays_for_a_sequence_or_for_the_end_of_the_log() {
     let world = World::new();

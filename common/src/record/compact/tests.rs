@@ -68,6 +68,17 @@ fn tombstones_get_their_horizon_once() {
 }
 
 #[test]
+fn a_batch_never_grows_beyond_what_may_be_read_again() {
+    let tombstones = [(1, false, 0); 100];
+    let before = batch(Compression::Gzip, &tombstones);
+    // A record takes less than 20 bytes, and eight more when it is far from the time that it is relative to.
+    let far = CompactBatch { max_bytes: 100 * 20, new_horizon_ms: 1 << 60, ..HOW };
+    assert_eq!(before.compact(far, |_| true), Ok((Compacted::Unchanged, None)));
+    let (outcome, horizon) = before.compact(far, |r| r.offset != Offset(100)).expect("readable");
+    assert_eq!((changed(outcome).records_count(), horizon), (99, None));
+}
+
+#[test]
 fn an_empty_batch_goes_unless_it_is_wanted() {
     let before = batch(Compression::Zstd, &[(1, true, 10), (2, true, 30)]);
     assert_eq!(before.compact(HOW, |_| false), Ok((Compacted::Gone, None)));
