@@ -103,9 +103,6 @@ async fn list(client: &Client, admin: &Admin, json: bool) -> Result<(), CommandE
     }
     let cell = |value: Option<&Value>| match value {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(texts)) => {
-            texts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
-        }
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
     };
@@ -124,9 +121,7 @@ async fn list(client: &Client, admin: &Admin, json: bool) -> Result<(), CommandE
 }
 
 fn url(admin: &Admin, rest: &str) -> String {
-    let admin = admin.admin.trim_end_matches('/');
-    let scheme = if admin.contains("://") { "" } else { "http://" };
-    format!("{scheme}{admin}/v1/edges{rest}")
+    format!("{}/v1/edges{rest}", admin.admin.trim_end_matches('/'))
 }
 
 fn edge_id(id: &str) -> Result<EdgeId, CommandError> {

@@ -1,7 +1,6 @@
 //! `robustmq-cloud group`.
 
 use clap::{Args, Subcommand};
-use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -225,7 +224,7 @@ async fn reset(
                         "--to {to}: it is not earliest, latest or an offset"
                     ))
                 })?;
-            clamped(&mut client, topic, &indexes, offset).await?
+            indexes.into_iter().map(|index| (index, offset)).collect()
         }
     };
     let partition = |(index, offset): (i32, i64)| {
@@ -244,46 +243,21 @@ async fn reset(
         .with_topics(vec![commit]);
     let answer = client.call(8, &request).await?;
     for partition in answer.topics.iter().flat_map(|topic| &topic.partitions) {
-        let what = format!("{name} {topic} {}", partition.partition_index);
-        check(&what, partition.error_code, members_in_the_way(partition.error_code).as_ref())?;
+        check(
+            &format!("{name} {topic} {}", partition.partition_index),
+            partition.error_code,
+            None,
+        )?;
     }
     print(&format!("reset {name} on {count} partitions of {topic} to {to}\n"));
     Ok(())
-}
-
-/// The offset for each partition, within what the partition has, as Kafka's own tool does it; says where it is another one.
-async fn clamped(
-    client: &mut Client,
-    topic: &str,
-    indexes: &[i32],
-    offset: i64,
-) -> Result<Vec<(i32, i64)>, CommandError> {
-    let earliest = offsets(client, topic, indexes, EARLIEST).await?;
-    let latest = offsets(client, topic, indexes, LATEST).await?;
-    let targets = earliest.into_iter().zip(latest).map(|((index, start), (_, end))| {
-        let target = offset.clamp(start, end.max(start));
-        if target != offset {
-            print(&format!("partition {index} has {start} to {end}: reset to {target}\n"));
-        }
-        (index, target)
-    });
-    Ok(targets.collect())
-}
-
-/// What to do about an answer that only an empty group can change.
-fn members_in_the_way(error_code: i16) -> Option<StrBytes> {
-    let in_the_way = [ResponseError::UnknownMemberId, ResponseError::NonEmptyGroup];
-    in_the_way
-        .iter()
-        .any(|error| error.code() == error_code)
-        .then_some(StrBytes::from_static_str("the group has members; stop its consumers first"))
 }
 
 async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
     let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(name)]);
     let answer = bootstrap.connect().await?.call(2, &request).await?;
     for result in &answer.results {
-        check(name, result.error_code, members_in_the_way(result.error_code).as_ref())?;
+        check(name, result.error_code, None)?;
     }
     print(&format!("deleted {name}\n"));
     Ok(())

@@ -309,22 +309,6 @@ impl Catalogue {
         self.change(Topic { overrides, config, ..Topic::clone(&topic) }, validate_only).await
     }
 
-    /// Makes `overrides` all that a topic sets. `validate_only` writes nothing.
-    ///
-    /// # Errors
-    /// [`TopicError`].
-    pub async fn replace_config(
-        &self,
-        name: &KafkaTopic,
-        overrides: BTreeMap<String, String>,
-        validate_only: bool,
-    ) -> Result<Arc<Topic>, TopicError> {
-        let _one_at_a_time = self.changes.lock().await;
-        let topic = self.existing(name).await?;
-        let config = TopicConfig::parse(&overrides)?;
-        self.change(Topic { overrides, config, ..Topic::clone(&topic) }, validate_only).await
-    }
-
     /// Deletes topics, all in one atomic write; one answer for each. Their records are unreachable at once and removed by
     /// range deletions that follow.
     pub async fn delete(&self, names: &[KafkaTopic]) -> Vec<Result<Arc<Topic>, TopicError>> {

@@ -93,10 +93,7 @@ async fn list(State(manage): State<Manage>, Query(page): Query<Page>) -> Respons
 }
 
 async fn add(State(manage): State<Manage>, Json(asked): Json<AddEdge>) -> Response {
-    let rights = match Rights::parse(asked.write) {
-        Ok(rights) => rights,
-        Err(reason) => return (StatusCode::BAD_REQUEST, format!("{reason}\n")).into_response(),
-    };
+    let rights = Rights { write: asked.write };
     match manage.tokens.add(&asked.edge, rights).await {
         Ok(token) => {
             let added = AddedEdge { edge: asked.edge, token };
@@ -113,10 +110,8 @@ async fn remove(State(manage): State<Manage>, Path(edge): Path<String>) -> Respo
     let Ok(edge) = EdgeId::new(&edge) else { return StatusCode::NOT_FOUND.into_response() };
     match manage.tokens.remove(&edge).await {
         Ok(existed) => {
-            if existed {
-                return StatusCode::NO_CONTENT.into_response();
-            }
-            (StatusCode::NOT_FOUND, format!("there is no edge {edge}\n")).into_response()
+            let status = if existed { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND };
+            status.into_response()
         }
         Err(error) => failed(&error),
     }

@@ -17,24 +17,6 @@ impl Rights {
         Self { write: vec!["*".to_owned()] }
     }
 
-    /// Patterns that can match a topic.
-    ///
-    /// # Errors
-    /// Says which pattern cannot, and what is allowed.
-    pub fn parse(write: Vec<String>) -> Result<Self, String> {
-        let is_possible = |pattern: &String| match pattern.strip_suffix('*') {
-            Some("") => true,
-            Some(prefix) => KafkaTopic::new(prefix).is_ok(),
-            None => KafkaTopic::new(pattern).is_ok(),
-        };
-        match write.iter().find(|pattern| !is_possible(pattern)) {
-            Some(wrong) => Err(format!(
-                "'{wrong}' matches no topic: allowed are a topic's name, the beginning of one followed by *, and * alone"
-            )),
-            None => Ok(Self { write }),
-        }
-    }
-
     /// Whether it may write to `topic`.
     #[must_use]
     pub fn may_write(&self, topic: &KafkaTopic) -> bool {
@@ -50,21 +32,6 @@ mod tests {
     use robustmq_common::ids::KafkaTopic;
 
     use super::Rights;
-
-    #[test]
-    fn what_can_match_no_topic_is_refused() {
-        for (pattern, good) in [
-            ("*", true),
-            ("plant.*", true),
-            ("plant.a", true),
-            ("", false),
-            ("pl*ant", false),
-            ("**", false),
-            ("plant/a", false),
-        ] {
-            assert_eq!(Rights::parse(vec![pattern.to_owned()]).is_ok(), good, "{pattern}");
-        }
-    }
 
     #[test]
     fn a_right_is_a_name_or_a_beginning() {

@@ -43,22 +43,15 @@ async fn alter(
     resource: &AlterConfigsResource,
     validate_only: bool,
 ) -> Result<(), (ResponseError, String)> {
-    let name = configured_topic(resource.resource_type, &resource.resource_name)?;
-    let changes = resource.configs.iter().map(change).collect::<Result<Vec<_>, _>>()?;
-    let altered = kafka.topics.alter_config(&name, &changes, validate_only).await;
-    altered.map(drop).map_err(|error| (error.kafka(), error.to_string()))
-}
-
-/// The topic that a request wants to configure.
-pub(super) fn configured_topic(
-    resource_type: i8,
-    name: &str,
-) -> Result<KafkaTopic, (ResponseError, String)> {
-    if resource_type != TOPIC {
+    if resource.resource_type != TOPIC {
         let message = "only topics can be configured".to_owned();
         return Err((ResponseError::InvalidRequest, message));
     }
-    KafkaTopic::new(name).map_err(|error| (ResponseError::InvalidTopicException, error.to_string()))
+    let name = KafkaTopic::new(&resource.resource_name)
+        .map_err(|error| (ResponseError::InvalidTopicException, error.to_string()))?;
+    let changes = resource.configs.iter().map(change).collect::<Result<Vec<_>, _>>()?;
+    let altered = kafka.topics.alter_config(&name, &changes, validate_only).await;
+    altered.map(drop).map_err(|error| (error.kafka(), error.to_string()))
 }
 
 fn change(config: &AlterableConfig) -> Result<ConfigChange, (ResponseError, String)> {

@@ -14,7 +14,6 @@ use super::memory::{AnswerMemory, Charge};
 use super::parts::Parts;
 use super::{Kafka, Peer};
 
-mod alter_configs;
 mod api_versions;
 mod create_partitions;
 mod create_topics;
@@ -191,9 +190,6 @@ async fn answer_topic(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestErr
             })
             .await
         }
-        ApiKey::AlterConfigs => {
-            answer(frame, async |r| alter_configs::handle(kafka, r).await).await
-        }
         ApiKey::IncrementalAlterConfigs => {
             answer(frame, async |r| incremental_alter_configs::handle(kafka, r).await).await
         }
@@ -338,7 +334,6 @@ pub(super) fn decode_any(frame: &Frame) -> Result<(), RequestError> {
         ApiKey::DescribeConfigs => decode::<m::DescribeConfigsRequest>(frame).map(drop),
         ApiKey::CreatePartitions => decode::<m::CreatePartitionsRequest>(frame).map(drop),
         ApiKey::DeleteGroups => decode::<m::DeleteGroupsRequest>(frame).map(drop),
-        ApiKey::AlterConfigs => decode::<m::AlterConfigsRequest>(frame).map(drop),
         ApiKey::IncrementalAlterConfigs => {
             decode::<m::IncrementalAlterConfigsRequest>(frame).map(drop)
         }

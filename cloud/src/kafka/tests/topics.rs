@@ -13,55 +13,6 @@ use kafka_protocol::messages::{
 
 use super::*;
 
-/// Clients without IncrementalAlterConfigs (aiokafka) know only this one.
-#[tokio::test]
-async fn alter_configs_replaces_all_that_a_topic_sets() {
-    use kafka_protocol::messages::AlterConfigsRequest;
-    use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
-
-    let broker = Broker::start().await;
-    let mut client = broker.client().await;
-    let entry = |name: &str, value: &str| {
-        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
-    };
-    let configs = vec![entry("retention.ms", "1000"), entry("max.message.bytes", "5000")];
-    create(&mut client, vec![new("t", 1).with_configs(configs)]).await;
-    let replace = |name: &str, value: &str, validate_only: bool| {
-        let config = AlterableConfig::default().with_name(text(name)).with_value(Some(text(value)));
-        let resource = AlterConfigsResource::default()
-            .with_resource_type(2)
-            .with_resource_name(text("t"))
-            .with_configs(vec![config]);
-        AlterConfigsRequest::default()
-            .with_resources(vec![resource])
-            .with_validate_only(validate_only)
-    };
-    let overrides = async || {
-        let name = robustmq_common::ids::KafkaTopic::new("t").expect("a legal name");
-        broker
-            .kafka
-            .topics
-            .get(&name)
-            .await
-            .expect("readable")
-            .expect("it exists")
-            .overrides
-            .clone()
-    };
-    let before = overrides().await;
-    for (request, expected) in [
-        (replace("retention.ms", "many", false), code(ResponseError::InvalidConfig)),
-        (replace("retention.ms", "7", true), 0),
-    ] {
-        let answer = client.call(2, &request).await;
-        assert_eq!(answer.responses[0].error_code, expected);
-        assert_eq!(overrides().await, before);
-    }
-    let answer = client.call(2, &replace("retention.ms", "7", false)).await;
-    assert_eq!(answer.responses[0].error_code, 0);
-    assert_eq!(overrides().await, [("retention.ms".to_owned(), "7".to_owned())].into());
-}
-
 fn new(name: &str, partitions: i32) -> CreatableTopic {
     CreatableTopic::default()
         .with_name(TopicName(text(name)))
