@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use reqwest::{Client, Response};
+use robustmq_common::cli::complain;
 use robustmq_common::ids::EdgeId;
 use serde_json::Value;
 
@@ -11,6 +12,8 @@ use super::table::print_listing;
 use super::{CommandError, print};
 use crate::uplink::{AddEdge, AddedEdge, Rights};
 
+/// Edges that a warning names.
+const NAMED: usize = 10;
 const ANSWER: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
@@ -28,7 +31,7 @@ struct Admin {
 
 #[derive(Subcommand)]
 enum EdgeCommand {
-    /// List the registered edges
+    /// List the edges that are registered, connected or were refused lately
     #[command(after_help = "Example:\n  robustmq-cloud edge list --json")]
     List {
         /// Print JSON
@@ -74,6 +77,9 @@ pub(super) async fn run(args: Edge) -> Result<(), CommandError> {
             let request = client.post(url(&admin, "")).json(&AddEdge { edge, write });
             let added: AddedEdge =
                 good(request.send().await).await?.json().await.map_err(failed)?;
+            for warning in warnings(&added) {
+                complain("robustmq-cloud", &warning);
+            }
             print(&format!("{}\n", added.token));
             Ok(())
         }
@@ -84,6 +90,30 @@ pub(super) async fn run(args: Edge) -> Result<(), CommandError> {
             Ok(())
         }
     }
+}
+
+/// What else a new token changes.
+fn warnings(added: &AddedEdge) -> Vec<String> {
+    if !added.first_token {
+        return Vec::new();
+    }
+    let mut warnings = vec![
+        "warning: this is the first token; from now on every edge has to show its own, also those on the broker's machine"
+            .to_owned(),
+    ];
+    if !added.without_token.is_empty() {
+        let named = added.without_token.iter().take(NAMED).map(EdgeId::as_str);
+        let mut named = named.collect::<Vec<_>>().join(", ");
+        match added.without_token.len().saturating_sub(NAMED) {
+            0 => {}
+            more => named.push_str(&format!(" and {more} more")),
+        }
+        warnings.push(format!(
+            "warning: connected without a token, and refused from now on: {named}; add each with `robustmq-cloud edge add` and \
+             name its token in the edge's [uplink] token_file (what it has queued is sent then)"
+        ));
+    }
+    warnings
 }
 
 async fn list(client: &Client, admin: &Admin, json: bool) -> Result<(), CommandError> {
@@ -101,23 +131,37 @@ async fn list(client: &Client, admin: &Admin, json: bool) -> Result<(), CommandE
         }
         edges.extend(page);
     }
-    let cell = |value: Option<&Value>| match value {
+    print_listing(json, &edges, &HEADING, row)
+}
+
+const HEADING: [&str; 7] =
+    ["EDGE", "REGISTERED", "CONNECTED", "SEEN (S AGO)", "INCARNATION", "MAY WRITE", "REFUSED"];
+
+fn row(edge: &Value) -> Vec<String> {
+    let status = edge.get("status");
+    let of_status = |key| cell(status.and_then(|status| status.get(key)));
+    vec![
+        cell(edge.get("edge")),
+        cell(edge.get("registered")),
+        of_status("connected"),
+        of_status("seen_seconds_ago"),
+        of_status("incarnation"),
+        cell(edge.get("write")),
+        cell(edge.get("refused")),
+    ]
+}
+
+/// A value as a person reads it.
+fn cell(value: Option<&Value>) -> String {
+    match value {
         Some(Value::String(text)) => text.clone(),
+        Some(Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
+        Some(Value::Array(items)) => {
+            items.iter().map(|item| cell(Some(item))).collect::<Vec<_>>().join(", ")
+        }
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
-    };
-    let heading = ["EDGE", "CONNECTED", "SEEN (S AGO)", "INCARNATION", "MAY WRITE"];
-    print_listing(json, &edges, &heading, |edge| {
-        let status = edge.get("status");
-        let of_status = |key| cell(status.and_then(|status| status.get(key)));
-        vec![
-            cell(edge.get("edge")),
-            of_status("connected"),
-            of_status("seen_seconds_ago"),
-            of_status("incarnation"),
-            cell(edge.get("write")),
-        ]
-    })
+    }
 }
 
 fn url(admin: &Admin, rest: &str) -> String {
@@ -147,4 +191,42 @@ async fn good(answer: Result<Response, reqwest::Error>) -> Result<Response, Comm
     }
     let reason = answer.text().await.unwrap_or_default();
     Err(CommandError::Failed(format!("the broker answers {status}: {}", reason.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use robustmq_common::ids::EdgeId;
+    use serde_json::json;
+
+    use super::{AddedEdge, row, warnings};
+
+    /// Adding one edge stopped every other that had no token, and nothing said so.
+    #[test]
+    fn the_first_token_comes_with_a_warning_that_names_who_is_shut_out() {
+        let edge = |name: &str| EdgeId::new(name).expect("a legal name");
+        let added = |first_token, without: &[&str]| AddedEdge {
+            edge: edge("new"),
+            token: "rmq_secret".to_owned(),
+            first_token,
+            without_token: without.iter().map(|name| edge(name)).collect(),
+        };
+        assert!(warnings(&added(false, &[])).is_empty());
+        assert_eq!(warnings(&added(true, &[])).len(), 1);
+        let said = warnings(&added(true, &["plant-1", "plant-2"])).join("\n");
+        assert!(said.contains("first token") && said.contains("plant-1, plant-2;"), "{said}");
+        let many: Vec<String> = (0..25).map(|number| format!("e{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let said = warnings(&added(true, &many)).join("\n");
+        assert!(said.contains("e9 and 15 more;") && !said.contains("secret"), "{said}");
+    }
+
+    /// The table had `["*"]` in it.
+    #[test]
+    fn a_row_is_for_people() {
+        let status = json!({"connected": true, "seen_seconds_ago": null, "incarnation": "3"});
+        let edge = json!({
+            "edge": "plant-1", "registered": true, "write": ["a.*", "b"], "refused": null, "status": status
+        });
+        assert_eq!(row(&edge), ["plant-1", "yes", "yes", "", "3", "a.*, b", ""]);
+    }
 }

@@ -22,6 +22,7 @@ mod manage;
 mod mapping;
 mod metrics;
 mod plan;
+mod refused;
 mod rights;
 mod tokens;
 
