@@ -73,7 +73,9 @@ pub(super) async fn run(args: Edge) -> Result<(), CommandError> {
         EdgeCommand::List { json, admin } => list(&client, &admin, json).await,
         EdgeCommand::Add { id, write, admin } => {
             let edge = edge_id(&id)?;
-            let write = if write.is_empty() { Rights::all().write } else { write };
+            let rights = if write.is_empty() { Ok(Rights::all()) } else { Rights::new(write) };
+            let write =
+                rights.map_err(|error| CommandError::Usage(format!("--write {error}")))?.write;
             let request = client.post(url(&admin, "")).json(&AddEdge { edge, write });
             let added: AddedEdge =
                 good(request.send().await).await?.json().await.map_err(failed)?;

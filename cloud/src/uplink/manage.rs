@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GET    /v1/edges[?after=ID]      -> [{"edge", "registered", "write", "refused", "status"}], in order, one page
-//! POST   /v1/edges                 {"edge": ID, "write": ["topic" or "prefix*", ...]} -> {"edge", "token", "first_token", "without_token"}, told this once
+//! POST   /v1/edges                 {"edge": ID, "write": ["topic" or "prefix*", ...]} -> {"edge", "token", "first_token", "without_token"}, told this once; 400, 409
 //! DELETE /v1/edges/{edge}          -> 204, or 404
 //! ```
 
@@ -132,7 +132,10 @@ async fn listed(manage: &Manage, after: Option<&EdgeId>) -> Result<Vec<ListedEdg
 }
 
 async fn add(State(manage): State<Manage>, Json(asked): Json<AddEdge>) -> Response {
-    let rights = Rights { write: asked.write };
+    let rights = match Rights::new(asked.write) {
+        Ok(rights) => rights,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    };
     let first_token = match manage.tokens.any().await {
         Ok(any) => !any,
         Err(error) => return failed(&error),
@@ -153,12 +156,11 @@ async fn add(State(manage): State<Manage>, Json(asked): Json<AddEdge>) -> Respon
 }
 
 async fn remove(State(manage): State<Manage>, Path(edge): Path<String>) -> Response {
-    let Ok(edge) = EdgeId::new(&edge) else { return StatusCode::NOT_FOUND.into_response() };
+    let missing = || (StatusCode::NOT_FOUND, "there is no such edge\n").into_response();
+    let Ok(edge) = EdgeId::new(&edge) else { return missing() };
     match manage.tokens.remove(&edge).await {
-        Ok(existed) => {
-            let status = if existed { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND };
-            status.into_response()
-        }
+        Ok(true) => StatusCode::NO_CONTENT.into_response(),
+        Ok(false) => missing(),
         Err(error) => failed(&error),
     }
 }

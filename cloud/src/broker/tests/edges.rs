@@ -125,6 +125,8 @@ async fn the_first_registered_edge_shuts_out_the_others_and_everybody_is_told() 
     assert_eq!((&*old, registered, refused), ("old", false, true));
     assert_eq!(listed[2], ("stranger".to_owned(), false, false, true));
 
+    let (status, said) = site.add(json!({"edge": "old", "write": ["pl*ant"]})).await;
+    assert_eq!(status, 400, "{said}");
     let (status, added) = site.add(json!({"edge": "old"})).await;
     assert_eq!((status, &added["first_token"]), (201, &json!(false)));
     shutdown.cancel();
