@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, StatusCode};
 use robustmq_common::cli::complain;
 use robustmq_common::ids::EdgeId;
 use serde_json::Value;
 
 use super::table::print_listing;
 use super::{CommandError, print};
+use crate::settings::parse_host_port;
 use crate::uplink::{AddEdge, AddedEdge, Rights};
 
 /// Edges that a warning names.
@@ -24,8 +25,8 @@ pub(super) struct Edge {
 
 #[derive(Args)]
 struct Admin {
-    /// The admin listener of the broker
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
+    /// The admin listener of the broker, HOST:PORT or a URL
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
     admin: String,
 }
 
@@ -76,7 +77,7 @@ pub(super) async fn run(args: Edge) -> Result<(), CommandError> {
             let rights = if write.is_empty() { Ok(Rights::all()) } else { Rights::new(write) };
             let write =
                 rights.map_err(|error| CommandError::Usage(format!("--write {error}")))?.write;
-            let request = client.post(url(&admin, "")).json(&AddEdge { edge, write });
+            let request = client.post(url(&admin, "")?).json(&AddEdge { edge, write });
             let added: AddedEdge =
                 good(request.send().await).await?.json().await.map_err(failed)?;
             for warning in warnings(&added) {
@@ -87,7 +88,13 @@ pub(super) async fn run(args: Edge) -> Result<(), CommandError> {
         }
         EdgeCommand::Remove { id, admin } => {
             let edge = edge_id(&id)?;
-            good(client.delete(url(&admin, &format!("/{edge}"))).send().await).await?;
+            let answer = client.delete(url(&admin, &format!("/{edge}"))?).send().await;
+            if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::NOT_FOUND) {
+                return Err(CommandError::Failed(format!(
+                    "there is no edge {edge}; `robustmq-cloud edge list` shows those that are registered"
+                )));
+            }
+            good(answer).await?;
             print(&format!("removed {edge}\n"));
             Ok(())
         }
@@ -121,7 +128,7 @@ fn warnings(added: &AddedEdge) -> Vec<String> {
 async fn list(client: &Client, admin: &Admin, json: bool) -> Result<(), CommandError> {
     let mut edges: Vec<Value> = Vec::new();
     loop {
-        let mut page_url = url(admin, "");
+        let mut page_url = url(admin, "")?;
         if let Some(last) = edges.last().and_then(|edge| edge.get("edge")).and_then(Value::as_str) {
             page_url.push_str("?after=");
             page_url.push_str(last);
@@ -166,8 +173,22 @@ fn cell(value: Option<&Value>) -> String {
     }
 }
 
-fn url(admin: &Admin, rest: &str) -> String {
-    format!("{}/v1/edges{rest}", admin.admin.trim_end_matches('/'))
+fn url(admin: &Admin, rest: &str) -> Result<String, CommandError> {
+    let text = admin.admin.trim_end_matches('/');
+    let base = match text.split_once("://") {
+        Some(("http" | "https", host)) if !host.is_empty() => text.to_owned(),
+        Some(_) => {
+            let wrong =
+                format!("--admin {text:?} is not HOST:PORT, http://HOST:PORT or https://...");
+            return Err(CommandError::Usage(wrong));
+        }
+        None => {
+            parse_host_port(text)
+                .map_err(|error| CommandError::Usage(format!("--admin {error}")))?;
+            format!("http://{text}")
+        }
+    };
+    Ok(format!("{base}/v1/edges{rest}"))
 }
 
 fn edge_id(id: &str) -> Result<EdgeId, CommandError> {
@@ -192,7 +213,10 @@ async fn good(answer: Result<Response, reqwest::Error>) -> Result<Response, Comm
         return Ok(answer);
     }
     let reason = answer.text().await.unwrap_or_default();
-    Err(CommandError::Failed(format!("the broker answers {status}: {}", reason.trim())))
+    Err(CommandError::Failed(match reason.trim() {
+        "" => format!("the broker answers {status}"),
+        reason => format!("the broker answers {status}: {reason}"),
+    }))
 }
 
 #[cfg(test)]
@@ -200,7 +224,7 @@ mod tests {
     use robustmq_common::ids::EdgeId;
     use serde_json::json;
 
-    use super::{AddedEdge, row, warnings};
+    use super::{AddedEdge, Admin, row, url, warnings};
 
     /// Adding one edge stopped every other that had no token, and nothing said so.
     #[test]
@@ -220,6 +244,25 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let said = warnings(&added(true, &many)).join("\n");
         assert!(said.contains("e9 and 15 more;") && !said.contains("secret"), "{said}");
+    }
+
+    /// `--admin 127.0.0.1:8090` failed with `builder error: relative URL without a base`.
+    #[test]
+    fn the_admin_listener_is_named_as_in_the_configuration_or_as_a_url() {
+        let check = |admin: &str, expected: Option<&str>| {
+            let admin = Admin { admin: admin.to_owned() };
+            let url = url(&admin, "/e");
+            let expected = expected.map(|base| format!("{base}/v1/edges/e"));
+            assert_eq!(url.ok(), expected, "{}", admin.admin);
+        };
+        check("127.0.0.1:8090", Some("http://127.0.0.1:8090"));
+        check("broker.example:8090", Some("http://broker.example:8090"));
+        check("[::1]:8090", Some("http://[::1]:8090"));
+        check("https://broker.example/", Some("https://broker.example"));
+        check("http://127.0.0.1:8090", Some("http://127.0.0.1:8090"));
+        for wrong in ["", "nonsense", "host:0", "ftp://host", "http://"] {
+            check(wrong, None);
+        }
     }
 
     /// The table had `["*"]` in it.
