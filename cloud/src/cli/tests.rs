@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use clap::Parser as _;
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::{GroupId, JoinGroupRequest, LeaveGroupRequest};
+use kafka_protocol::protocol::StrBytes;
 use robustmq_common::telemetry::{LogSettings, subscriber};
 use tokio_util::sync::CancellationToken;
 
+use super::client::Client;
 use super::{Cli, CommandError, execute};
 use crate::broker::{Broker, start};
 use crate::settings::Settings;
@@ -23,6 +27,7 @@ impl Site {
         settings.kafka.listen.set_port(0);
         settings.uplink.listen.set_port(0);
         settings.admin.listen.set_port(0);
+        settings.groups.initial_rebalance_delay_ms = 0;
         let (_subscriber, level) =
             subscriber(&LogSettings::default(), false, std::io::sink).expect("the default level");
         let shutdown = CancellationToken::new();
@@ -74,4 +79,36 @@ async fn a_bootstrap_is_a_host_name_or_address_with_a_port() {
             "{refused:?}"
         );
     }
+}
+
+/// The commands said `UnknownMemberId` and `NonEmptyGroup`, and left it at that.
+#[tokio::test]
+async fn a_group_with_members_is_left_alone_and_what_to_do_is_said() {
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let site = Site::open().await;
+    site.kafka("topic create t --partitions 2").await.expect("created");
+    let host = site.broker.kafka.ip().to_string();
+    let mut client = Client::connect(&host, site.broker.kafka.port()).await.expect("a broker");
+    let protocol = JoinGroupRequestProtocol::default().with_name(text("range"));
+    let join = JoinGroupRequest::default()
+        .with_group_id(GroupId(text("g")))
+        .with_session_timeout_ms(60_000)
+        .with_rebalance_timeout_ms(60_000)
+        .with_protocol_type(text("consumer"))
+        .with_protocols(vec![protocol]);
+    // From version 4 on the first answer only tells the member's id.
+    let joined = client.call(3, &join).await.expect("an answer");
+    assert_eq!(joined.error_code, 0);
+    for command in ["group reset g --topic t --to earliest", "group delete g"] {
+        let refused = site.kafka(command).await.expect_err(command);
+        let said = "group g has members: stop its consumers first";
+        assert!(refused.starts_with(said), "{command}: {refused}");
+    }
+    let leave = LeaveGroupRequest::default()
+        .with_group_id(GroupId(text("g")))
+        .with_member_id(joined.member_id);
+    assert_eq!(client.call(2, &leave).await.expect("an answer").error_code, 0);
+    site.kafka("group reset g --topic t --to 99").await.expect("moved to the end");
+    site.kafka("group delete g").await.expect("deleted");
+    assert_eq!(site.kafka("group delete g").await, Err("there is no group g".to_owned()));
 }
