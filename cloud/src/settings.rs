@@ -159,7 +159,7 @@ impl config::Settings for Settings {
     fn validate(&self) -> Result<(), Invalid> {
         let Self { kafka, groups, uplink, .. } = self;
         if let Some(advertise) = &kafka.advertise {
-            parse_advertise(advertise).map_err(|why| Invalid::new("kafka.advertise", why))?;
+            parse_host_port(advertise).map_err(|why| Invalid::new("kafka.advertise", why))?;
         } else if kafka.listen.ip().is_unspecified() {
             return Err(Invalid::new(
                 "kafka.advertise",
@@ -233,7 +233,7 @@ impl Settings {
     /// Host and port that clients are told, given the address that is really listened on.
     #[must_use]
     pub fn advertised(&self, listening: SocketAddr) -> (String, u16) {
-        let named = self.kafka.advertise.as_deref().and_then(|text| parse_advertise(text).ok());
+        let named = self.kafka.advertise.as_deref().and_then(|text| parse_host_port(text).ok());
         named.unwrap_or_else(|| (host(listening.ip()), listening.port()))
     }
 
@@ -248,7 +248,8 @@ fn host(ip: IpAddr) -> String {
     ip.to_string()
 }
 
-fn parse_advertise(text: &str) -> Result<(String, u16), String> {
+/// `HOST:PORT`, also with an IPv6 address in brackets.
+pub(crate) fn parse_host_port(text: &str) -> Result<(String, u16), String> {
     let why = || format!("{text:?} is not HOST:PORT");
     let (host, port) = text.rsplit_once(':').ok_or_else(why)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -266,7 +267,7 @@ mod tests {
 
     use robustmq_common::config::{Sources, load};
 
-    use super::{Settings, parse_advertise};
+    use super::{Settings, parse_host_port};
 
     fn from(toml: &str) -> Result<Settings, String> {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -314,6 +315,6 @@ mod tests {
         let named = from("[kafka]\nadvertise = 'broker.example:9092'").expect("valid");
         assert_eq!(named.advertised(listening), ("broker.example".to_owned(), 9092));
         assert_eq!(Settings::default().advertised(listening), ("127.0.0.1".to_owned(), 4242));
-        assert_eq!(parse_advertise("[::1]:1"), Ok(("::1".to_owned(), 1)));
+        assert_eq!(parse_host_port("[::1]:1"), Ok(("::1".to_owned(), 1)));
     }
 }

@@ -381,6 +381,8 @@ pub const UPLINK_HTTP2_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 pub const UPLINK_HTTP2_STREAMS: u32 = 32;
 /// A sync request that is not answered after this long gets 408; long enough for a full batch over a very slow link.
 pub const UPLINK_REQUEST: Duration = Duration::from_secs(600);
+/// Refused edges that the cloud remembers, so that each is logged once.
+pub const UPLINK_REFUSED_EDGES: usize = 10_000;
 /// Edges that one answer to `edge list` holds.
 pub const UPLINK_LISTED_EDGES: usize = 1_000;
 /// A batch of the uplink is sent when it has this many records.

@@ -170,6 +170,8 @@ async fn the_admin_client_walks_a_topic_through_its_life() -> anyhow::Result<()>
         "bad_config": "INVALID_CONFIG",
         "retention": "3600000",
         "mode": "persistent",
+        "replaced": ["5000", "604800000"],
+        "broker_config": "INVALID_REQUEST",
         "partitions_after": 4,
         "fewer_partitions": "INVALID_PARTITIONS",
         "group": {"state": "STABLE", "members": 1},

@@ -13,6 +13,8 @@ use super::{Broker, check, start};
 use crate::settings::Settings;
 use crate::store::MemoryStore;
 
+mod edges;
+
 fn log_level() -> LogLevel {
     let (_subscriber, level) =
         subscriber(&LogSettings::default(), false, std::io::sink).expect("the default level");

@@ -1,6 +1,7 @@
 //! `robustmq-cloud group`.
 
 use clap::{Args, Subcommand};
+use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -11,6 +12,7 @@ use kafka_protocol::messages::{
     OffsetFetchRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use robustmq_common::cli::complain;
 use serde::Serialize;
 
 use super::client::{Client, check};
@@ -46,7 +48,7 @@ enum GroupCommand {
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
-    /// Move a group's committed offsets; the group may have no members
+    /// Move a group's committed offsets; its consumers have to be stopped
     #[command(
         after_help = "Example:\n  robustmq-cloud group reset training --topic telemetry --to earliest"
     )]
@@ -56,13 +58,13 @@ enum GroupCommand {
         /// The topic
         #[arg(long, value_name = "TOPIC")]
         topic: String,
-        /// Where to: earliest, latest or an offset
+        /// Where to: earliest, latest or an offset, which is moved into what the topic has
         #[arg(long, value_name = "earliest|latest|OFFSET")]
         to: String,
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
-    /// Delete a group with its committed offsets; it may have no members
+    /// Delete a group with its committed offsets; its consumers have to be stopped
     #[command(after_help = "Example:\n  robustmq-cloud group delete training")]
     Delete {
         /// Its id
@@ -201,12 +203,65 @@ async fn committed(client: &mut Client, name: &str) -> Result<Vec<Committed>, Co
     Ok(all)
 }
 
+/// Where a group's offsets are moved to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Earliest,
+    Latest,
+    Offset(i64),
+}
+
+impl Target {
+    fn parse(to: &str) -> Result<Self, CommandError> {
+        let offset = || to.parse().ok().filter(|offset| *offset >= 0);
+        match to {
+            "earliest" => Ok(Self::Earliest),
+            "latest" => Ok(Self::Latest),
+            _ => offset().map(Self::Offset).ok_or_else(|| {
+                CommandError::Usage(format!("--to {to}: it is not earliest, latest or an offset"))
+            }),
+        }
+    }
+
+    /// The offset in a partition that has those from `start` to before `end`, and what was changed to get there. As with Kafka's own
+    /// tool: a consumer could not begin anywhere else.
+    fn within(self, start: i64, end: i64) -> (i64, Option<String>) {
+        match self {
+            Self::Earliest => (start, None),
+            Self::Latest => (end, None),
+            Self::Offset(wanted) if wanted > end => {
+                (end, Some(format!("{wanted} is past the end; set to the end, {end}")))
+            }
+            Self::Offset(wanted) if wanted < start => {
+                (start, Some(format!("{wanted} is before the start; set to the start, {start}")))
+            }
+            Self::Offset(wanted) => (wanted, None),
+        }
+    }
+}
+
+/// As [`check`], where what has to be done about a group is known.
+fn check_group(name: &str, what: &str, code: i16) -> Result<(), CommandError> {
+    match code.err() {
+        Some(ResponseError::UnknownMemberId | ResponseError::NonEmptyGroup) => {
+            Err(CommandError::Failed(format!(
+                "group {name} has members: stop its consumers first (one that crashed counts until its session timeout has passed)"
+            )))
+        }
+        Some(ResponseError::GroupIdNotFound) => {
+            Err(CommandError::Failed(format!("there is no group {name}")))
+        }
+        _ => Ok(check(what, code, None)?),
+    }
+}
+
 async fn reset(
     bootstrap: &Bootstrap,
     name: &str,
     topic: &str,
     to: &str,
 ) -> Result<(), CommandError> {
+    let target = Target::parse(to)?;
     let mut client = bootstrap.connect().await?;
     let found = metadata(&mut client, Some(vec![topic])).await?;
     for found in &found {
@@ -214,19 +269,16 @@ async fn reset(
     }
     let partitions = found.iter().flat_map(|topic| &topic.partitions);
     let indexes: Vec<i32> = partitions.map(|partition| partition.partition_index).collect();
-    let targets = match to {
-        "earliest" => offsets(&mut client, topic, &indexes, EARLIEST).await?,
-        "latest" => offsets(&mut client, topic, &indexes, LATEST).await?,
-        number => {
-            let offset: i64 =
-                number.parse().ok().filter(|offset| *offset >= 0).ok_or_else(|| {
-                    CommandError::Usage(format!(
-                        "--to {to}: it is not earliest, latest or an offset"
-                    ))
-                })?;
-            indexes.into_iter().map(|index| (index, offset)).collect()
+    let starts = offsets(&mut client, topic, &indexes, EARLIEST).await?;
+    let ends = offsets(&mut client, topic, &indexes, LATEST).await?;
+    let mut targets = Vec::with_capacity(indexes.len());
+    for ((index, start), (_, end)) in starts.into_iter().zip(ends) {
+        let (offset, moved) = target.within(start, end);
+        if let Some(moved) = moved {
+            complain("robustmq-cloud", &format!("warning: {topic} {index}: {moved}"));
         }
-    };
+        targets.push((index, offset));
+    }
     let partition = |(index, offset): (i32, i64)| {
         OffsetCommitRequestPartition::default()
             .with_partition_index(index)
@@ -243,11 +295,8 @@ async fn reset(
         .with_topics(vec![commit]);
     let answer = client.call(8, &request).await?;
     for partition in answer.topics.iter().flat_map(|topic| &topic.partitions) {
-        check(
-            &format!("{name} {topic} {}", partition.partition_index),
-            partition.error_code,
-            None,
-        )?;
+        let what = format!("{name} {topic} {}", partition.partition_index);
+        check_group(name, &what, partition.error_code)?;
     }
     print(&format!("reset {name} on {count} partitions of {topic} to {to}\n"));
     Ok(())
@@ -257,8 +306,32 @@ async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
     let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(name)]);
     let answer = bootstrap.connect().await?.call(2, &request).await?;
     for result in &answer.results {
-        check(name, result.error_code, None)?;
+        check_group(name, name, result.error_code)?;
     }
     print(&format!("deleted {name}\n"));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Target;
+
+    /// `--to 99` of a partition that ends at 2 was committed: the lag was -97, and the consumer's first fetch out of range.
+    #[test]
+    fn an_offset_is_moved_into_what_the_partition_has() {
+        let check = |to: &str, expected: i64, moved: bool| {
+            let (offset, said) = Target::parse(to).expect("a target").within(10, 20);
+            assert_eq!((offset, said.is_some()), (expected, moved), "{to}: {said:?}");
+        };
+        check("earliest", 10, false);
+        check("latest", 20, false);
+        check("10", 10, false);
+        check("20", 20, false);
+        check("21", 20, true);
+        check("9", 10, true);
+        check("0", 10, true);
+        for wrong in ["", "-1", "soon", "1.5"] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use robustmq_common::net::{self, StartError};
 
 use self::client::{Client, ClientError};
 use crate::broker;
-use crate::settings::Settings;
+use crate::settings::{Settings, parse_host_port};
 
 mod client;
 mod edge;
@@ -113,8 +113,10 @@ struct Bootstrap {
 }
 
 impl Bootstrap {
-    async fn connect(&self) -> Result<Client, ClientError> {
-        Client::connect(&self.bootstrap).await
+    async fn connect(&self) -> Result<Client, CommandError> {
+        let (host, port) = parse_host_port(&self.bootstrap)
+            .map_err(|error| CommandError::Usage(format!("--bootstrap {error}")))?;
+        Ok(Client::connect(&host, port).await?)
     }
 }
 
@@ -199,3 +201,6 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
     let stopped = broker.stopped().await;
     stopped.map_err(|error| StartError::Failed(format!("the store did not close: {error}")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -173,6 +173,10 @@ structure!(DESCRIBED_RESOURCE; all(I8), all(Str), all(STRS));
 layout!(DESCRIBE_CONFIGS flexible 4;
     all(Array(&Struct(DESCRIBED_RESOURCE))), all(BOOL), from(3, BOOL));
 
+structure!(REPLACED_CONFIG; all(Str), all(Str));
+structure!(REPLACED_RESOURCE; all(I8), all(Str), all(Array(&Struct(REPLACED_CONFIG))));
+layout!(ALTER_CONFIGS flexible 2; all(Array(&Struct(REPLACED_RESOURCE))), all(BOOL));
+
 structure!(ALTERED_CONFIG; all(Str), all(I8), all(Str));
 structure!(ALTERED_RESOURCE; all(I8), all(Str), all(Array(&Struct(ALTERED_CONFIG))));
 layout!(INCREMENTAL_ALTER_CONFIGS flexible 1; all(Array(&Struct(ALTERED_RESOURCE))), all(BOOL));

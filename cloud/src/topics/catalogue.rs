@@ -53,7 +53,7 @@ pub enum TopicError {
     #[error("there is no topic {0}")]
     Unknown(KafkaTopic),
     /// Kafka: INVALID_PARTITIONS.
-    #[error("topic {name} cannot have {partitions} partitions: it may have {from} to {to}")]
+    #[error("topic {name} cannot have {partitions} partitions: {}", possible_partitions(*from, *to))]
     Partitions {
         /// The topic.
         name: KafkaTopic,
@@ -383,6 +383,14 @@ impl Catalogue {
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// How many partitions a topic may have, in words.
+fn possible_partitions(from: i32, to: i32) -> String {
+    match from {
+        ..=1 => format!("it may have {from} to {to}"),
+        _ => format!("it has {}, and partitions can only be added, up to {to}", from - 1),
     }
 }
 

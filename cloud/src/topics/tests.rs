@@ -97,6 +97,9 @@ async fn partitions_grow_and_never_shrink() {
     topics.create(vec![new_topic("a", 2)], false, 0).await.remove(0).expect("created");
     let refused = topics.create_partitions(&name("a"), 2, false).await;
     assert!(matches!(refused, Err(TopicError::Partitions { from: 3, .. })), "{refused:?}");
+    // It said `it may have 3 to 10000` of a topic that has 2.
+    let said = refused.expect_err("checked").to_string();
+    assert!(said.ends_with("it has 2, and partitions can only be added, up to 10000"), "{said}");
     let version = topics.version();
     topics.create_partitions(&name("a"), 5, false).await.expect("legal");
     assert!(topics.version() > version);

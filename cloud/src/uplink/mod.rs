@@ -22,6 +22,7 @@ mod manage;
 mod mapping;
 mod metrics;
 mod plan;
+mod refused;
 mod rights;
 mod tokens;
 
@@ -31,5 +32,5 @@ pub use log::{AppendLimits, IngestLog, IngestTopic, LogFailure, PartitionId};
 pub use manage::{AddEdge, AddedEdge, ListedEdge, manage_router};
 pub use metrics::UplinkMetrics;
 pub use plan::OVERFLOW_TOPIC;
-pub use rights::Rights;
+pub use rights::{InvalidRight, Rights};
 pub use tokens::{TokenError, Tokens};

@@ -14,6 +14,7 @@ use super::memory::{AnswerMemory, Charge};
 use super::parts::Parts;
 use super::{Kafka, Peer};
 
+mod alter_configs;
 mod api_versions;
 mod create_partitions;
 mod create_topics;
@@ -190,6 +191,9 @@ async fn answer_topic(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestErr
             })
             .await
         }
+        ApiKey::AlterConfigs => {
+            answer(frame, async |r| alter_configs::handle(kafka, r).await).await
+        }
         ApiKey::IncrementalAlterConfigs => {
             answer(frame, async |r| incremental_alter_configs::handle(kafka, r).await).await
         }
@@ -332,6 +336,7 @@ pub(super) fn decode_any(frame: &Frame) -> Result<(), RequestError> {
         ApiKey::InitProducerId => decode::<m::InitProducerIdRequest>(frame).map(drop),
         ApiKey::OffsetForLeaderEpoch => decode::<m::OffsetForLeaderEpochRequest>(frame).map(drop),
         ApiKey::DescribeConfigs => decode::<m::DescribeConfigsRequest>(frame).map(drop),
+        ApiKey::AlterConfigs => decode::<m::AlterConfigsRequest>(frame).map(drop),
         ApiKey::CreatePartitions => decode::<m::CreatePartitionsRequest>(frame).map(drop),
         ApiKey::DeleteGroups => decode::<m::DeleteGroupsRequest>(frame).map(drop),
         ApiKey::IncrementalAlterConfigs => {
