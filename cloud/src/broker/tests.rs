@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, check, start};
+use super::{Broker, check, open_store, start};
 use crate::settings::Settings;
 use crate::store::MemoryStore;
 
@@ -91,6 +91,15 @@ async fn a_wider_address_without_authentication_is_refused() {
     let broker = broker.expect("insecure says so");
     shutdown.cancel();
     broker.stopped().await.expect("the store closes");
+}
+
+/// The line named a directory that stands in no configuration, `DIR/store`.
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_used_is_named_by_its_key() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let settings = Settings { data_dir: file.path().to_owned(), ..settings() };
+    let refused = open_store(&settings).await.err().expect("a file is no directory").to_string();
+    assert!(refused.starts_with(&format!("data_dir {:?}: ", file.path())), "{refused}");
 }
 
 /// `check-config` said that all was well of a certificate that was not there; `serve` then did not start, and its line named neither
