@@ -102,6 +102,25 @@ async fn a_data_directory_that_cannot_be_used_is_named_by_its_key() {
     assert!(refused.starts_with(&format!("data_dir {:?}: ", file.path())), "{refused}");
 }
 
+/// Nobody could know what the metrics count, or in which unit, without reading the code.
+#[tokio::test]
+async fn every_metric_is_explained_in_the_documentation() {
+    let shutdown = CancellationToken::new();
+    let broker = running(&shutdown).await;
+    let page = include_str!("../../docs/admin.md");
+    let metrics = get(broker.admin, "/metrics").await;
+    let mut explained = 0;
+    for line in metrics.lines().filter(|line| line.starts_with("robustmq_cloud_")) {
+        let name = line.split([' ', '{']).next().unwrap_or_default();
+        let row = ["`", "{"].iter().any(|end| page.contains(&format!("| `{name}{end}")));
+        assert!(row, "cloud/docs/admin.md has no line for {name}");
+        explained += 1;
+    }
+    assert!(explained > 10, "{metrics}");
+    shutdown.cancel();
+    broker.stopped().await.expect("the store closes");
+}
+
 /// `check-config` said that all was well of a certificate that was not there; `serve` then did not start, and its line named neither
 /// the configuration nor the key.
 #[tokio::test]
