@@ -23,6 +23,8 @@ pub const KAFKA_PIPELINED_REQUESTS: usize = 64;
 pub const KAFKA_CONNECTIONS: usize = 10_000;
 /// A Kafka connection without a request for this long is closed (`connections.max.idle.ms`).
 pub const KAFKA_IDLE: Duration = Duration::from_secs(600);
+/// The least that may be configured for [`KAFKA_IDLE`]: no client would get an answer otherwise.
+pub const KAFKA_IDLE_LEAST: Duration = Duration::from_secs(1);
 /// The id of the one broker that there is.
 pub const KAFKA_NODE_ID: i32 = 1;
 /// Array elements and tagged fields in one Kafka request, which bounds what decoding may allocate beyond the frame.
@@ -119,6 +121,9 @@ pub const UPKEEP_PAGE: usize = 256;
 pub const GROUP_INITIAL_DELAY: Duration = Duration::from_millis(500);
 /// How long offsets of a group without members are kept (`offsets.retention.minutes`).
 pub const GROUP_OFFSET_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The least that may be configured for [`GROUP_OFFSET_RETENTION`], as in Apache Kafka: a consumer that is started again has to find its
+/// place.
+pub const GROUP_OFFSET_RETENTION_LEAST: Duration = Duration::from_secs(60);
 
 // HTTP listeners (admin, uplink), TLS and logs.
 

@@ -77,7 +77,7 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
     let open = move || SegmentStore::open(&directory, &SegmentSettings::default());
     let opened = tokio::task::spawn_blocking(open).await;
     let opened = opened.map_err(|error| StartError::Failed(error.to_string()))?;
-    let store = opened.map_err(|error| StartError::Failed(error.to_string()))?;
+    let store = opened.map_err(|error| not_opened(settings, &error))?;
     match store.stats().hardware_crc32c {
         Some(true) => tracing::info!("the store computes checksums in hardware"),
         Some(false) => tracing::warn!(
@@ -95,10 +95,12 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
 /// Always.
 #[cfg(not(feature = "rocksdb"))]
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
-    let directory = settings.data_dir.display();
-    Err(StartError::Failed(format!(
-        "{directory}: this binary was built without the rocksdb feature"
-    )))
+    Err(not_opened(settings, &"this binary was built without the rocksdb feature"))
+}
+
+/// Names the key that a person has to look at.
+fn not_opened(settings: &Settings, reason: &dyn std::fmt::Display) -> StartError {
+    StartError::Failed(format!("data_dir {:?}: {reason}", settings.data_dir))
 }
 
 /// Whether a broker with these settings would start, as far as they and the files that they name tell.

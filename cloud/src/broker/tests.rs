@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, check, start};
+use super::{Broker, check, open_store, start};
 use crate::settings::Settings;
 use crate::store::MemoryStore;
 
@@ -89,6 +89,39 @@ async fn a_wider_address_without_authentication_is_refused() {
     let shutdown = CancellationToken::new();
     let broker = start(&settings, store, log_level(), shutdown.clone()).await;
     let broker = broker.expect("insecure says so");
+    shutdown.cancel();
+    broker.stopped().await.expect("the store closes");
+}
+
+/// The line named a directory that stands in no configuration, `DIR/store`.
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_used_is_named_by_its_key() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let settings = Settings { data_dir: file.path().to_owned(), ..settings() };
+    let refused = open_store(&settings).await.err().expect("a file is no directory").to_string();
+    assert!(refused.starts_with(&format!("data_dir {:?}: ", file.path())), "{refused}");
+}
+
+/// Nobody could know what the metrics count, or in which unit, without reading the code.
+#[tokio::test]
+async fn every_metric_is_explained_in_the_documentation() {
+    let shutdown = CancellationToken::new();
+    let broker = running(&shutdown).await;
+    let page = include_str!("../../docs/admin.md");
+    let metrics = get(broker.admin, "/metrics").await;
+    let mut explained = 0;
+    for line in metrics.lines().filter(|line| line.starts_with("robustmq_cloud_")) {
+        let name = line.split([' ', '{']).next().unwrap_or_default();
+        // A histogram is explained once.
+        let of_histogram = ["_sum", "_count", "_bucket"]
+            .iter()
+            .find_map(|end| name.strip_suffix(end).filter(|whole| whole.ends_with("_seconds")));
+        let name = of_histogram.unwrap_or(name);
+        let row = ["`", "{"].iter().any(|end| page.contains(&format!("| `{name}{end}")));
+        assert!(row, "cloud/docs/admin.md has no line for {name}");
+        explained += 1;
+    }
+    assert!(explained > 10, "{metrics}");
     shutdown.cancel();
     broker.stopped().await.expect("the store closes");
 }

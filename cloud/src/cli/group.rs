@@ -272,9 +272,11 @@ async fn reset(
     let starts = offsets(&mut client, topic, &indexes, EARLIEST).await?;
     let ends = offsets(&mut client, topic, &indexes, LATEST).await?;
     let mut targets = Vec::with_capacity(indexes.len());
+    let mut elsewhere = 0;
     for ((index, start), (_, end)) in starts.into_iter().zip(ends) {
         let (offset, moved) = target.within(start, end);
         if let Some(moved) = moved {
+            elsewhere += 1;
             complain("robustmq-cloud", &format!("warning: {topic} {index}: {moved}"));
         }
         targets.push((index, offset));
@@ -298,7 +300,11 @@ async fn reset(
         let what = format!("{name} {topic} {}", partition.partition_index);
         check_group(name, &what, partition.error_code)?;
     }
-    print(&format!("reset {name} on {count} partitions of {topic} to {to}\n"));
+    let except = match elsewhere {
+        0 => String::new(),
+        elsewhere => format!(", but for {elsewhere} that do not have it"),
+    };
+    print(&format!("reset {name} on {count} partitions of {topic} to {to}{except}\n"));
     Ok(())
 }
 

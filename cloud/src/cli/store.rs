@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use robustmq_common::config::{self, Sources};
 use robustmq_common::ids::CloudGeneration;
 use robustmq_common::net::StartError;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{CommandError, print, print_json};
 use crate::broker;
@@ -54,8 +54,15 @@ pub(super) async fn run(args: StoreCommand) -> Result<(), CommandError> {
 /// What was changed.
 #[derive(Debug, Serialize)]
 struct Renewed {
+    #[serde(serialize_with = "as_text")]
     before: CloudGeneration,
+    #[serde(serialize_with = "as_text")]
     generation: CloudGeneration,
+}
+
+/// A generation has 64 bits, and most readers of JSON keep 53 of a number.
+fn as_text<S: Serializer>(generation: &CloudGeneration, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(generation)
 }
 
 async fn renew_identity(args: &RenewIdentity) -> Result<(), CommandError> {
@@ -93,8 +100,19 @@ async fn renew(store: &dyn Store) -> Result<Renewed, StoreError> {
 mod tests {
     use robustmq_common::ids::CloudGeneration;
 
-    use super::{StoreIdentity, renew};
+    use super::{Renewed, StoreIdentity, renew};
     use crate::store::{MemoryStore, StoreError};
+
+    /// As numbers, `jq` and JavaScript showed another generation than the log.
+    #[test]
+    fn generations_are_exact_in_json() {
+        let renewed = Renewed {
+            before: CloudGeneration((1 << 53) + 1),
+            generation: CloudGeneration(u64::MAX),
+        };
+        let json = serde_json::to_string(&renewed).expect("text");
+        assert_eq!(json, r#"{"before":"9007199254740993","generation":"18446744073709551615"}"#);
+    }
 
     #[tokio::test]
     async fn only_a_store_that_has_an_identity_gets_another_one() {

@@ -27,13 +27,33 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
     key: String,
+    /// Keys that are as much to blame.
+    others: Vec<String>,
     reason: String,
 }
 
 impl Invalid {
     /// `key` is dotted (`kafka.listen`); `reason` says what is wrong and what would be right.
     pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { key: key.into(), reason: reason.into() }
+        Self { key: key.into(), others: Vec::new(), reason: reason.into() }
+    }
+
+    /// Also blames another key: the two exclude each other. The error names the first of all that was set, since a default is
+    /// nobody's mistake.
+    #[must_use]
+    pub fn or(mut self, key: impl Into<String>) -> Self {
+        self.others.push(key.into());
+        self
+    }
+
+    /// Puts the first key forward for which `is_set` holds.
+    pub(super) fn blame(mut self, is_set: impl Fn(&str) -> bool) -> Self {
+        if !is_set(&self.key)
+            && let Some(set) = self.others.iter().find(|key| is_set(key))
+        {
+            self.key = set.clone();
+        }
+        self
     }
 
     pub(super) fn key(&self) -> &str {

@@ -103,6 +103,7 @@ pub fn load_with<S: Settings>(
     }
     let settings = S::deserialize(root.clone())?;
     settings.validate().and_then(|()| check(&settings)).map_err(|invalid| {
+        let invalid = invalid.blame(|key| root.origin_of(key).is_some());
         let origin = root.origin_of(invalid.key());
         ConfigError::from_invalid(invalid, origin)
     })?;

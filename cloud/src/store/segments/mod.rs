@@ -11,6 +11,7 @@
 //! told of, or has forgotten, are told to it again. Roles: `writer` (the only one that appends), `recover` (opening),
 //! `keeper` (index flushes) with `collect` (space), `files` (the segments and reading them), `recent` (what was written last).
 //!
+//! **Invariant:** `segments.lock` is taken before anything else in the directory is touched, the index above all.
 //! **Invariant:** a write is answered only after a sync that covers it, and its index has it: reads see durable writes only.
 //! **Invariant:** what a start replays is what was written since the index was last made durable: about a segment.
 //! **Invariant:** a value's bytes never change where they lie; a segment is removed only when nothing points into it.
@@ -86,8 +87,9 @@ impl Default for SegmentSettings {
 
 /// A store in one directory. Only one process may have it open.
 pub struct SegmentStore {
-    shared: Arc<Shared>,
     keeper: Arc<Keeper>,
+    /// After the keeper, which has the index: the lock in here is let go last.
+    shared: Arc<Shared>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -107,14 +109,20 @@ struct Shared {
     _lock: Box<dyn Send + Sync>,
 }
 
+/// An index that was opened.
+struct OpenIndex {
+    index: Arc<dyn Index>,
+    hardware_crc32c: Option<bool>,
+}
+
 impl SegmentStore {
-    /// Opens the segments of `dir` over an index that is open already.
+    /// Opens the segments of `dir`, and the index when they are locked: an engine that finds its own lock taken reports it in its own
+    /// words, and nobody else may look at an index that belongs to another process.
     fn open_with(
         disk: Arc<dyn Disk>,
         dir: &Path,
-        index: Arc<dyn Index>,
-        hardware_crc32c: Option<bool>,
         settings: &SegmentSettings,
+        open_index: impl FnOnce() -> Result<OpenIndex, StoreError>,
     ) -> Result<Self, StoreError> {
         let failed = |reason: String| StoreError::Open { path: dir.display().to_string(), reason };
         disk.create_dir(dir).map_err(|error| failed(error.to_string()))?;
@@ -123,6 +131,7 @@ impl SegmentStore {
         let lock = lock.ok_or_else(|| {
             failed("a broker that runs has it locked: stop that one first".to_owned())
         })?;
+        let OpenIndex { index, hardware_crc32c } = open_index()?;
         let writer_settings = WriterSettings {
             segment_bytes: settings.segment_bytes,
             separated_bytes: settings.separated_bytes,

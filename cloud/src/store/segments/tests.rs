@@ -9,7 +9,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use robustmq_common::disk::sim::{Faults, SimDisk};
 
 use super::memory_index::MemoryIndex;
-use super::{SegmentSettings, SegmentStore};
+use super::{OpenIndex, SegmentSettings, SegmentStore};
 use crate::store::contract::contract;
 use crate::store::{ScanLimit, Store, StoreError, WriteBatch, write};
 
@@ -35,8 +35,15 @@ impl Machine {
     }
 
     fn try_open(&self) -> Result<SegmentStore, StoreError> {
-        let (disk, index) = (Arc::new(self.disk.clone()), Arc::new(self.index.clone()));
-        SegmentStore::open_with(disk, Path::new(DIR), index, None, &self.settings)
+        self.try_open_noting(&mut false)
+    }
+
+    fn try_open_noting(&self, index_opened: &mut bool) -> Result<SegmentStore, StoreError> {
+        let disk = Arc::new(self.disk.clone());
+        SegmentStore::open_with(disk, Path::new(DIR), &self.settings, || {
+            *index_opened = true;
+            Ok(OpenIndex { index: Arc::new(self.index.clone()), hardware_crc32c: None })
+        })
     }
 
     fn open(&self) -> SegmentStore {
@@ -238,9 +245,16 @@ async fn damage_before_the_last_group_is_not_taken_for_a_torn_end() {
 #[tokio::test]
 async fn a_second_opener_is_refused() {
     let machine = Machine::new(8);
-    let _store = machine.open();
-    let Err(StoreError::Open { reason, .. }) = machine.try_open() else { panic!("it opened") };
+    let store = machine.open();
+    // The index was opened first: RocksDB, whose lock was taken as well, logged a warning with its own files' names.
+    let mut index_opened = false;
+    let refused = machine.try_open_noting(&mut index_opened);
+    let Err(StoreError::Open { reason, .. }) = refused else { panic!("it opened") };
     assert!(reason.contains("lock"), "{reason}");
+    assert!(!index_opened, "it belongs to the first");
+    drop(store);
+    machine.try_open_noting(&mut index_opened).expect("the lock went with the store");
+    assert!(index_opened);
 }
 
 #[derive(Debug, Clone)]
