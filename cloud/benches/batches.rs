@@ -1,6 +1,6 @@
 //! Where record batches lie: values of RocksDB (blob files, with garbage collection) beside the segment store, in one run.
 //!
-//! `cargo bench -p robustmq-cloud --bench batches [-- DIRECTORY [GIGABYTES]]`. The first table: each row writes groups of that size,
+//! `cargo bench -p robustmq-cloud --bench batches [-- DIRECTORY [GIGABYTES [ENGINE]]]`. The first table: each row writes groups of that size,
 //! one sync each, of 16 KB batches spread over so many partitions, and reads them all back. The second: GIGABYTES (50) through 1,000
 //! partitions of which nine in ten keep little and one keeps everything; what the disk holds in the end, beside what is retained.
 
@@ -26,7 +26,7 @@ use robustmq_cloud::store::{
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 
 const BATCH_BYTES: usize = 16 * 1024;
-const ROW_BYTES: usize = 512 * 1024 * 1024;
+const ROW_BYTES: usize = 128 * 1024 * 1024;
 
 #[derive(Clone, Copy)]
 enum Engine {
@@ -232,6 +232,12 @@ async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let parent = arguments.next().unwrap_or_else(|| ".".to_owned());
     let gigabytes = arguments.next().map_or(Ok(50), |gigabytes| gigabytes.parse())?;
+    let only = arguments.next();
+    let engines = || {
+        Engine::ALL
+            .into_iter()
+            .filter(|engine| only.as_deref().is_none_or(|only| only == engine.name()))
+    };
     println!(
         "{:>10} {:>9} {:>10} | {:>8} {:>9} {:>8} {:>8} | {:>8} {:>9}",
         "engine",
@@ -246,7 +252,7 @@ async fn main() -> Result<()> {
     );
     for kilobytes in [16, 64, 256] {
         for partitions in [1, 10, 1000] {
-            for engine in Engine::ALL {
+            for engine in engines() {
                 speed_row(&parent, engine, kilobytes, partitions).await?;
             }
         }
@@ -255,7 +261,7 @@ async fn main() -> Result<()> {
         "\n{:>10} {:>9} | {:>8} {:>9} | {:>9} {:>9} {:>9} {:>9}",
         "engine", "written", "MB/s", "CPU s/GB", "retained", "most GB", "held GB", "after 60s"
     );
-    for engine in Engine::ALL {
+    for engine in engines() {
         retention_row(&parent, engine, gigabytes).await?;
     }
     Ok(())

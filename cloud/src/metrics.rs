@@ -1,16 +1,37 @@
 //! Every metric of the binary but the uplink's ([`crate::uplink::UplinkMetrics`]), named as Prometheus does.
 
+use std::time::Instant;
+
 use kafka_protocol::messages::ApiKey;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use robustmq_common::telemetry::registered;
 
 /// The API of a Kafka request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ApiLabel {
     api: String,
+}
+
+/// Seconds, in buckets from 50 µs to about 1 s that grow by half.
+#[derive(Debug, Clone)]
+pub struct Latency(Histogram);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self(Histogram::new(exponential_buckets(50e-6, 1.5, 26)))
+    }
+}
+
+impl Latency {
+    /// Counts what has taken since `started`.
+    pub fn observe_since(&self, started: Instant) {
+        self.0.observe(started.elapsed().as_secs_f64());
+    }
 }
 
 /// All metrics. Cheap to update from anywhere.
@@ -22,6 +43,8 @@ pub struct Metrics {
     pub kafka_connections_refused: Counter,
     /// Kafka requests begun, by API.
     pub kafka_requests: Family<ApiLabel, Counter>,
+    /// From a Produce that has arrived to its answer in the socket.
+    pub kafka_produce_seconds: Latency,
     /// Record batches that producers sent and that were refused.
     pub kafka_batches_refused: Counter,
     /// Bytes of record batches taken from producers.
@@ -30,49 +53,72 @@ pub struct Metrics {
     pub produced_records: Counter,
     /// Bytes of record batches given to consumers.
     pub fetched_bytes: Counter,
+    /// Passes of log compaction that had something to do.
+    pub compaction_passes: Counter,
+    /// Bytes of record batches that compaction removed.
+    pub compaction_removed_bytes: Counter,
+    /// Partitions that compaction gave up for the time being.
+    pub compaction_failures: Counter,
     /// Offsets removed because nobody needs them any more.
     pub expired_offsets: Counter,
 }
 
 impl Metrics {
-    /// Puts all metrics into a registry.
-    pub fn register(&self, registry: &mut Registry) {
-        let kafka = registry.sub_registry_with_prefix("robustmq_cloud_kafka");
-        kafka.register("connections", "Open connections", self.kafka_connections.clone());
-        kafka.register(
-            "connections_refused",
-            "Connections closed for malformed or missing requests",
-            self.kafka_connections_refused.clone(),
-        );
-        kafka.register("requests", "Requests begun", self.kafka_requests.clone());
-        kafka.register(
-            "batches_refused",
-            "Record batches of producers that were refused",
-            self.kafka_batches_refused.clone(),
-        );
-        kafka.register_with_unit(
-            "produced",
-            "Record batches taken from producers",
-            Unit::Bytes,
-            self.produced_bytes.clone(),
-        );
-        kafka.register(
-            "produced_records",
-            "Records taken from producers",
-            self.produced_records.clone(),
-        );
-        kafka.register_with_unit(
-            "fetched",
-            "Record batches given to consumers",
-            Unit::Bytes,
-            self.fetched_bytes.clone(),
-        );
+    /// Metrics that are registered.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
         let groups = registry.sub_registry_with_prefix("robustmq_cloud_groups");
-        groups.register(
+        let expired_offsets = registered(
+            groups,
             "expired_offsets",
             "Committed offsets removed because nobody needs them any more",
-            self.expired_offsets.clone(),
         );
+        let compaction = registry.sub_registry_with_prefix("robustmq_cloud_compaction");
+        let compaction_passes = registered(compaction, "passes", "Passes over partitions");
+        let compaction_removed_bytes = registered(
+            compaction,
+            "removed_bytes",
+            "Bytes of record batches removed or made smaller",
+        );
+        let compaction_failures =
+            registered(compaction, "failures", "Passes over partitions that failed");
+        let kafka = registry.sub_registry_with_prefix("robustmq_cloud_kafka");
+        let kafka_produce_seconds = Latency::default();
+        kafka.register(
+            "produce_seconds",
+            "From a Produce request that has arrived to its answer in the socket",
+            kafka_produce_seconds.0.clone(),
+        );
+        Self {
+            kafka_produce_seconds,
+            compaction_passes,
+            compaction_removed_bytes,
+            compaction_failures,
+            kafka_connections: registered(kafka, "connections", "Open connections"),
+            kafka_connections_refused: registered(
+                kafka,
+                "connections_refused",
+                "Connections closed for malformed or missing requests",
+            ),
+            kafka_requests: registered(kafka, "requests", "Requests begun"),
+            kafka_batches_refused: registered(
+                kafka,
+                "batches_refused",
+                "Record batches of producers that were refused",
+            ),
+            produced_bytes: registered(
+                kafka,
+                "produced_bytes",
+                "Bytes of record batches taken from producers",
+            ),
+            produced_records: registered(kafka, "produced_records", "Records taken from producers"),
+            fetched_bytes: registered(
+                kafka,
+                "fetched_bytes",
+                "Bytes of record batches given to consumers",
+            ),
+            expired_offsets,
+        }
     }
 
     /// Counts a request.

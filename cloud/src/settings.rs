@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use robustmq_common::config::{self, Invalid};
 use robustmq_common::limits;
+use robustmq_common::net::{Exposure, check_exposure, listen_address};
 use robustmq_common::telemetry::LogSettings;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,7 @@ impl Default for Settings {
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaSection {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// `HOST:PORT` that clients are told to connect to; by default the address listened on.
     pub advertise: Option<String>,
@@ -67,7 +69,7 @@ pub struct KafkaSection {
     pub idle_timeout_ms: u64,
     /// What requests being read and worked on may take of memory, all connections together.
     pub request_memory_bytes: usize,
-    /// What Fetch answers being built and sent may take of memory, all connections together.
+    /// What large answers being built and sent may take of memory, all connections together.
     pub answer_memory_bytes: usize,
 }
 
@@ -117,6 +119,7 @@ impl Default for GroupSection {
 #[serde(default, deny_unknown_fields)]
 pub struct UplinkSection {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// PEM file with the server's certificate chain: the listener then speaks TLS only.
     pub tls_cert: Option<PathBuf>,
@@ -142,6 +145,7 @@ impl Default for UplinkSection {
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSection {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// How many topics `/metrics` names: the busiest.
     pub metrics_topics: usize,
@@ -158,59 +162,155 @@ impl Default for AdminSection {
 
 impl config::Settings for Settings {
     fn validate(&self) -> Result<(), Invalid> {
-        let Self { kafka, groups, uplink, admin, .. } = self;
-        if let Some(advertise) = &kafka.advertise {
-            parse_advertise(advertise).map_err(|why| Invalid::new("kafka.advertise", why))?;
-        } else if kafka.listen.ip().is_unspecified() {
-            return Err(Invalid::new(
-                "kafka.advertise",
-                format!("{} is no address that clients can connect to: name one", kafka.listen),
-            ));
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(Invalid::new("data_dir", "it is empty: name a directory"));
         }
-        let partitions = 1..=limits::PARTITIONS_PER_TOPIC;
-        if !partitions.contains(&kafka.default_partitions) {
-            let most = limits::PARTITIONS_PER_TOPIC;
-            let why = format!("{} is not within 1 to {most}", kafka.default_partitions);
+        self.kafka.validate()?;
+        self.groups.validate()?;
+        let uplink = &self.uplink;
+        if uplink.tls_cert.is_some() != uplink.tls_key.is_some() {
+            let (there, missing) = match uplink.tls_cert {
+                Some(_) => ("uplink.tls_cert", "tls_key"),
+                None => ("uplink.tls_key", "tls_cert"),
+            };
+            let why = format!("[uplink] {missing} is missing: both are needed, or neither");
+            return Err(Invalid::new(there, why));
+        }
+        if self.admin.metrics_topics > limits::METRICS_TOPICS_MAX {
+            let (topics, most) = (self.admin.metrics_topics, limits::METRICS_TOPICS_MAX);
+            return Err(Invalid::new("admin.metrics_topics", format!("{topics} is above {most}")));
+        }
+        self.validate_exposure()?;
+        self.validate_addresses()?;
+        self.log.validate()
+    }
+}
+
+impl KafkaSection {
+    fn validate(&self) -> Result<(), Invalid> {
+        if let Some(advertise) = &self.advertise {
+            parse_host_port(advertise).map_err(|why| Invalid::new("kafka.advertise", why))?;
+        }
+        let most = limits::PARTITIONS_PER_TOPIC;
+        if !(1..=most).contains(&self.default_partitions) {
+            let why = format!("{} is not within 1 to {most}", self.default_partitions);
             return Err(Invalid::new("kafka.default_partitions", why));
         }
         let least_frame = limits::MAX_MESSAGE_BYTES;
-        if kafka.max_frame_bytes < least_frame || i32::try_from(kafka.max_frame_bytes).is_err() {
+        if self.max_frame_bytes < least_frame || i32::try_from(self.max_frame_bytes).is_err() {
             let why = format!(
                 "{} is not within {least_frame} (one record batch) and {}",
-                kafka.max_frame_bytes,
+                self.max_frame_bytes,
                 i32::MAX
             );
             return Err(Invalid::new("kafka.max_frame_bytes", why));
         }
         for (key, bytes) in [
-            ("kafka.request_memory_bytes", kafka.request_memory_bytes),
-            ("kafka.answer_memory_bytes", kafka.answer_memory_bytes),
+            ("request_memory_bytes", self.request_memory_bytes),
+            ("answer_memory_bytes", self.answer_memory_bytes),
         ] {
-            if bytes < kafka.max_frame_bytes {
-                let why = format!("{bytes} is less than kafka.max_frame_bytes");
-                return Err(Invalid::new(key, why));
+            if bytes < self.max_frame_bytes {
+                let why = format!(
+                    "max_frame_bytes, {}, is more than {key}, {bytes}: one request has to fit",
+                    self.max_frame_bytes
+                );
+                let invalid = Invalid::new(format!("kafka.{key}"), why);
+                return Err(invalid.or("kafka.max_frame_bytes"));
             }
         }
-        if kafka.max_connections == 0 {
+        if self.max_connections == 0 {
             return Err(Invalid::new("kafka.max_connections", "0 lets nobody in"));
         }
-        if groups.min_session_timeout_ms > groups.max_session_timeout_ms {
-            let why = "it is above groups.max_session_timeout_ms";
-            return Err(Invalid::new("groups.min_session_timeout_ms", why));
-        }
-        if admin.metrics_topics > limits::METRICS_TOPICS_MAX {
-            let (topics, most) = (admin.metrics_topics, limits::METRICS_TOPICS_MAX);
-            return Err(Invalid::new("admin.metrics_topics", format!("{topics} is above {most}")));
-        }
-        if uplink.tls_cert.is_some() != uplink.tls_key.is_some() {
-            let why = "tls_cert and tls_key are needed together";
-            return Err(Invalid::new("uplink.tls_key", why));
-        }
-        Ok(())
+        at_least("kafka.idle_timeout_ms", self.idle_timeout_ms, limits::KAFKA_IDLE_LEAST)
     }
 }
 
+impl GroupSection {
+    fn validate(&self) -> Result<(), Invalid> {
+        let (least, most) = (self.min_session_timeout_ms, self.max_session_timeout_ms);
+        if least > most {
+            let why =
+                format!("min_session_timeout_ms, {least}, is above max_session_timeout_ms, {most}");
+            let invalid = Invalid::new("groups.min_session_timeout_ms", why);
+            return Err(invalid.or("groups.max_session_timeout_ms"));
+        }
+        let least = limits::GROUP_OFFSET_RETENTION_LEAST;
+        at_least("groups.offset_retention_ms", self.offset_retention_ms, least)
+    }
+}
+
+fn at_least(key: &str, value_ms: u64, least: Duration) -> Result<(), Invalid> {
+    let least = millis(least);
+    match value_ms >= least {
+        true => Ok(()),
+        false => Err(Invalid::new(key, format!("{value_ms} is less than {least}"))),
+    }
+}
+
+/// Whether both cannot be listened on at once.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let covers =
+        |wide: IpAddr, ip: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || ip.is_ipv4());
+    one.port() != 0 && one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))
+}
+
 impl Settings {
+    /// The loopback rule, for each listener, and what to do about it.
+    fn validate_exposure(&self) -> Result<(), Invalid> {
+        let open = Exposure { authenticated: false, insecure: self.insecure };
+        let exposed = |key: &str, listen: SocketAddr, exposure: Exposure, remedy: &str| {
+            let reachable = || format!("{listen} can be reached from other machines; {remedy}");
+            check_exposure(key, listen, exposure).map_err(|_| Invalid::new(key, reachable()))
+        };
+        let kafka = &self.kafka;
+        let mut remedy =
+            "Kafka clients do not have to prove who they are, so set insecure = true if the network can be trusted, or listen on \
+             127.0.0.1"
+                .to_owned();
+        let nowhere = kafka.listen.ip().is_unspecified() && kafka.advertise.is_none();
+        let advertise = format!(
+            "clients cannot connect to {}: set [kafka] advertise = \"HOST:PORT\" to what they know this machine by",
+            kafka.listen.ip()
+        );
+        if nowhere {
+            remedy.push_str(&format!("; and {advertise}"));
+        }
+        exposed("kafka.listen", kafka.listen, open, &remedy)?;
+        if nowhere {
+            return Err(Invalid::new("kafka.listen", advertise));
+        }
+        let remedy = "the tokens of edges must not cross a network without TLS, so set tls_cert and tls_key, listen on 127.0.0.1, \
+                      or set insecure = true if the network can be trusted";
+        exposed("uplink.listen", self.uplink.listen, self.edges_exposure(), remedy)?;
+        let remedy = "whoever reaches it may add edges, so listen on 127.0.0.1, or set insecure = true if the network can be trusted";
+        exposed("admin.listen", self.admin.listen, open, remedy)
+    }
+
+    fn validate_addresses(&self) -> Result<(), Invalid> {
+        let (kafka, uplink, admin) = (self.kafka.listen, self.uplink.listen, self.admin.listen);
+        let pairs = [
+            (("kafka", kafka), ("uplink", uplink)),
+            (("kafka", kafka), ("admin", admin)),
+            (("uplink", uplink), ("admin", admin)),
+        ];
+        for ((one, its), (other, others)) in pairs {
+            if collide(its, others) {
+                let why = format!(
+                    "[{one}] listen, {its}, and [{other}] listen, {others}, cannot both be listened on: give one another port"
+                );
+                let invalid = Invalid::new(format!("{other}.listen"), why);
+                return Err(invalid.or(format!("{one}.listen")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Edges prove who they are by their tokens, which may travel over TLS only.
+    pub(crate) fn edges_exposure(&self) -> Exposure {
+        Exposure { authenticated: self.uplink.tls_cert.is_some(), insecure: self.insecure }
+    }
+
     /// What groups need to know.
     #[must_use]
     pub fn timing(&self) -> Timing {
@@ -224,8 +324,14 @@ impl Settings {
     /// Host and port that clients are told, given the address that is really listened on.
     #[must_use]
     pub fn advertised(&self, listening: SocketAddr) -> (String, u16) {
-        let named = self.kafka.advertise.as_deref().and_then(|text| parse_advertise(text).ok());
+        let named = self.kafka.advertise.as_deref().and_then(|text| parse_host_port(text).ok());
         named.unwrap_or_else(|| (host(listening.ip()), listening.port()))
+    }
+
+    /// Where the store's files are.
+    #[must_use]
+    pub fn store_dir(&self) -> PathBuf {
+        self.data_dir.join("store")
     }
 }
 
@@ -233,7 +339,8 @@ fn host(ip: IpAddr) -> String {
     ip.to_string()
 }
 
-fn parse_advertise(text: &str) -> Result<(String, u16), String> {
+/// `HOST:PORT`, also with an IPv6 address in brackets.
+pub(crate) fn parse_host_port(text: &str) -> Result<(String, u16), String> {
     let why = || format!("{text:?} is not HOST:PORT");
     let (host, port) = text.rsplit_once(':').ok_or_else(why)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -246,54 +353,4 @@ fn millis(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use robustmq_common::config::{Sources, load};
-
-    use super::{Settings, parse_advertise};
-
-    fn from(toml: &str) -> Result<Settings, String> {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::fs::write(file.path(), toml).expect("a writable file");
-        let sources = Sources { file: Some(file.path()), ..Sources::default() };
-        load(&sources).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_sample_says_the_defaults() {
-        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/cloud/cloud.toml");
-        let sources = Sources { file: Some(&sample), ..Sources::default() };
-        let settings: Settings = load(&sources).expect("the sample is valid");
-        assert_eq!(settings, Settings::default());
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused_by_its_key() {
-        let check = |toml: &str, key: &str| {
-            let error = from(toml).expect_err(toml);
-            assert!(error.contains(key), "{toml}: {error}");
-        };
-        check("[kafka]\nlisten = '0.0.0.0:9092'", "[kafka] advertise");
-        check("[kafka]\nadvertise = 'host'", "[kafka] advertise");
-        check("[kafka]\nadvertise = ':9092'", "[kafka] advertise");
-        check("[kafka]\nadvertise = 'host:0'", "[kafka] advertise");
-        check("[kafka]\ndefault_partitions = 0", "[kafka] default_partitions");
-        check("[kafka]\nmax_frame_bytes = 10", "[kafka] max_frame_bytes");
-        check("[kafka]\nrequest_memory_bytes = 10", "[kafka] request_memory_bytes");
-        check("[kafka]\nmax_connections = 0", "[kafka] max_connections");
-        check("[groups]\nmin_session_timeout_ms = 9999999", "[groups] min_session_timeout_ms");
-        check("[uplink]\ntls_cert = 'a.pem'", "[uplink] tls_key");
-        check("[admin]\nmetrics_topics = 1001", "[admin] metrics_topics");
-        check("[kafka]\nlisten_on = 1", "listen_on");
-    }
-
-    #[test]
-    fn the_advertised_address_is_the_one_named_or_listened_on() {
-        let listening = "127.0.0.1:4242".parse().expect("an address");
-        let named = from("[kafka]\nadvertise = 'broker.example:9092'").expect("valid");
-        assert_eq!(named.advertised(listening), ("broker.example".to_owned(), 9092));
-        assert_eq!(Settings::default().advertised(listening), ("127.0.0.1".to_owned(), 4242));
-        assert_eq!(parse_advertise("[::1]:1"), Ok(("::1".to_owned(), 1)));
-    }
-}
+mod tests;

@@ -23,6 +23,8 @@ pub const KAFKA_PIPELINED_REQUESTS: usize = 64;
 pub const KAFKA_CONNECTIONS: usize = 10_000;
 /// A Kafka connection without a request for this long is closed (`connections.max.idle.ms`).
 pub const KAFKA_IDLE: Duration = Duration::from_secs(600);
+/// The least that may be configured for [`KAFKA_IDLE`]: no client would get an answer otherwise.
+pub const KAFKA_IDLE_LEAST: Duration = Duration::from_secs(1);
 /// The id of the one broker that there is.
 pub const KAFKA_NODE_ID: i32 = 1;
 /// Array elements and tagged fields in one Kafka request, which bounds what decoding may allocate beyond the frame.
@@ -31,7 +33,7 @@ pub const KAFKA_FRAME_ELEMENTS: usize = 1_000_000;
 pub const KAFKA_ELEMENT_BYTES: usize = 160;
 /// Frames of all Kafka connections that are being read or worked on, together with their decoded elements.
 pub const KAFKA_REQUEST_MEMORY_BYTES: usize = 512 * 1024 * 1024;
-/// Fetch answers of all Kafka connections that are being built or sent.
+/// Large answers of all Kafka connections that are being built or sent.
 pub const KAFKA_RESPONSE_MEMORY_BYTES: usize = 512 * 1024 * 1024;
 /// The first bytes of a frame, which are not charged to the request memory, so that small requests always get through.
 pub const KAFKA_FREE_FRAME_BYTES: usize = 4 * 1024;
@@ -58,6 +60,13 @@ pub const KAFKA_TOPIC_LISTING_BYTES: usize = 96 * 1024 * 1024;
 pub const FULLY_DESCRIBED_TOPICS: usize = 100;
 /// DescribeLogDirs answers that are built at the same time.
 pub const LOG_DIR_LISTINGS: usize = 2;
+/// The first bytes of an answer other than Fetch's, which are not charged to the answer memory, so that small answers always get
+/// through.
+pub const KAFKA_FREE_ANSWER_BYTES: usize = 16 * 1024;
+/// An answer other than Fetch's takes at most this part of the answer memory.
+pub const KAFKA_ANSWER_SHARE: usize = 2;
+/// What the broker's own configuration takes of memory in a DescribeConfigs answer: a few short entries.
+pub const DESCRIBED_BROKER_BYTES: usize = 4 * 1024;
 /// Partitions in one DescribeTopicPartitions answer (`max.request.partition.size.limit`).
 pub const DESCRIBED_PARTITIONS: i32 = 2000;
 /// The longest wait of a Fetch for new records, whatever the client asks for.
@@ -98,16 +107,29 @@ pub const GROUP_REBALANCE_MIN: Duration = Duration::from_millis(100);
 /// The longest wait of a rebalance for its members, whatever they ask for.
 pub const GROUP_REBALANCE_MAX: Duration = Duration::from_secs(3600);
 /// How often `/ready` looks at the store.
-pub const STORE_HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+pub const STORE_HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often offsets that nobody needs are looked for.
 pub const GROUP_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
-/// How often retention is enforced (`log.retention.check.interval.ms`).
+/// How often partitions in memory are asked whether there is something to delete or to compact. Costs no read where nothing
+/// changed (`log.cleaner.backoff.ms`).
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
+/// A partition in memory is looked at again this long after its topic may have been changed, and the walk over those that
+/// are not in memory starts anew at most this often (`log.retention.check.interval.ms`).
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
+/// How often the walk over partitions that are not in memory takes a step.
+pub const UPKEEP_STEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Partitions that one step of the walk looks at. A million take 83 minutes, for a few milliseconds of work a second.
+pub const UPKEEP_STEP_PARTITIONS: usize = 200;
+/// Partitions in memory that are taken from the registry at once to be looked at.
+pub const UPKEEP_PAGE: usize = 256;
 /// How long a new group waits for more members before its first generation (`group.initial.rebalance.delay.ms`;
 /// 3 s in Apache Kafka, less here since every test and every small deployment pays it).
 pub const GROUP_INITIAL_DELAY: Duration = Duration::from_millis(500);
 /// How long offsets of a group without members are kept (`offsets.retention.minutes`).
 pub const GROUP_OFFSET_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The least that may be configured for [`GROUP_OFFSET_RETENTION`], as in Apache Kafka: a consumer that is started again has to find its
+/// place.
+pub const GROUP_OFFSET_RETENTION_LEAST: Duration = Duration::from_secs(60);
 
 // HTTP listeners (admin, uplink), TLS and logs.
 
@@ -171,6 +193,8 @@ pub const MQTT_REPLAY_PUBLISHES: u64 = 4096;
 pub const MQTT_RETAINED_MESSAGES: usize = 100_000;
 /// Bytes of all retained messages' topics and payloads.
 pub const MQTT_RETAINED_BYTES: usize = 64 * 1024 * 1024;
+/// Retained messages that are looked at for new subscriptions before others get their turn: a millisecond or so.
+pub const MQTT_RETAINED_STEPS: usize = 1024;
 /// When there are too many retained messages, expired ones are looked for at most once in this time.
 pub const MQTT_RETAINED_SWEEP: Duration = Duration::from_secs(10);
 /// Bytes of messages queued or in flight for all sessions together.
@@ -240,7 +264,7 @@ pub const STORAGE_THREAD_STACK_BYTES: usize = 512 * 1024;
 pub const STORE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// The most bytes that one synced write group carries (one larger batch goes alone).
 pub const STORE_GROUP_BYTES: usize = 16 * 1024 * 1024;
-/// A write of this size at most that removes ranges is taken for one that makes room on a full disk.
+/// A write of this size at most that removes something is taken for one that makes room on a full disk.
 pub const STORE_FREEING_WRITE_BYTES: usize = 64 * 1024;
 /// Values of this size and more lie in segment files, apart from the keys.
 pub const STORE_SEPARATED_BYTES: usize = 512;
@@ -252,8 +276,12 @@ pub const STORE_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
 pub const STORE_INDEX_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// Segment files held open for reading.
 pub const STORE_OPEN_SEGMENTS: usize = 128;
+/// The values written last, kept in memory for those who read at the end of logs.
+pub const STORE_RECENT_BYTES: usize = 32 * 1024 * 1024;
 /// What lies between two values in a segment and is read with them rather than skipped.
 pub const STORE_READ_GAP_BYTES: u64 = 8 * 1024;
+/// A range of so many keys at most is deleted key by key in the index of the segments.
+pub const STORE_POINT_DELETIONS: usize = 1024;
 /// Dead bytes that segments may hold before their live ones are moved: this, and a fifth of what lives.
 pub const STORE_DEAD_BYTES: u64 = 512 * 1024 * 1024;
 /// Live values that one write moves out of a mostly dead segment.
@@ -294,6 +322,13 @@ pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 pub const CACHED_ORIGINS_PER_PARTITION: usize = 4096;
 /// Bytes of batches that one entry of the time index covers.
 pub const LOG_CHUNK_BYTES: usize = 1024 * 1024;
+/// Keys of a dirty log that compaction remembers at once, with their offsets (`log.cleaner.dedupe.buffer.size`): 900,000. Where
+/// there are more, it takes several passes. There is one such map.
+pub const COMPACTION_MAP_BYTES: usize = 32 * 1024 * 1024;
+/// Partitions that wait to be compacted; others are offered again.
+pub const COMPACTION_QUEUE: usize = 1024;
+/// A partition that could not be compacted, since a batch of it cannot be decoded, is tried again after this time.
+pub const COMPACTION_RETRY: Duration = Duration::from_secs(3600);
 /// Producer ids, and other ids that are never used twice, reserved by one durable write.
 pub const ID_BLOCK: u32 = 1000;
 /// Deleted topics remembered so that a request on its way cannot bring one back.
@@ -310,6 +345,8 @@ pub const REMOVAL_REST: u32 = 3;
 pub const REMOVAL_RETRY: Duration = Duration::from_secs(5);
 /// Partitions of one topic.
 pub const PARTITIONS_PER_TOPIC: i32 = 10_000;
+/// Topics of which the expiry of offsets remembers whether they are there.
+pub const EXPIRY_TOPICS: usize = 65_536;
 /// What the topics that are kept in memory take; others are read from the store.
 pub const TOPIC_CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// Active topics whose traffic is counted.
@@ -387,6 +424,8 @@ pub const UPLINK_HTTP2_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 pub const UPLINK_HTTP2_STREAMS: u32 = 32;
 /// A sync request that is not answered after this long gets 408; long enough for a full batch over a very slow link.
 pub const UPLINK_REQUEST: Duration = Duration::from_secs(600);
+/// Refused edges that the cloud remembers, so that each is logged once.
+pub const UPLINK_REFUSED_EDGES: usize = 10_000;
 /// Edges that one answer to `edge list` holds.
 pub const UPLINK_LISTED_EDGES: usize = 1_000;
 /// A batch of the uplink is sent when it has this many records.
@@ -415,10 +454,10 @@ pub const UPLINK_EDGE_WINDOW_BYTES: u32 = 256 * 1024;
 pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
 /// One answer on the wire.
 pub const SYNC_ANSWER_BYTES: usize = SYNC_LANES * (SYNC_REJECTIONS * 9 + 128);
-/// Bytes of one stored batch's records, decompressed, that a look-up by time may take.
-pub const LOOKUP_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
-/// Stored batches that are decompressed at once for look-ups by time.
-pub const LOOKUPS_AT_ONCE: usize = 2;
+/// Bytes of one batch's records, decompressed, that a look-up by time, or the check of keys for a compacted topic, may take.
+pub const DECOMPRESSED_BATCH_BYTES: usize = 256 * 1024 * 1024;
+/// Batches that are decompressed at once for these.
+pub const DECOMPRESSED_BATCHES_AT_ONCE: usize = 2;
 
 // The edge's gateway.
 
@@ -432,8 +471,12 @@ pub const EDGE_HUB_INPUTS_AT_ONCE: usize = 256;
 pub const EDGE_SMALL_PACKET_BYTES: usize = 8 * 1024;
 /// Memory for larger packets on their way from sockets to the hub, of all connections together.
 pub const EDGE_LARGE_PACKETS_BYTES: usize = 8 * 1024 * 1024;
+/// The first step in which memory is taken for a large packet; each further one is as much as has arrived.
+pub const EDGE_LARGE_STEP_BYTES: usize = 64 * 1024;
 /// A connection that has begun a large packet and then sends nothing for this long is closed: others wait for its share.
 pub const EDGE_LARGE_READ: Duration = Duration::from_secs(20);
+/// The slowest rate at which a large packet may come, on average; a slower one is given up. Slower than GPRS.
+pub const EDGE_LARGE_BYTES_PER_SECOND: usize = 2 * 1024;
 /// Read buffer of a connection.
 pub const EDGE_READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Read buffer of a connection that filled the smaller one.

@@ -1,16 +1,15 @@
 //! Commands, flags, and what they print.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use robustmq_common::cli::{self, ServeWish, complain, print, print_json};
 use robustmq_common::config::{self, Sources};
 use robustmq_common::limits;
 use robustmq_common::net::{self, StartError};
-use robustmq_common::telemetry;
 use robustmq_edge::admin;
-use robustmq_edge::gateway::{Gateway, users_line};
+use robustmq_edge::gateway::{self, Gateway, users_line};
 use robustmq_edge::queue::inspect::{Depth, inspect};
 use robustmq_edge::settings::Settings;
 
@@ -104,8 +103,12 @@ struct Status {
 #[derive(Subcommand)]
 enum QueueCommand {
     /// Show lanes, segments, cursors and drops
+    #[command(after_help = "Example:\n  robustmq-edge queue inspect --data-dir ./data --json")]
     Inspect(QueueArgs),
     /// Read every record and check it; exit status 1 if something is wrong
+    #[command(
+        after_help = "Example:\n  robustmq-edge queue verify --config /etc/robustmq/edge.toml"
+    )]
     Verify(QueueArgs),
 }
 
@@ -140,26 +143,21 @@ pub fn run() -> ExitCode {
         Command::Queue(QueueCommand::Inspect(args)) => queue(&args, Depth::Inspect),
         Command::Queue(QueueCommand::Verify(args)) => queue(&args, Depth::Verify),
         Command::HashPassword { name } => hash_password(&name),
-        Command::CheckConfig(args) => check_config(args.config.as_deref(), args.print_config),
+        Command::CheckConfig(args) => {
+            let sources = Sources::of_process(args.config.as_deref());
+            cli::check_config(&sources, gateway::check, args.print_config)
+                .map(|()| ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|error| {
-        complain(&error);
+        complain("robustmq-edge", &error);
         error.exit_code()
     })
 }
 
 fn serve(args: &Serve) -> Result<ExitCode, StartError> {
-    let settings = load(args)?;
-    if args.print_config {
-        print(&config::print_config(&settings)?);
-    }
-    if args.check_config || args.print_config {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let log_level = telemetry::init(&settings.log).map_err(|error| StartError::Refused {
-        key: "[log] level".to_owned(),
-        reason: error.to_string(),
-    })?;
+    let Some(settings) = load(args)? else { return Ok(ExitCode::SUCCESS) };
+    let log_level = cli::start_log(&settings.log)?;
     runtime(limits::EDGE_WORKER_THREADS)?.block_on(async {
         let shutdown = net::shutdown_on_signals()?;
         let gateway = Gateway::start(&settings, log_level).await?;
@@ -172,7 +170,7 @@ fn serve(args: &Serve) -> Result<ExitCode, StartError> {
     })
 }
 
-fn load(args: &Serve) -> Result<Settings, StartError> {
+fn load(args: &Serve) -> Result<Option<Settings>, StartError> {
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     let mut sources = Sources::of_process(args.config.as_deref());
     sources
@@ -182,17 +180,8 @@ fn load(args: &Serve) -> Result<Settings, StartError> {
         .flag("uplink.url", args.uplink.clone())
         .flag("uplink.token_file", args.token_file.as_ref().map(text))
         .flag("admin.listen", args.admin_listen.clone());
-    Ok(config::load(&sources)?)
-}
-
-fn check_config(file: Option<&Path>, print_it: bool) -> Result<ExitCode, StartError> {
-    let settings: Settings = config::load(&Sources::of_process(file))?;
-    if print_it {
-        print(&config::print_config(&settings)?);
-    } else {
-        print("the configuration is good\n");
-    }
-    Ok(ExitCode::SUCCESS)
+    let wish = ServeWish { check_config: args.check_config, print_config: args.print_config };
+    cli::load_to_serve(&sources, gateway::check, wish)
 }
 
 fn queue(args: &QueueArgs, depth: Depth) -> Result<ExitCode, StartError> {
@@ -235,22 +224,6 @@ fn status(args: &Status) -> Result<ExitCode, StartError> {
         print(&format!("{status}\n"));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<(), StartError> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| StartError::Failed(format!("cannot be written as JSON: {error}")))?;
-    print(&format!("{text}\n"));
-    Ok(())
-}
-
-/// To standard output. A reader that went away is no reason to complain.
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-}
-
-fn complain(error: &StartError) {
-    let _ = writeln!(std::io::stderr().lock(), "robustmq-edge: {error}");
 }
 
 fn runtime(workers: usize) -> Result<tokio::runtime::Runtime, StartError> {

@@ -1,7 +1,7 @@
 //! `edge.toml` as types: every key, its default and what is legal.
 //!
 //! **Invariant:** `Settings::validate` names the key of whatever it refuses, and nothing that passed it can fail to
-//! make sense later; only the machine (a port, a directory, a certificate) can still refuse.
+//! make sense later; only the files that it names (`gateway::check`) and the machine (a port, a directory) can still refuse.
 
 #[cfg(test)]
 mod tests;
@@ -14,7 +14,7 @@ use robustmq_common::config::{self, Invalid};
 use robustmq_common::ids::{EdgeId, KafkaTopic, LaneId};
 use robustmq_common::limits;
 use robustmq_common::mqtt::packet::TopicFilter;
-use robustmq_common::net::StartError;
+use robustmq_common::net::{Exposure, check_exposure, listen_address};
 use robustmq_common::telemetry::LogSettings;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,7 @@ impl Default for Settings {
 #[serde(default, deny_unknown_fields)]
 pub struct MqttSettings {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// Connections at once.
     pub max_connections: usize,
@@ -160,6 +161,7 @@ impl Default for UplinkSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSettings {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
 }
 
@@ -234,10 +236,6 @@ fn invalid(key: &str, problem: impl ToString) -> Invalid {
     Invalid::new(key, problem.to_string())
 }
 
-fn refuse_edge_id(reason: impl ToString) -> StartError {
-    StartError::Refused { key: "edge_id".to_owned(), reason: reason.to_string() }
-}
-
 fn within<T: PartialOrd + std::fmt::Display>(
     key: &str,
     value: T,
@@ -259,13 +257,15 @@ impl config::Settings for Settings {
             return Err(invalid("data_dir", "must name a directory"));
         }
         self.validate_mqtt()?;
+        let exposure = Exposure { authenticated: false, insecure: self.insecure };
+        check_exposure("admin.listen", self.admin.listen, exposure)?;
         within("queue.max_bytes", self.queue.max_bytes, limits::QUEUE_LEAST_MAX_BYTES, u64::MAX)?;
         within("queue.segment_bytes", self.queue.segment_bytes, 64 * 1024, 1024 * 1024 * 1024)?;
         self.validate_uplink()?;
         for (index, route) in self.routes.iter().enumerate() {
             route.validate(index)?;
         }
-        Ok(())
+        self.log.validate()
     }
 }
 
@@ -274,11 +274,18 @@ impl Settings {
         let mqtt = &self.mqtt;
         within("mqtt.max_connections", mqtt.max_connections, 1, limits::MQTT_CONNECTIONS)?;
         within("mqtt.max_packet_bytes", mqtt.max_packet_bytes, 128, limits::MQTT_PACKET_BYTES)?;
+        check_exposure("mqtt.listen", mqtt.listen, self.mqtt_exposure())?;
         match (&mqtt.tls_cert, &mqtt.tls_key) {
             (Some(_), None) => Err(invalid("mqtt.tls_cert", "needs tls_key beside it")),
             (None, Some(_)) => Err(invalid("mqtt.tls_key", "needs tls_cert beside it")),
             _ => Ok(()),
         }
+    }
+
+    /// Whom the MQTT listener may be reached by.
+    #[must_use]
+    pub fn mqtt_exposure(&self) -> Exposure {
+        Exposure { authenticated: self.mqtt.users_file.is_some(), insecure: self.insecure }
     }
 
     fn validate_uplink(&self) -> Result<(), Invalid> {
@@ -304,14 +311,14 @@ impl Settings {
     /// The gateway's name: `edge_id`, or the host name.
     ///
     /// # Errors
-    /// [`StartError::Refused`] when `edge_id` is not set and the host name is no legal name.
-    pub fn resolve_edge_id(&self) -> Result<EdgeId, StartError> {
+    /// [`Invalid`] when `edge_id` is not set and the host name is no legal name.
+    pub fn resolve_edge_id(&self) -> Result<EdgeId, Invalid> {
         if !self.edge_id.is_empty() {
-            return EdgeId::new(&self.edge_id).map_err(refuse_edge_id);
+            return EdgeId::new(&self.edge_id).map_err(|error| invalid("edge_id", error));
         }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         EdgeId::new(host.trim()).map_err(|error| {
-            refuse_edge_id(format!("not set, and the host name does not do: {error}"))
+            invalid("edge_id", format!("not set, and the host name does not do: {error}"))
         })
     }
 

@@ -47,6 +47,14 @@ config = result(admin.describe_configs([resource]))
 seen["retention"] = config["retention.ms"].value
 seen["mode"] = config["robustmq.storage.mode"].value
 
+# AlterConfigs replaces: what is not named is the default again.
+result(admin.alter_configs([ConfigResource(ResourceType.TOPIC, topic, set_config={"retention.bytes": "5000"})]))
+config = result(admin.describe_configs([resource]))
+seen["replaced"] = [config["retention.bytes"].value, config["retention.ms"].value]
+seen["broker_config"] = error_of(
+    lambda: result(admin.alter_configs([ConfigResource(ResourceType.BROKER, "1", set_config={"num.partitions": "2"})]))
+)
+
 result(admin.create_partitions([NewPartitions(topic, 4)]))
 seen["partitions_after"] = partitions()
 seen["fewer_partitions"] = error_of(lambda: result(admin.create_partitions([NewPartitions(topic, 1)])))

@@ -12,7 +12,7 @@ use tokio::process::Command;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Registers an edge and leaves its token in a file.
-async fn register(
+pub async fn register(
     cloud: &TestCloud,
     dir: &tempfile::TempDir,
     edge: &str,
@@ -27,11 +27,13 @@ async fn register(
     Ok(file)
 }
 
-fn with_token(file: &std::path::Path) -> String {
+/// The `[uplink]` section, to which more can be added, of an edge with this token.
+pub fn with_token(file: &std::path::Path) -> String {
     format!("[uplink]\ntoken_file = \"{}\"\n", file.display())
 }
 
-async fn publish(edge: &TestEdge, topic: &str, payload: &str) -> anyhow::Result<()> {
+/// Publishes one message with QoS 2.
+pub async fn publish(edge: &TestEdge, topic: &str, payload: &str) -> anyhow::Result<()> {
     let address: std::net::SocketAddr = edge.mqtt()?.parse()?;
     let mut command = Command::new("mosquitto_pub");
     command.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()]);

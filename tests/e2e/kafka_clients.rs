@@ -170,6 +170,8 @@ async fn the_admin_client_walks_a_topic_through_its_life() -> anyhow::Result<()>
         "bad_config": "INVALID_CONFIG",
         "retention": "3600000",
         "mode": "persistent",
+        "replaced": ["5000", "604800000"],
+        "broker_config": "INVALID_REQUEST",
         "partitions_after": 4,
         "fewer_partitions": "INVALID_PARTITIONS",
         "group": {"state": "STABLE", "members": 1},
@@ -238,7 +240,7 @@ struct KcatMember {
 impl KcatMember {
     fn start(kafka: &str, dir: &std::path::Path, index: usize) -> anyhow::Result<Self> {
         let output = dir.join(index.to_string());
-        let member = Command::new("kcat")
+        let member = kcat::command()
             .args(["-b", kafka, "-G", "cats", "-X", "auto.offset.reset=earliest", "-u", "-q"])
             .args(["-f", "%s\n", "for-cats"])
             .stdin(Stdio::null())
@@ -267,7 +269,7 @@ impl KcatMember {
 }
 
 async fn kcat_produce(kafka: &str, numbers: std::ops::Range<u64>) -> anyhow::Result<()> {
-    let mut producer = Command::new("kcat")
+    let mut producer = kcat::command()
         .args(["-P", "-b", kafka, "-t", "for-cats", "-X", "enable.idempotence=true"])
         .stdin(Stdio::piped())
         .kill_on_drop(true)

@@ -7,4 +7,6 @@ mod kafka_frames;
 mod kill_rounds;
 mod mqtt_clients;
 mod queue_limits;
+mod restore;
 mod sizes;
+mod uplink_tls;

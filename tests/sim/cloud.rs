@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use robustmq_cloud::log::{Log, Origin, OriginKey};
+use robustmq_cloud::log::Log;
 use robustmq_cloud::store::MemoryStore;
 use robustmq_cloud::uplink::{
-    AppendLimits, Ingest, IngestLog, IngestSettings, IngestTopic, LogFailure, PartitionId,
-    UplinkMetrics, append_to, applied_in,
+    Ingest, IngestLog, IngestSettings, IngestTopic, LogFailure, UplinkMetrics,
 };
-use robustmq_common::ids::{CloudGeneration, EdgeSeq, KafkaTopic, Offset, PartitionIndex, TopicId};
+use robustmq_common::ids::{CloudGeneration, KafkaTopic, Offset, PartitionIndex, TopicId};
 use robustmq_common::record::RecordBatch;
 
 type Topics = Arc<Mutex<BTreeMap<KafkaTopic, IngestTopic>>>;
@@ -151,6 +150,7 @@ fn fresh_topic(id: usize, partitions: i32) -> IngestTopic {
         partitions,
         max_message_bytes: 1_000,
         log_append_time: false,
+        compacted: false,
         writable: true,
     }
 }
@@ -177,21 +177,7 @@ impl IngestLog for SimLog {
         Ok(*topics.entry(name.clone()).or_insert_with(|| fresh_topic(id, self.partitions)))
     }
 
-    async fn applied(
-        &self,
-        partition: PartitionId,
-        origin: &OriginKey,
-    ) -> Result<Option<EdgeSeq>, LogFailure> {
-        applied_in(&self.log, partition, origin).await
-    }
-
-    async fn append(
-        &self,
-        partition: PartitionId,
-        batch: RecordBatch,
-        origin: Origin,
-        limits: AppendLimits,
-    ) -> Result<(), LogFailure> {
-        append_to(&self.log, partition, batch, origin, limits).await
+    fn log(&self) -> &Log {
+        &self.log
     }
 }

@@ -489,6 +489,24 @@ async fn a_topic_deleted_while_a_batch_is_open_makes_dead_letters() {
     assert_eq!(payloads(&cloud).await, numbered("b", 1..=3), "to the new topic of that name");
 }
 
+/// Compaction is by key, so a record without one would stay for ever; its edge keeps it as a dead letter.
+#[tokio::test(start_paused = true)]
+async fn a_record_without_a_key_is_rejected_by_a_compacted_topic() {
+    let cloud = Cloud::new(1);
+    let edge = Gateway::start(store(1), &Link::to(&cloud), 1);
+    publish(&edge.backlog, ["before".to_owned()]);
+    edge.drained().await;
+    cloud.set_topic("plant.temp", |topic| topic.compacted = true);
+    publish(&edge.backlog, ["after".to_owned()]);
+    edge.drained().await;
+    {
+        let dead = edge.dead.0.lock().expect("not poisoned");
+        let reasons: Vec<RejectReason> = dead.iter().map(|letter| letter.reason).collect();
+        assert_eq!(reasons, [RejectReason::NoKey]);
+    }
+    assert_eq!(payloads(&cloud).await, ["before"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fenced_incarnation_is_refused() {
     let cloud = Cloud::new(1);

@@ -3,6 +3,7 @@
 //! **Invariant:** what is started here is ended here, by process id, also when a test fails.
 //! **Invariant:** a test fails when a binary logged an ERROR line that the test did not announce.
 
+pub mod bench;
 pub mod clients;
 pub mod eventually;
 pub mod load;

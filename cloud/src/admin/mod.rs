@@ -9,6 +9,8 @@
 //! GET, POST /v1/edges, DELETE /v1/edges/{edge}   see `uplink`
 //! ```
 //!
+//! `cloud/docs/admin.md` shows them with examples, and explains every metric.
+//!
 //! **Invariant:** nothing here changes topics or groups; that is what the Kafka protocol is for.
 
 use std::collections::BTreeMap;

@@ -1,19 +1,19 @@
-//! What has to be done now and then: retention, idle partitions, offsets that nobody needs, a look at the store's health.
+//! What has to be done now and then: idle partitions, offsets that nobody needs, a look at the store's health. Retention is
+//! in [`super::upkeep`].
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use robustmq_common::admin::Component;
-use robustmq_common::ids::{KafkaTopic, PartitionIndex, TopicId};
+use robustmq_common::ids::TopicId;
 use robustmq_common::limits;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::coordinator::Coordinator;
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
-use crate::topics::{Catalogue, Topic};
+use crate::store::{Store, StoreError, WriteBatch, write};
+use crate::topics::Catalogue;
 
 pub(super) struct Housekeeping {
     pub store: Arc<dyn Store>,
@@ -29,10 +29,9 @@ impl Housekeeping {
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut evict = tokio::time::interval(limits::PARTITION_IDLE / 4);
-        let mut retain = tokio::time::interval(limits::RETENTION_INTERVAL);
         let mut expire = tokio::time::interval(limits::GROUP_EXPIRY_INTERVAL);
         let mut health = tokio::time::interval(limits::STORE_HEALTH_INTERVAL);
-        for interval in [&mut evict, &mut retain, &mut expire] {
+        for interval in [&mut evict, &mut expire] {
             // The first tick comes at once, and a start has other things to do.
             interval.reset();
         }
@@ -41,7 +40,6 @@ impl Housekeeping {
                 () = shutdown.cancelled() => return,
                 _ = health.tick() => Work::Health,
                 _ = evict.tick() => Work::Evict,
-                _ = retain.tick() => Work::Retain,
                 _ = expire.tick() => Work::Expire,
             };
             tokio::select! {
@@ -53,8 +51,7 @@ impl Housekeeping {
 
     async fn work(&self, work: Work) {
         match work {
-            Work::Health => match self.store.stats().poisoned {
-                // It refuses writes until it is opened again: the broker has to be restarted.
+            Work::Health => match refusal(&*self.store).await {
                 Some(reason) => self.store_ready.not_ready(reason),
                 None => self.store_ready.ready(),
             },
@@ -62,56 +59,17 @@ impl Housekeeping {
                 let evicted = self.log.evict_idle(limits::PARTITION_IDLE);
                 tracing::debug!(evicted, "idle partitions given back");
             }
-            Work::Retain => {
-                if let Err(error) = self.retain().await {
-                    tracing::warn!(%error, "retention did not go through all topics");
-                }
-            }
             Work::Expire => self.expire().await,
         }
     }
 
-    async fn retain(&self) -> Result<(), StoreError> {
-        let mut after: Option<KafkaTopic> = None;
-        loop {
-            let page = self.topics.list(after.as_ref(), limits::TOPIC_PAGE).await?;
-            for topic in &page.topics {
-                self.retain_topic(topic).await;
-            }
-            match page.topics.last() {
-                Some(last) if page.more => after = Some(last.name.clone()),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    async fn retain_topic(&self, topic: &Topic) {
-        let retention = topic.config.retention;
-        if retention.age.is_none() && retention.bytes.is_none() {
-            return;
-        }
-        for index in 0..topic.partitions {
-            let Ok(partition) = self.log.partition(topic.id, PartitionIndex(index)).await else {
-                continue; // deleted meanwhile, or the broker is busy: next time
-            };
-            if let Err(error) = partition.enforce_retention(retention, wall_ms()).await {
-                let topic = topic.name.as_str();
-                tracing::warn!(topic, index, %error, "retention failed; it is tried again");
-            }
-        }
-    }
-
     async fn expire(&self) {
-        let listed_ms = wall_ms();
-        let known = match self.topic_ids().await {
-            Ok(known) => known,
-            Err(error) => {
-                tracing::warn!(%error, "the topics cannot be listed; offsets are kept");
-                return;
-            }
+        let exists = |id: TopicId| {
+            let topics = Arc::clone(&self.topics);
+            // A topic that cannot be read now keeps its offsets.
+            async move { topics.get_by_id(id).await.map_or(true, |topic| topic.is_some()) }
         };
-        let exists = |topic| known.contains(&topic);
-        match self.groups.expire(self.offset_retention, listed_ms, exists).await {
+        match self.groups.expire(self.offset_retention, wall_ms(), exists).await {
             Ok(expired) => {
                 self.metrics.expired_offsets.inc_by(expired as u64);
                 tracing::debug!(expired, "offsets that nobody needs removed");
@@ -119,29 +77,75 @@ impl Housekeeping {
             Err(error) => tracing::warn!(%error, "offsets could not be expired"),
         }
     }
+}
 
-    async fn topic_ids(&self) -> Result<HashSet<TopicId>, StoreError> {
-        let mut ids = HashSet::new();
-        let mut after: Option<KafkaTopic> = None;
-        loop {
-            let page = self.topics.list(after.as_ref(), limits::TOPIC_PAGE).await?;
-            ids.extend(page.topics.iter().map(|topic| topic.id));
-            match page.topics.last() {
-                Some(last) if page.more => after = Some(last.name.clone()),
-                _ => return Ok(ids),
-            }
-        }
+/// Why the store takes no writes, and what to do; `None` while it does. After it was full, only a write that works shows
+/// that it takes them again.
+async fn refusal(store: &dyn Store) -> Option<String> {
+    let stats = store.stats();
+    if stats.poisoned.is_none() && stats.no_space.is_none() {
+        return None;
     }
+    let error = write(store, WriteBatch::new()).await.err()?;
+    let what_to_do = match error {
+        StoreError::NoSpace(_) => "make room; writes are taken again as soon as there is some",
+        StoreError::Poisoned(_) => "look at the disk and at the log, then restart the broker",
+        _ => "look at the log",
+    };
+    Some(format!("{error}; {what_to_do}"))
 }
 
 enum Work {
     Health,
     Evict,
-    Retain,
     Expire,
 }
 
-fn wall_ms() -> i64 {
+pub(super) fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refusal;
+    use crate::store::{MemoryStore, Store, StoreError, WriteBatch, write};
+
+    async fn refused_write(store: &MemoryStore) {
+        let mut batch = WriteBatch::new();
+        batch.put("key", "value");
+        write(store, batch).await.expect_err("the store takes none");
+    }
+
+    async fn check(store: &MemoryStore, expected: Option<&str>) {
+        let found = refusal(store).await;
+        let says = found.as_deref().zip(expected).is_some_and(|(found, text)| found.contains(text));
+        assert!(says || (found.is_none() && expected.is_none()), "{found:?} and not {expected:?}");
+    }
+
+    /// `/ready` said 200 while every write was refused, since only a failed sync counted.
+    #[tokio::test]
+    async fn a_full_disk_is_told_until_a_write_works_again() {
+        let store = MemoryStore::new();
+        check(&store, None).await;
+        store.set_full(true);
+        refused_write(&store).await;
+        check(&store, Some("is full")).await;
+        check(&store, Some("make room")).await;
+        // There is room, and the first write into it fails still, as it does until RocksDB itself has noticed.
+        store.set_full(false);
+        store.fail_next(StoreError::NoSpace("not yet".to_owned()));
+        check(&store, Some("not yet")).await;
+        check(&store, None).await;
+        assert_eq!(store.stats().no_space, None);
+    }
+
+    #[tokio::test]
+    async fn a_failed_store_is_told_with_what_to_do() {
+        let store = MemoryStore::new();
+        store.fail_next(StoreError::Poisoned("sync failed".to_owned()));
+        refused_write(&store).await;
+        check(&store, Some("sync failed")).await;
+        check(&store, Some("restart the broker")).await;
+    }
 }

@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use robustmq_common::ids::{EdgeSeq, KafkaTopic};
+use robustmq_common::ids::KafkaTopic;
 use robustmq_common::limits;
-use robustmq_common::record::RecordBatch;
 
-use crate::log::{Log, Origin, OriginKey};
+use crate::log::Log;
 use crate::topics::{Catalogue, NewTopic, Topic, TopicError};
 use crate::traffic::Traffic;
-use crate::uplink::{
-    AppendLimits, IngestLog, IngestTopic, LogFailure, PartitionId, append_to, applied_in,
-};
+use crate::uplink::{IngestLog, IngestTopic, LogFailure, PartitionId};
 
 /// The real log and catalogue.
 pub(super) struct StoredLog {
@@ -42,6 +39,7 @@ fn seen(topic: &Topic) -> IngestTopic {
         partitions: topic.partitions,
         max_message_bytes: topic.config.max_message_bytes,
         log_append_time: topic.config.log_append_time,
+        compacted: topic.config.compaction.is_some(),
         // Read-only topics come with datasets.
         writable: true,
     }
@@ -89,25 +87,12 @@ impl IngestLog for StoredLog {
         }
     }
 
-    async fn applied(
-        &self,
-        partition: PartitionId,
-        origin: &OriginKey,
-    ) -> Result<Option<EdgeSeq>, LogFailure> {
-        applied_in(&self.log, partition, origin).await
+    fn log(&self) -> &Log {
+        &self.log
     }
 
-    async fn append(
-        &self,
-        partition: PartitionId,
-        batch: RecordBatch,
-        origin: Origin,
-        limits: AppendLimits,
-    ) -> Result<(), LogFailure> {
-        let (size, records) = (batch.size(), u64::try_from(batch.records_count()).unwrap_or(0));
-        append_to(&self.log, partition, batch, origin, limits).await?;
-        self.traffic.produced(partition.topic, records, size);
-        Ok(())
+    fn appended(&self, partition: PartitionId, records: u64, bytes: usize) {
+        self.traffic.produced(partition.topic, records, bytes);
     }
 }
 

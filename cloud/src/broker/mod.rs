@@ -1,5 +1,6 @@
 //! The composition root: puts store, log, catalogue, groups and listeners together. The store's engine comes from outside.
 //!
+//! **Invariant:** `serve` and `check-config` both go through [`check`], so that neither takes what the other refuses.
 //! **Invariant:** nothing listens before the store has been read; the `ready` line comes after every listener is up.
 //! **Invariant:** at shutdown the listeners drain first, then the groups, then the store is closed.
 
@@ -10,10 +11,12 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use rand::RngExt as _;
 use robustmq_common::admin::Readiness;
+use robustmq_common::config::Invalid;
 use robustmq_common::ids::CloudGeneration;
 use robustmq_common::limits;
 use robustmq_common::net::{Exposure, StartError, bind, server_tls};
 use robustmq_common::telemetry::LogLevel;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +25,7 @@ use crate::admin;
 use crate::group::coordinator::Coordinator;
 use crate::kafka::memory::Budget;
 use crate::kafka::{self, Kafka, KafkaSettings};
-use crate::log::{Log, ProducerIds};
+use crate::log::{CompactionQueue, Log, ProducerIds};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::store::keys::system::StoreIdentity;
@@ -31,8 +34,13 @@ use crate::topics::Catalogue;
 use crate::traffic::{Busiest, Traffic};
 use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetrics};
 
+mod cleaner;
 mod housekeeping;
 mod ingest_log;
+mod upkeep;
+
+use cleaner::Cleaner;
+use upkeep::Upkeeper;
 
 /// A running broker.
 pub struct Broker {
@@ -65,12 +73,12 @@ fn failed(what: &str) -> impl Fn(StoreError) -> StartError + '_ {
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     use crate::store::{SegmentSettings, SegmentStore};
 
-    let directory = settings.data_dir.join("store");
+    let directory = settings.store_dir();
     // Opening replays what was written last, and blocks meanwhile.
     let open = move || SegmentStore::open(&directory, &SegmentSettings::default());
     let opened = tokio::task::spawn_blocking(open).await;
     let opened = opened.map_err(|error| StartError::Failed(error.to_string()))?;
-    let store = opened.map_err(|error| StartError::Failed(error.to_string()))?;
+    let store = opened.map_err(|error| not_opened(settings, &error))?;
     match store.stats().hardware_crc32c {
         Some(true) => tracing::info!("the store computes checksums in hardware"),
         Some(false) => tracing::warn!(
@@ -88,27 +96,52 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
 /// Always.
 #[cfg(not(feature = "rocksdb"))]
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
-    let directory = settings.data_dir.display();
-    Err(StartError::Failed(format!(
-        "{directory}: this binary was built without the rocksdb feature"
-    )))
+    Err(not_opened(settings, &"this binary was built without the rocksdb feature"))
+}
+
+/// Names the key that a person has to look at.
+fn not_opened(settings: &Settings, reason: &dyn std::fmt::Display) -> StartError {
+    StartError::Failed(format!("data_dir {:?}: {reason}", settings.data_dir))
+}
+
+/// Whether a broker with these settings would start, as far as they and the files that they name tell.
+///
+/// # Errors
+/// [`Invalid`] names the setting, and the file that is not usable.
+pub fn check(settings: &Settings) -> Result<(), Invalid> {
+    uplink_tls(settings).map(drop)
+}
+
+fn uplink_tls(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Invalid> {
+    let (Some(certificate), Some(key)) = (&settings.uplink.tls_cert, &settings.uplink.tls_key)
+    else {
+        return Ok(None);
+    };
+    let tls = server_tls(certificate, key, &[b"h2", b"http/1.1"]);
+    tls.map(Some).map_err(|error| {
+        let at_fault = match &error {
+            StartError::Refused { key: file, .. } if *file == key.display().to_string() => {
+                "uplink.tls_key"
+            }
+            _ => "uplink.tls_cert",
+        };
+        // The reason names the file.
+        Invalid::new(at_fault, error.to_string())
+    })
 }
 
 /// Starts a broker over an open store. It runs until `shutdown`; await [`Broker::stopped`] then.
 ///
 /// # Errors
-/// [`StartError`]: an address that cannot be listened on, a store that cannot be read.
+/// [`StartError`]: a certificate that is not usable, an address that cannot be listened on, a store that cannot be read.
 pub async fn start(
     settings: &Settings,
     store: Arc<dyn Store>,
     log_level: LogLevel,
     shutdown: CancellationToken,
 ) -> Result<Broker, StartError> {
-    let tls = match (&settings.uplink.tls_cert, &settings.uplink.tls_key) {
-        (Some(cert), Some(key)) => Some(server_tls(cert, key, &[b"h2", b"http/1.1"])?),
-        _ => None,
-    };
-    let listeners = listen(settings, tls.is_some()).await?;
+    let tls = uplink_tls(settings)?;
+    let listeners = listen(settings).await?;
     let (kafka_address, uplink_address, admin_address) =
         (listeners.kafka.1, listeners.uplink.1, listeners.admin.1);
     let parts = Parts::build(settings, store, kafka_address, shutdown.clone()).await?;
@@ -140,6 +173,11 @@ pub async fn start(
         metrics: parts.kafka.metrics.clone(),
         offset_retention: Duration::from_millis(settings.groups.offset_retention_ms),
     };
+    let (topics, log) = (parts.kafka.topics.clone(), parts.kafka.log.clone());
+    let dirty = Arc::new(CompactionQueue::default());
+    let cleaner =
+        Cleaner::new(topics.clone(), log.clone(), dirty.clone(), parts.kafka.metrics.clone());
+    let upkeep = Upkeeper::new(topics, log, dirty);
     let groups = parts.kafka.groups.clone();
     let removal = parts.kafka.topics.clone();
     let uplink =
@@ -151,6 +189,8 @@ pub async fn start(
         tokio::spawn(admin),
         tokio::spawn(housekeeping.run(shutdown.clone())),
         tokio::spawn(parts.busiest.run(shutdown.clone())),
+        tokio::spawn(cleaner.run(housekeeping::wall_ms, shutdown.clone())),
+        tokio::spawn(upkeep.run(housekeeping::wall_ms, shutdown.clone())),
         tokio::spawn(async move { removal.removal().run(shutdown).await }),
     ];
     Ok(Broker {
@@ -187,8 +227,7 @@ impl Parts {
         let topics = Arc::new(Catalogue::new(log.clone()));
 
         let mut registry = Registry::default();
-        let metrics = Arc::new(Metrics::default());
-        metrics.register(&mut registry);
+        let metrics = Arc::new(Metrics::register(&mut registry));
         let traffic = Arc::new(Traffic::default());
         let groups = Coordinator::start(store.clone(), settings.timing(), shutdown.clone());
         let busiest = Busiest::new(
@@ -246,10 +285,9 @@ impl Broker {
     }
 }
 
-async fn listen(settings: &Settings, uplink_tls: bool) -> Result<Listeners, StartError> {
+async fn listen(settings: &Settings) -> Result<Listeners, StartError> {
     let open = Exposure { authenticated: false, insecure: settings.insecure };
-    // Edges prove who they are by their tokens, which may travel over TLS only.
-    let edges = Exposure { authenticated: uplink_tls, insecure: settings.insecure };
+    let edges = settings.edges_exposure();
     let bound = async |key, address, exposure| {
         let listener = bind(key, address, exposure).await?;
         let address = listener.local_addr().map_err(|error| {

@@ -1,19 +1,23 @@
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use robustmq_common::config::{Sources, load_with};
 use robustmq_common::ids::{CloudGeneration, KafkaTopic};
 use robustmq_common::telemetry::{LogLevel, LogSettings, subscriber};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, start};
+use super::{Broker, check, open_store, start};
 use crate::log::Log;
 use crate::settings::Settings;
 use crate::store::MemoryStore;
 use crate::store::keys::system::StoreIdentity;
 use crate::topics::{Catalogue, NewTopic};
+
+mod edges;
 
 fn log_level() -> LogLevel {
     let (_subscriber, level) =
@@ -121,4 +125,75 @@ async fn a_wider_address_without_authentication_is_refused() {
     let broker = broker.expect("insecure says so");
     shutdown.cancel();
     broker.stopped().await.expect("the store closes");
+}
+
+/// The line named a directory that stands in no configuration, `DIR/store`.
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_used_is_named_by_its_key() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let settings = Settings { data_dir: file.path().to_owned(), ..settings() };
+    let refused = open_store(&settings).await.err().expect("a file is no directory").to_string();
+    assert!(refused.starts_with(&format!("data_dir {:?}: ", file.path())), "{refused}");
+}
+
+/// Nobody could know what the metrics count, or in which unit, without reading the code.
+#[tokio::test]
+async fn every_metric_is_explained_in_the_documentation() {
+    let shutdown = CancellationToken::new();
+    let broker = running(&shutdown).await;
+    let page = include_str!("../../docs/admin.md");
+    let metrics = get(broker.admin, "/metrics").await;
+    let mut explained = 0;
+    for line in metrics.lines().filter(|line| line.starts_with("robustmq_cloud_")) {
+        let name = line.split([' ', '{']).next().unwrap_or_default();
+        // A histogram is explained once.
+        let of_histogram = ["_sum", "_count", "_bucket"]
+            .iter()
+            .find_map(|end| name.strip_suffix(end).filter(|whole| whole.ends_with("_seconds")));
+        let name = of_histogram.unwrap_or(name);
+        let row = ["`", "{"].iter().any(|end| page.contains(&format!("| `{name}{end}")));
+        assert!(row, "cloud/docs/admin.md has no line for {name}");
+        explained += 1;
+    }
+    assert!(explained > 10, "{metrics}");
+    shutdown.cancel();
+    broker.stopped().await.expect("the store closes");
+}
+
+/// `check-config` said that all was well of a certificate that was not there; `serve` then did not start, and its line named neither
+/// the configuration nor the key.
+#[tokio::test]
+async fn what_a_start_refuses_the_check_refuses_by_file_and_key() {
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../common/src/net/testdata");
+    let (pem, key) = (testdata.join("server.pem"), testdata.join("server.key"));
+    let (pem, key) = (pem.display().to_string(), key.display().to_string());
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let load = |certificate: &str, key: &str| {
+        let text = format!("[uplink]\ntls_cert = '{certificate}'\ntls_key = '{key}'\n");
+        std::fs::write(file.path(), text).expect("a writable file");
+        let sources = Sources { file: Some(file.path()), ..Sources::default() };
+        load_with::<Settings>(&sources, check).map_err(|error| error.to_string())
+    };
+    load(&pem, &key).expect("a certificate and its key");
+    for (certificate, private, at_fault, named) in [
+        ("/no/such.pem", &*key, "[uplink] tls_cert", "/no/such.pem"),
+        (&pem, "/no/such.key", "[uplink] tls_key", "/no/such.key"),
+        (&pem, &pem, "[uplink] tls_key", &pem),
+        (&key, &pem, "[uplink] tls_cert", &key),
+    ] {
+        let line = load(certificate, private).expect_err(at_fault);
+        let configuration = file.path().display().to_string();
+        for part in [&*configuration, at_fault, named] {
+            assert!(line.contains(part), "{line:?} does not say {part:?}");
+        }
+        assert_eq!(line.lines().count(), 1, "{line}");
+
+        let mut settings = settings();
+        settings.uplink.tls_cert = Some(certificate.into());
+        settings.uplink.tls_key = Some(private.into());
+        let store = Arc::new(MemoryStore::new());
+        let refused = start(&settings, store, log_level(), CancellationToken::new()).await;
+        let refused = refused.err().expect("it does not start").to_string();
+        assert!(line.ends_with(&refused), "{line:?} and {refused:?}");
+    }
 }

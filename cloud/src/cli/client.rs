@@ -20,7 +20,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Why the broker did not do it. Displays as one line.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    #[error("{bootstrap}: {reason}")]
+    #[error("no broker at {bootstrap}: {reason}")]
     Connect { bootstrap: String, reason: std::io::Error },
     #[error("the connection broke: {0}")]
     Io(#[from] std::io::Error),
@@ -42,11 +42,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub async fn connect(bootstrap: &str) -> Result<Self, ClientError> {
-        let connect = tokio::time::timeout(ANSWER, TcpStream::connect(bootstrap)).await;
+    pub async fn connect(host: &str, port: u16) -> Result<Self, ClientError> {
+        let connect = tokio::time::timeout(ANSWER, TcpStream::connect((host, port))).await;
         let stream = connect.map_err(|_| ClientError::Timeout(ANSWER))?;
-        let stream = stream
-            .map_err(|reason| ClientError::Connect { bootstrap: bootstrap.to_owned(), reason })?;
+        let bootstrap = || format!("{host}:{port}");
+        let stream =
+            stream.map_err(|reason| ClientError::Connect { bootstrap: bootstrap(), reason })?;
         let mut client = Self { stream, served: ApiVersionsResponse::default(), next_id: 1 };
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("robustmq-cloud"))

@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, StatusCode};
+use robustmq_common::cli::complain;
 use robustmq_common::ids::EdgeId;
 use serde_json::Value;
 
-use super::table::table;
-use super::{CommandError, print, print_json};
+use super::table::print_listing;
+use super::{CommandError, print};
+use crate::settings::parse_host_port;
 use crate::uplink::{AddEdge, AddedEdge, Rights};
 
+/// Edges that a warning names.
+const NAMED: usize = 10;
 const ANSWER: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
@@ -21,14 +25,14 @@ pub(super) struct Edge {
 
 #[derive(Args)]
 struct Admin {
-    /// The admin listener of the broker
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
+    /// The admin listener of the broker, HOST:PORT or a URL
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
     admin: String,
 }
 
 #[derive(Subcommand)]
 enum EdgeCommand {
-    /// List the registered edges
+    /// List the edges that are registered, connected or were refused lately
     #[command(after_help = "Example:\n  robustmq-cloud edge list --json")]
     List {
         /// Print JSON
@@ -38,6 +42,8 @@ enum EdgeCommand {
         admin: Admin,
     },
     /// Register an edge and print its token, which is not shown again
+    ///
+    /// Once any edge is registered, all edges need tokens: also those on the broker's machine, which need none until then.
     #[command(
         after_help = "Examples:\n  robustmq-cloud edge add gateway-17 > gateway-17.token\n  robustmq-cloud edge add gateway-17 --write 'plant-7.*'"
     )]
@@ -68,26 +74,61 @@ pub(super) async fn run(args: Edge) -> Result<(), CommandError> {
         EdgeCommand::List { json, admin } => list(&client, &admin, json).await,
         EdgeCommand::Add { id, write, admin } => {
             let edge = edge_id(&id)?;
-            let write = if write.is_empty() { Rights::all().write } else { write };
-            let request = client.post(url(&admin, "")).json(&AddEdge { edge, write });
+            let rights = if write.is_empty() { Ok(Rights::all()) } else { Rights::new(write) };
+            let write =
+                rights.map_err(|error| CommandError::Usage(format!("--write {error}")))?.write;
+            let request = client.post(url(&admin, "")?).json(&AddEdge { edge, write });
             let added: AddedEdge =
                 good(request.send().await).await?.json().await.map_err(failed)?;
+            for warning in warnings(&added) {
+                complain("robustmq-cloud", &warning);
+            }
             print(&format!("{}\n", added.token));
             Ok(())
         }
         EdgeCommand::Remove { id, admin } => {
             let edge = edge_id(&id)?;
-            good(client.delete(url(&admin, &format!("/{edge}"))).send().await).await?;
+            let answer = client.delete(url(&admin, &format!("/{edge}"))?).send().await;
+            if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::NOT_FOUND) {
+                return Err(CommandError::Failed(format!(
+                    "there is no edge {edge}; `robustmq-cloud edge list` shows those that are registered"
+                )));
+            }
+            good(answer).await?;
             print(&format!("removed {edge}\n"));
             Ok(())
         }
     }
 }
 
+/// What else a new token changes.
+fn warnings(added: &AddedEdge) -> Vec<String> {
+    if !added.first_token {
+        return Vec::new();
+    }
+    let mut warnings = vec![
+        "warning: this is the first token; from now on every edge has to show its own, also those on the broker's machine"
+            .to_owned(),
+    ];
+    if !added.without_token.is_empty() {
+        let named = added.without_token.iter().take(NAMED).map(EdgeId::as_str);
+        let mut named = named.collect::<Vec<_>>().join(", ");
+        match added.without_token.len().saturating_sub(NAMED) {
+            0 => {}
+            more => named.push_str(&format!(" and {more} more")),
+        }
+        warnings.push(format!(
+            "warning: connected without a token, and refused from now on: {named}; add each with `robustmq-cloud edge add` and \
+             name its token in the edge's [uplink] token_file (what it has queued is sent then)"
+        ));
+    }
+    warnings
+}
+
 async fn list(client: &Client, admin: &Admin, json: bool) -> Result<(), CommandError> {
     let mut edges: Vec<Value> = Vec::new();
     loop {
-        let mut page_url = url(admin, "");
+        let mut page_url = url(admin, "")?;
         if let Some(last) = edges.last().and_then(|edge| edge.get("edge")).and_then(Value::as_str) {
             page_url.push_str("?after=");
             page_url.push_str(last);
@@ -99,32 +140,55 @@ async fn list(client: &Client, admin: &Admin, json: bool) -> Result<(), CommandE
         }
         edges.extend(page);
     }
-    if json {
-        return print_json(&edges);
-    }
-    let cell = |value: Option<&Value>| match value {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => String::new(),
-        Some(other) => other.to_string(),
-    };
-    let row = |edge: &Value| {
-        let status = edge.get("status");
-        let of_status = |key| cell(status.and_then(|status| status.get(key)));
-        vec![
-            cell(edge.get("edge")),
-            of_status("connected"),
-            of_status("seen_seconds_ago"),
-            of_status("incarnation"),
-            cell(edge.get("write")),
-        ]
-    };
-    let rows: Vec<_> = edges.iter().map(row).collect();
-    print(&table(&["EDGE", "CONNECTED", "SEEN (S AGO)", "INCARNATION", "MAY WRITE"], &rows));
-    Ok(())
+    print_listing(json, &edges, &HEADING, row)
 }
 
-fn url(admin: &Admin, rest: &str) -> String {
-    format!("{}/v1/edges{rest}", admin.admin.trim_end_matches('/'))
+const HEADING: [&str; 7] =
+    ["EDGE", "REGISTERED", "CONNECTED", "SEEN (S AGO)", "INCARNATION", "MAY WRITE", "REFUSED"];
+
+fn row(edge: &Value) -> Vec<String> {
+    let status = edge.get("status");
+    let of_status = |key| cell(status.and_then(|status| status.get(key)));
+    vec![
+        cell(edge.get("edge")),
+        cell(edge.get("registered")),
+        of_status("connected"),
+        of_status("seen_seconds_ago"),
+        of_status("incarnation"),
+        cell(edge.get("write")),
+        cell(edge.get("refused")),
+    ]
+}
+
+/// A value as a person reads it.
+fn cell(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
+        Some(Value::Array(items)) => {
+            items.iter().map(|item| cell(Some(item))).collect::<Vec<_>>().join(", ")
+        }
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn url(admin: &Admin, rest: &str) -> Result<String, CommandError> {
+    let text = admin.admin.trim_end_matches('/');
+    let base = match text.split_once("://") {
+        Some(("http" | "https", host)) if !host.is_empty() => text.to_owned(),
+        Some(_) => {
+            let wrong =
+                format!("--admin {text:?} is not HOST:PORT, http://HOST:PORT or https://...");
+            return Err(CommandError::Usage(wrong));
+        }
+        None => {
+            parse_host_port(text)
+                .map_err(|error| CommandError::Usage(format!("--admin {error}")))?;
+            format!("http://{text}")
+        }
+    };
+    Ok(format!("{base}/v1/edges{rest}"))
 }
 
 fn edge_id(id: &str) -> Result<EdgeId, CommandError> {
@@ -149,5 +213,65 @@ async fn good(answer: Result<Response, reqwest::Error>) -> Result<Response, Comm
         return Ok(answer);
     }
     let reason = answer.text().await.unwrap_or_default();
-    Err(CommandError::Failed(format!("the broker answers {status}: {}", reason.trim())))
+    Err(CommandError::Failed(match reason.trim() {
+        "" => format!("the broker answers {status}"),
+        reason => format!("the broker answers {status}: {reason}"),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use robustmq_common::ids::EdgeId;
+    use serde_json::json;
+
+    use super::{AddedEdge, Admin, row, url, warnings};
+
+    /// Adding one edge stopped every other that had no token, and nothing said so.
+    #[test]
+    fn the_first_token_comes_with_a_warning_that_names_who_is_shut_out() {
+        let edge = |name: &str| EdgeId::new(name).expect("a legal name");
+        let added = |first_token, without: &[&str]| AddedEdge {
+            edge: edge("new"),
+            token: "rmq_secret".to_owned(),
+            first_token,
+            without_token: without.iter().map(|name| edge(name)).collect(),
+        };
+        assert!(warnings(&added(false, &[])).is_empty());
+        assert_eq!(warnings(&added(true, &[])).len(), 1);
+        let said = warnings(&added(true, &["plant-1", "plant-2"])).join("\n");
+        assert!(said.contains("first token") && said.contains("plant-1, plant-2;"), "{said}");
+        let many: Vec<String> = (0..25).map(|number| format!("e{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let said = warnings(&added(true, &many)).join("\n");
+        assert!(said.contains("e9 and 15 more;") && !said.contains("secret"), "{said}");
+    }
+
+    /// `--admin 127.0.0.1:8090` failed with `builder error: relative URL without a base`.
+    #[test]
+    fn the_admin_listener_is_named_as_in_the_configuration_or_as_a_url() {
+        let check = |admin: &str, expected: Option<&str>| {
+            let admin = Admin { admin: admin.to_owned() };
+            let url = url(&admin, "/e");
+            let expected = expected.map(|base| format!("{base}/v1/edges/e"));
+            assert_eq!(url.ok(), expected, "{}", admin.admin);
+        };
+        check("127.0.0.1:8090", Some("http://127.0.0.1:8090"));
+        check("broker.example:8090", Some("http://broker.example:8090"));
+        check("[::1]:8090", Some("http://[::1]:8090"));
+        check("https://broker.example/", Some("https://broker.example"));
+        check("http://127.0.0.1:8090", Some("http://127.0.0.1:8090"));
+        for wrong in ["", "nonsense", "host:0", "ftp://host", "http://"] {
+            check(wrong, None);
+        }
+    }
+
+    /// The table had `["*"]` in it.
+    #[test]
+    fn a_row_is_for_people() {
+        let status = json!({"connected": true, "seen_seconds_ago": null, "incarnation": "3"});
+        let edge = json!({
+            "edge": "plant-1", "registered": true, "write": ["a.*", "b"], "refused": null, "status": status
+        });
+        assert_eq!(row(&edge), ["plant-1", "yes", "yes", "", "3", "a.*, b", ""]);
+    }
 }

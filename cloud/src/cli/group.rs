@@ -1,6 +1,7 @@
 //! `robustmq-cloud group`.
 
 use clap::{Args, Subcommand};
+use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -11,10 +12,11 @@ use kafka_protocol::messages::{
     OffsetFetchRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use robustmq_common::cli::complain;
 use serde::Serialize;
 
 use super::client::{Client, check};
-use super::table::table;
+use super::table::{print_listing, print_table};
 use super::topic::{EARLIEST, LATEST, metadata, offsets};
 use super::{Bootstrap, CommandError, print, print_json};
 
@@ -46,7 +48,7 @@ enum GroupCommand {
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
-    /// Move a group's committed offsets; the group may have no members
+    /// Move a group's committed offsets; its consumers have to be stopped
     #[command(
         after_help = "Example:\n  robustmq-cloud group reset training --topic telemetry --to earliest"
     )]
@@ -56,13 +58,13 @@ enum GroupCommand {
         /// The topic
         #[arg(long, value_name = "TOPIC")]
         topic: String,
-        /// Where to: earliest, latest or an offset
+        /// Where to: earliest, latest or an offset, which is moved into what the topic has
         #[arg(long, value_name = "earliest|latest|OFFSET")]
         to: String,
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
-    /// Delete a group with its committed offsets; it may have no members
+    /// Delete a group with its committed offsets; its consumers have to be stopped
     #[command(after_help = "Example:\n  robustmq-cloud group delete training")]
     Delete {
         /// Its id
@@ -95,7 +97,7 @@ struct ListedGroup {
 }
 
 async fn list(bootstrap: &Bootstrap, json: bool) -> Result<(), CommandError> {
-    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let mut client = bootstrap.connect().await?;
     let answer = client.call(4, &ListGroupsRequest::default()).await?;
     check("groups", answer.error_code, None)?;
     let listed = answer.groups.iter().map(|group| ListedGroup {
@@ -104,15 +106,9 @@ async fn list(bootstrap: &Bootstrap, json: bool) -> Result<(), CommandError> {
         protocol_type: group.protocol_type.to_string(),
     });
     let listed: Vec<_> = listed.collect();
-    if json {
-        return print_json(&listed);
-    }
-    let row = |group: &ListedGroup| {
+    print_listing(json, &listed, &["GROUP", "STATE", "TYPE"], |group| {
         vec![group.group.clone(), group.state.clone(), group.protocol_type.clone()]
-    };
-    let rows: Vec<_> = listed.iter().map(row).collect();
-    print(&table(&["GROUP", "STATE", "TYPE"], &rows));
-    Ok(())
+    })
 }
 
 #[derive(Serialize)]
@@ -142,7 +138,7 @@ struct Committed {
 }
 
 async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), CommandError> {
-    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let mut client = bootstrap.connect().await?;
     let request = DescribeGroupsRequest::default().with_groups(vec![group_id(name)]);
     let answer = client.call(6, &request).await?;
     let Some(group) = answer.groups.first() else {
@@ -152,21 +148,17 @@ async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), C
     let offsets = committed(&mut client, name).await?;
     let shown = shown(name, group, offsets);
     if json {
-        return print_json(&shown);
+        return Ok(print_json(&shown)?);
     }
     print(&format!("group {} {} {}\n", shown.group, shown.state, shown.protocol));
-    let row = |m: &Member| {
+    print_table(&shown.members, &["MEMBER", "INSTANCE", "CLIENT", "HOST"], |m| {
         let instance = m.instance_id.clone().unwrap_or_default();
         vec![m.member_id.clone(), instance, m.client_id.clone(), m.client_host.clone()]
-    };
-    let rows: Vec<_> = shown.members.iter().map(row).collect();
-    print(&table(&["MEMBER", "INSTANCE", "CLIENT", "HOST"], &rows));
-    let row = |c: &Committed| {
+    });
+    print_table(&shown.offsets, &["TOPIC", "PARTITION", "COMMITTED", "END", "LAG"], |c| {
         let numbers = [i64::from(c.partition), c.committed, c.end, c.lag];
         std::iter::once(c.topic.clone()).chain(numbers.map(|number| number.to_string())).collect()
-    };
-    let rows: Vec<_> = shown.offsets.iter().map(row).collect();
-    print(&table(&["TOPIC", "PARTITION", "COMMITTED", "END", "LAG"], &rows));
+    });
     Ok(())
 }
 
@@ -211,32 +203,84 @@ async fn committed(client: &mut Client, name: &str) -> Result<Vec<Committed>, Co
     Ok(all)
 }
 
+/// Where a group's offsets are moved to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Earliest,
+    Latest,
+    Offset(i64),
+}
+
+impl Target {
+    fn parse(to: &str) -> Result<Self, CommandError> {
+        let offset = || to.parse().ok().filter(|offset| *offset >= 0);
+        match to {
+            "earliest" => Ok(Self::Earliest),
+            "latest" => Ok(Self::Latest),
+            _ => offset().map(Self::Offset).ok_or_else(|| {
+                CommandError::Usage(format!("--to {to}: it is not earliest, latest or an offset"))
+            }),
+        }
+    }
+
+    /// The offset in a partition that has those from `start` to before `end`, and what was changed to get there. As with Kafka's own
+    /// tool: a consumer could not begin anywhere else.
+    fn within(self, start: i64, end: i64) -> (i64, Option<String>) {
+        match self {
+            Self::Earliest => (start, None),
+            Self::Latest => (end, None),
+            Self::Offset(wanted) if wanted > end => {
+                (end, Some(format!("{wanted} is past the end; set to the end, {end}")))
+            }
+            Self::Offset(wanted) if wanted < start => {
+                (start, Some(format!("{wanted} is before the start; set to the start, {start}")))
+            }
+            Self::Offset(wanted) => (wanted, None),
+        }
+    }
+}
+
+/// As [`check`], where what has to be done about a group is known.
+fn check_group(name: &str, what: &str, code: i16) -> Result<(), CommandError> {
+    match code.err() {
+        Some(ResponseError::UnknownMemberId | ResponseError::NonEmptyGroup) => {
+            Err(CommandError::Failed(format!(
+                "group {name} has members: stop its consumers first (one that crashed counts until its session timeout has passed)"
+            )))
+        }
+        Some(ResponseError::GroupIdNotFound) => {
+            Err(CommandError::Failed(format!("there is no group {name}")))
+        }
+        _ => Ok(check(what, code, None)?),
+    }
+}
+
 async fn reset(
     bootstrap: &Bootstrap,
     name: &str,
     topic: &str,
     to: &str,
 ) -> Result<(), CommandError> {
-    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let target = Target::parse(to)?;
+    let mut client = bootstrap.connect().await?;
     let found = metadata(&mut client, Some(vec![topic])).await?;
     for found in &found {
         check(topic, found.error_code, None)?;
     }
     let partitions = found.iter().flat_map(|topic| &topic.partitions);
     let indexes: Vec<i32> = partitions.map(|partition| partition.partition_index).collect();
-    let targets = match to {
-        "earliest" => offsets(&mut client, topic, &indexes, EARLIEST).await?,
-        "latest" => offsets(&mut client, topic, &indexes, LATEST).await?,
-        number => {
-            let offset: i64 =
-                number.parse().ok().filter(|offset| *offset >= 0).ok_or_else(|| {
-                    CommandError::Usage(format!(
-                        "--to {to}: it is not earliest, latest or an offset"
-                    ))
-                })?;
-            indexes.into_iter().map(|index| (index, offset)).collect()
+    let starts = offsets(&mut client, topic, &indexes, EARLIEST).await?;
+    let ends = offsets(&mut client, topic, &indexes, LATEST).await?;
+    let mut targets = Vec::with_capacity(indexes.len());
+    let mut elsewhere = 0;
+    for ((index, start), (_, end)) in starts.into_iter().zip(ends) {
+        let (offset, moved) = target.within(start, end);
+        if let Some(moved) = moved {
+            elsewhere += 1;
+            complain("robustmq-cloud", &format!("warning: {topic} {index}: {moved}"));
         }
-    };
+        targets.push((index, offset));
+    }
     let partition = |(index, offset): (i32, i64)| {
         OffsetCommitRequestPartition::default()
             .with_partition_index(index)
@@ -253,22 +297,47 @@ async fn reset(
         .with_topics(vec![commit]);
     let answer = client.call(8, &request).await?;
     for partition in answer.topics.iter().flat_map(|topic| &topic.partitions) {
-        check(
-            &format!("{name} {topic} {}", partition.partition_index),
-            partition.error_code,
-            None,
-        )?;
+        let what = format!("{name} {topic} {}", partition.partition_index);
+        check_group(name, &what, partition.error_code)?;
     }
-    print(&format!("reset {name} on {count} partitions of {topic} to {to}\n"));
+    let except = match elsewhere {
+        0 => String::new(),
+        elsewhere => format!(", but for {elsewhere} that do not have it"),
+    };
+    print(&format!("reset {name} on {count} partitions of {topic} to {to}{except}\n"));
     Ok(())
 }
 
 async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
     let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(name)]);
-    let answer = Client::connect(&bootstrap.bootstrap).await?.call(2, &request).await?;
+    let answer = bootstrap.connect().await?.call(2, &request).await?;
     for result in &answer.results {
-        check(name, result.error_code, None)?;
+        check_group(name, name, result.error_code)?;
     }
     print(&format!("deleted {name}\n"));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Target;
+
+    /// `--to 99` of a partition that ends at 2 was committed: the lag was -97, and the consumer's first fetch out of range.
+    #[test]
+    fn an_offset_is_moved_into_what_the_partition_has() {
+        let check = |to: &str, expected: i64, moved: bool| {
+            let (offset, said) = Target::parse(to).expect("a target").within(10, 20);
+            assert_eq!((offset, said.is_some()), (expected, moved), "{to}: {said:?}");
+        };
+        check("earliest", 10, false);
+        check("latest", 20, false);
+        check("10", 10, false);
+        check("20", 20, false);
+        check("21", 20, true);
+        check("9", 10, true);
+        check("0", 10, true);
+        for wrong in ["", "-1", "soon", "1.5"] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,24 +1,25 @@
-//! Commands, flags, and what they print. `serve` runs a broker; everything else talks to a running one, over the Kafka
-//! protocol or its admin listener.
+//! Commands, flags, and what they print. `serve` runs a broker, `store` works on its directory while it is stopped; everything else
+//! talks to a running one, over the Kafka protocol or its admin listener.
 //!
 //! **Invariant:** results go to standard output, everything else to standard error. Exit 2 for a bad configuration or command
 //! line, 1 for a failure.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use robustmq_common::config::{self, Sources};
+use robustmq_common::cli::{self, ServeWish, print, print_json};
+use robustmq_common::config::Sources;
 use robustmq_common::net::{self, StartError};
-use robustmq_common::telemetry;
 
+use self::client::{Client, ClientError};
 use crate::broker;
-use crate::settings::Settings;
+use crate::settings::{Settings, parse_host_port};
 
 mod client;
 mod edge;
 mod group;
+mod store;
 mod table;
 mod topic;
 
@@ -58,6 +59,11 @@ enum Command {
     /// List, add and remove edges
     #[command(after_help = "Example:\n  robustmq-cloud edge add gateway-17")]
     Edge(edge::Edge),
+    /// Work on the data directory of a broker that is stopped
+    #[command(
+        after_help = "Example:\n  robustmq-cloud store renew-identity --data-dir /var/lib/robustmq-cloud"
+    )]
+    Store(store::StoreCommand),
 }
 
 #[derive(Args)]
@@ -106,13 +112,21 @@ struct Bootstrap {
     bootstrap: String,
 }
 
+impl Bootstrap {
+    async fn connect(&self) -> Result<Client, CommandError> {
+        let (host, port) = parse_host_port(&self.bootstrap)
+            .map_err(|error| CommandError::Usage(format!("--bootstrap {error}")))?;
+        Ok(Client::connect(&host, port).await?)
+    }
+}
+
 /// Why a command failed. Displays as one line.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
-    Client(#[from] client::ClientError),
+    Client(#[from] ClientError),
     #[error("{0}")]
     Failed(String),
     #[error("{0}")]
@@ -141,7 +155,7 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr().lock(), "robustmq-cloud: {error}");
+            cli::complain("robustmq-cloud", &error);
             error.exit_code()
         }
     }
@@ -150,10 +164,14 @@ pub fn run() -> ExitCode {
 async fn execute(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Serve(args) => serve(&args).await.map_err(Into::into),
-        Command::CheckConfig(args) => check_config(&args).map_err(Into::into),
+        Command::CheckConfig(args) => {
+            let sources = Sources::of_process(args.config.as_deref());
+            Ok(cli::check_config(&sources, broker::check, args.print_config)?)
+        }
         Command::Topic(args) => topic::run(args).await,
         Command::Group(args) => group::run(args).await,
         Command::Edge(args) => edge::run(args).await,
+        Command::Store(args) => store::run(args).await,
     }
 }
 
@@ -166,17 +184,11 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
         .flag("kafka.advertise", args.kafka_advertise.clone())
         .flag("uplink.listen", args.uplink_listen.clone())
         .flag("admin.listen", args.admin_listen.clone());
-    let settings: Settings = config::load(&sources)?;
-    if args.print_config {
-        print(&config::print_config(&settings)?);
-    }
-    if args.check_config || args.print_config {
+    let wish = ServeWish { check_config: args.check_config, print_config: args.print_config };
+    let Some(settings) = cli::load_to_serve::<Settings>(&sources, broker::check, wish)? else {
         return Ok(());
-    }
-    let log_level = telemetry::init(&settings.log).map_err(|error| StartError::Refused {
-        key: "[log] level".to_owned(),
-        reason: error.to_string(),
-    })?;
+    };
+    let log_level = cli::start_log(&settings.log)?;
     let shutdown = net::shutdown_on_signals()?;
     let store = broker::open_store(&settings).await?;
     let broker = broker::start(&settings, store, log_level, shutdown.clone()).await?;
@@ -190,24 +202,5 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
     stopped.map_err(|error| StartError::Failed(format!("the store did not close: {error}")))
 }
 
-fn check_config(args: &CheckConfig) -> Result<(), StartError> {
-    let settings: Settings = config::load(&Sources::of_process(args.config.as_deref()))?;
-    if args.print_config {
-        print(&config::print_config(&settings)?);
-    } else {
-        print("the configuration is good\n");
-    }
-    Ok(())
-}
-
-/// To standard output. A reader that went away is no reason to complain.
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<(), CommandError> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| CommandError::Failed(format!("cannot be written as JSON: {error}")))?;
-    print(&format!("{text}\n"));
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

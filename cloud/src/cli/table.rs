@@ -1,7 +1,33 @@
 //! Columns for a terminal.
 
+use serde::Serialize;
+
+use super::{CommandError, print, print_json};
+
+/// Prints a listing: as JSON, or as a table.
+pub(super) fn print_listing<T: Serialize>(
+    json: bool,
+    items: &[T],
+    heading: &[&str],
+    row: impl Fn(&T) -> Vec<String>,
+) -> Result<(), CommandError> {
+    match json {
+        true => Ok(print_json(&items)?),
+        false => {
+            print_table(items, heading, row);
+            Ok(())
+        }
+    }
+}
+
+/// Prints a row for each item under a heading.
+pub(super) fn print_table<T>(items: &[T], heading: &[&str], row: impl Fn(&T) -> Vec<String>) {
+    let rows: Vec<_> = items.iter().map(row).collect();
+    print(&table(heading, &rows));
+}
+
 /// Rows under a heading, each column as wide as its widest cell.
-pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.len()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -18,7 +18,7 @@ use kafka_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::client::{Client, check};
-use super::table::table;
+use super::table::{print_listing, print_table};
 use super::{Bootstrap, CommandError, print, print_json};
 
 const TOPIC: i8 = 2;
@@ -145,7 +145,7 @@ async fn create(
         .with_replication_factor(-1)
         .with_configs(configs.into_iter().map(config).collect());
     let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-    let answer = Client::connect(&bootstrap.bootstrap).await?.call(7, &request).await?;
+    let answer = bootstrap.connect().await?.call(7, &request).await?;
     for topic in &answer.topics {
         check(name, topic.error_code, topic.error_message.as_ref())?;
         print(&format!("created {name} with {} partitions\n", topic.num_partitions));
@@ -174,22 +174,16 @@ pub(super) async fn metadata(
 }
 
 async fn list(bootstrap: &Bootstrap, json: bool) -> Result<(), CommandError> {
-    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let mut client = bootstrap.connect().await?;
     let shown = |topic: &MetadataResponseTopic| ListedTopic {
         name: topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default(),
         id: topic.topic_id.to_string(),
         partitions: topic.partitions.len(),
     };
     let topics: Vec<_> = metadata(&mut client, None).await?.iter().map(shown).collect();
-    if json {
-        return print_json(&topics);
-    }
-    let row = |topic: &ListedTopic| {
+    print_listing(json, &topics, &["TOPIC", "PARTITIONS", "ID"], |topic| {
         vec![topic.name.clone(), topic.partitions.to_string(), topic.id.clone()]
-    };
-    let rows: Vec<_> = topics.iter().map(row).collect();
-    print(&table(&["TOPIC", "PARTITIONS", "ID"], &rows));
-    Ok(())
+    })
 }
 
 #[derive(Serialize)]
@@ -209,7 +203,7 @@ struct DescribedPartition {
 }
 
 async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), CommandError> {
-    let mut client = Client::connect(&bootstrap.bootstrap).await?;
+    let mut client = bootstrap.connect().await?;
     let mut found = metadata(&mut client, Some(vec![name])).await?;
     let Some(topic) = found.pop() else {
         return Err(CommandError::Failed(format!("{name}: the broker says nothing about it")));
@@ -238,17 +232,15 @@ async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), C
             .collect(),
     };
     if json {
-        return print_json(&described);
+        return Ok(print_json(&described)?);
     }
     print(&format!("topic {} ({})\n", described.name, described.id));
     for (key, value) in &described.config {
         print(&format!("{key} = {}\n", value.as_deref().unwrap_or("null")));
     }
-    let row = |p: &DescribedPartition| {
+    print_table(&described.partitions, &["PARTITION", "START", "END"], |p| {
         vec![p.partition.to_string(), p.log_start_offset.to_string(), p.high_watermark.to_string()]
-    };
-    let rows: Vec<_> = described.partitions.iter().map(row).collect();
-    print(&table(&["PARTITION", "START", "END"], &rows));
+    });
     Ok(())
 }
 
@@ -296,7 +288,7 @@ async fn alter(
         .with_resource_name(text(name))
         .with_configs(configs.into_iter().map(config).collect());
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    let answer = Client::connect(&bootstrap.bootstrap).await?.call(1, &request).await?;
+    let answer = bootstrap.connect().await?.call(1, &request).await?;
     for response in &answer.responses {
         check(name, response.error_code, response.error_message.as_ref())?;
     }
@@ -307,7 +299,7 @@ async fn alter(
 async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
     let topic = DeleteTopicState::default().with_name(Some(TopicName(text(name))));
     let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-    let answer = Client::connect(&bootstrap.bootstrap).await?.call(6, &request).await?;
+    let answer = bootstrap.connect().await?.call(6, &request).await?;
     for response in &answer.responses {
         check(name, response.error_code, response.error_message.as_ref())?;
     }

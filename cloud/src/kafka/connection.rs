@@ -28,6 +28,7 @@ use super::frame::{self, FrameError};
 use super::memory::Charge;
 use super::read::{ReadError, read_frame};
 use super::{Kafka, Peer};
+use crate::metrics::Metrics;
 
 /// Why a connection was closed from this side.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,12 @@ pub(super) async fn serve<S>(
     let (queue, queued) = mpsc::channel(limits::KAFKA_PIPELINED_REQUESTS);
     // Told when the writer ends, so that a reader that waits for a slow handler ends too.
     let gone = CancellationToken::new();
-    let writer = tokio::spawn(write_answers(write, queued, gone.clone().drop_guard()));
+    let writer = tokio::spawn(write_answers(
+        write,
+        queued,
+        kafka.metrics.clone(),
+        gone.clone().drop_guard(),
+    ));
     let mut reader = Reader {
         kafka: kafka.clone(),
         peer: Peer { address: peer },
@@ -86,6 +92,8 @@ pub(super) async fn serve<S>(
 /// What the writer has to send next.
 struct Queued {
     answer: BoxFuture<'static, Result<Answer, api::RequestError>>,
+    /// When a Produce had arrived.
+    produced: Option<std::time::Instant>,
     /// Held until the answer is sent.
     _request: Charge,
     _room: Option<OwnedSemaphorePermit>,
@@ -123,6 +131,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// Begins one request.
     async fn begin(&mut self, bytes: Bytes, mut charge: Charge) -> Result<Queued, Closed> {
+        let arrived = std::time::Instant::now();
         let frame = match frame::check(&bytes) {
             Ok(frame) => frame,
             Err(error) => match api::answer_unsupported(&error) {
@@ -145,7 +154,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         );
         match api::begin(&self.kafka, &self.peer, frame).instrument(span).await? {
             Begun::Ready(answer) => self.queue_ready(answer, charge).await,
-            Begun::Later(answer) => Ok(Queued { answer, _request: charge, _room: None }),
+            Begun::Later(answer) => {
+                Ok(Queued { answer, produced: Some(arrived), _request: charge, _room: None })
+            }
         }
     }
 
@@ -155,13 +166,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let room = self.room.clone().acquire_many_owned(permits).await;
         let room = room.map_err(|_| Closed::Writer)?;
         let answer = Box::pin(async move { Ok(answer) });
-        Ok(Queued { answer, _request: request, _room: Some(room) })
+        Ok(Queued { answer, produced: None, _request: request, _room: Some(room) })
     }
 }
 
 async fn write_answers(
     mut stream: impl AsyncWrite + Unpin + Send,
     mut queued: mpsc::Receiver<Queued>,
+    metrics: Arc<Metrics>,
     _gone: tokio_util::sync::DropGuard,
 ) {
     while let Some(next) = queued.recv().await {
@@ -182,6 +194,9 @@ async fn write_answers(
         if let Err(error) = send(&mut stream, &mut answer.bytes).await {
             tracing::debug!(%error, "an answer could not be sent");
             break;
+        }
+        if let Some(arrived) = next.produced {
+            metrics.kafka_produce_seconds.observe_since(arrived);
         }
     }
     // The peer may be gone already.

@@ -5,6 +5,7 @@ use robustmq_common::record::BatchError;
 
 use crate::group::coordinator::CoordinatorError;
 use crate::group::machine::GroupError;
+use crate::kafka::memory::NoMemory;
 use crate::log::{
     AppendError, DeleteRecordsError, LogError, LookupError, ProducerError, ReadError,
 };
@@ -25,13 +26,23 @@ pub(super) trait KafkaCode {
 impl KafkaCode for StoreError {
     fn kafka(&self) -> ResponseError {
         match self {
-            // Retriable: clients come back.
-            Self::Busy { .. } | Self::NoSpace(_) | Self::StaleEra | Self::Closed => {
-                ResponseError::NotLeaderOrFollower
-            }
-            Self::Poisoned(_) | Self::Read(_) | Self::Damaged { .. } | Self::Open { .. } => {
-                ResponseError::KafkaStorageError
-            }
+            // Clients come back at once, and find it gone.
+            Self::Busy { .. } | Self::StaleEra | Self::Closed => ResponseError::NotLeaderOrFollower,
+            // Clients come back as well, but this does not pass by itself, and is called what it is.
+            Self::NoSpace(_)
+            | Self::Poisoned(_)
+            | Self::Read(_)
+            | Self::Damaged { .. }
+            | Self::Open { .. } => ResponseError::KafkaStorageError,
+        }
+    }
+}
+
+/// For groups there is COORDINATOR_LOAD_IN_PROGRESS, which their clients retry.
+impl KafkaCode for NoMemory {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::Exhausted(_) | Self::TooLarge { .. } => ResponseError::LeaderNotAvailable,
         }
     }
 }
@@ -51,7 +62,10 @@ impl KafkaCode for AppendError {
         match self {
             Self::NotReady => ResponseError::NotLeaderOrFollower,
             Self::TooLarge { .. } => ResponseError::MessageTooLarge,
-            Self::Invalid(_) | Self::OffsetsExhausted => ResponseError::InvalidRecord,
+            Self::Invalid(_) | Self::NoKey { .. } | Self::OffsetsExhausted => {
+                ResponseError::InvalidRecord
+            }
+            Self::Records(error) => error.kafka(),
             Self::Transactional => ResponseError::TransactionalIdAuthorizationFailed,
             Self::Producer(ProducerError::InvalidEpoch { .. }) => {
                 ResponseError::InvalidProducerEpoch
@@ -109,6 +123,7 @@ impl KafkaCode for DeleteRecordsError {
     fn kafka(&self) -> ResponseError {
         match self {
             Self::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            Self::Dropped => ResponseError::UnknownTopicOrPartition,
             Self::Store(error) => error.kafka(),
         }
     }
@@ -152,6 +167,7 @@ impl KafkaCode for CoordinatorError {
             Self::TooManyGroups | Self::ShuttingDown => ResponseError::CoordinatorNotAvailable,
             Self::Store(StoreError::Poisoned(_) | StoreError::Damaged { .. })
             | Self::Damaged { .. } => ResponseError::UnknownServerError,
+            // OffsetCommit's clients know no storage error, and give up at it; this one they retry.
             Self::Store(
                 StoreError::Busy { .. }
                 | StoreError::NoSpace(_)

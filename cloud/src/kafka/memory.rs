@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use robustmq_common::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// So many bytes, given out and taken back.
@@ -22,6 +23,86 @@ pub struct Charge(Option<OwnedSemaphorePermit>);
 pub struct Exhausted {
     bytes: usize,
     waited: Duration,
+}
+
+/// The memory of one answer that is built as a whole, charged before each of its parts is built. The first
+/// [`limits::KAFKA_FREE_ANSWER_BYTES`] are free, so that small answers never wait for large ones.
+///
+/// **Invariant:** whoever holds memory for an answer waits for no more of it (but for the one listing of all topics), so that no two
+/// wait for each other.
+#[derive(Debug)]
+pub struct AnswerMemory {
+    budget: Budget,
+    charge: Charge,
+    bytes: usize,
+}
+
+/// There is no memory for more of an answer: what is left of the request is to be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoMemory {
+    /// Others have it.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// Only this answer may be so large that it will never be built.
+    #[error("an answer of more than {limit_bytes} bytes is not built; ask for less at once")]
+    TooLarge {
+        /// The most that an answer may take.
+        limit_bytes: usize,
+    },
+}
+
+impl AnswerMemory {
+    /// For one answer. Holds nothing yet.
+    #[must_use]
+    pub fn new(budget: &Budget) -> Self {
+        Self { budget: budget.clone(), charge: Charge::default(), bytes: 0 }
+    }
+
+    /// Takes memory for `bytes` more. Waits only while it holds none.
+    ///
+    /// # Errors
+    /// [`NoMemory`]; what was taken before stays.
+    pub async fn grow(&mut self, bytes: usize) -> Result<(), NoMemory> {
+        let patience = match self.charge.bytes() {
+            0 => limits::KAFKA_MEMORY_WAIT,
+            _ => Duration::ZERO,
+        };
+        self.take(bytes, patience).await
+    }
+
+    /// Takes memory for `bytes` more and waits for it, whatever it holds: for one answer at a time.
+    ///
+    /// # Errors
+    /// [`NoMemory`]; what was taken before stays.
+    pub async fn grow_alone(&mut self, bytes: usize) -> Result<(), NoMemory> {
+        self.take(bytes, limits::KAFKA_MEMORY_WAIT).await
+    }
+
+    async fn take(&mut self, bytes: usize, patience: Duration) -> Result<(), NoMemory> {
+        let total = self.bytes.saturating_add(bytes);
+        let charged = total.saturating_sub(limits::KAFKA_FREE_ANSWER_BYTES);
+        let limit_bytes = self.budget.total_bytes / limits::KAFKA_ANSWER_SHARE;
+        if charged > limit_bytes {
+            return Err(NoMemory::TooLarge { limit_bytes });
+        }
+        let missing = charged - self.charge.bytes();
+        if missing > 0 {
+            let more = match self.budget.try_charge(missing) {
+                Some(more) => more,
+                None => self.budget.charge(missing, patience).await?,
+            };
+            self.charge.merge(more);
+        }
+        self.bytes = total;
+        Ok(())
+    }
+
+    /// What stays charged until the answer, encoded to so many `bytes`, is sent.
+    #[must_use]
+    pub fn sending(mut self, bytes: usize) -> Charge {
+        self.charge.shrink_to(bytes);
+        self.charge
+    }
 }
 
 impl Budget {
@@ -90,7 +171,35 @@ impl Charge {
 mod tests {
     use std::time::Duration;
 
-    use super::{Budget, Charge};
+    use robustmq_common::limits;
+
+    use super::{AnswerMemory, Budget, Charge, NoMemory};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_grows_within_its_share_and_waits_only_with_empty_hands() {
+        let free = limits::KAFKA_FREE_ANSWER_BYTES;
+        let budget = Budget::new(100);
+        let all = budget.try_charge(100).expect("it is free");
+        let mut answer = AnswerMemory::new(&budget);
+        answer.grow(free).await.expect("small answers take nothing");
+        let waiting = tokio::spawn(async move { answer.grow(30).await.map(|()| answer) });
+        tokio::task::yield_now().await;
+        drop(all);
+        let mut answer = waiting.await.expect("no panic").expect("it waited for the others");
+        assert_eq!(budget.available_bytes(), 70);
+        let limit_bytes = 100 / limits::KAFKA_ANSWER_SHARE;
+        assert_eq!(answer.grow(30).await, Err(NoMemory::TooLarge { limit_bytes }));
+        let rest = budget.try_charge(70).expect("it is free");
+        let started = tokio::time::Instant::now();
+        assert!(matches!(answer.grow(10).await, Err(NoMemory::Exhausted(_))));
+        assert_eq!(started.elapsed(), Duration::ZERO, "it holds something, so it does not wait");
+        drop(rest);
+        answer.grow(10).await.expect("there is some");
+        let sending = answer.sending(15);
+        assert_eq!(budget.available_bytes(), 85);
+        drop(sending);
+        assert_eq!(budget.available_bytes(), 100);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_taken_comes_back() {

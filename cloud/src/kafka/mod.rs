@@ -95,7 +95,7 @@ pub struct Kafka {
     pub traffic: Arc<Traffic>,
     /// Frames being read and worked on.
     pub request_memory: Budget,
-    /// Fetch answers being built and sent.
+    /// Large answers being built and sent.
     pub answer_memory: Budget,
     /// Lists of all topics, as Metadata answers them.
     pub listings: Listings,

@@ -173,6 +173,10 @@ structure!(DESCRIBED_RESOURCE; all(I8), all(Str), all(STRS));
 layout!(DESCRIBE_CONFIGS flexible 4;
     all(Array(&Struct(DESCRIBED_RESOURCE))), all(BOOL), from(3, BOOL));
 
+structure!(REPLACED_CONFIG; all(Str), all(Str));
+structure!(REPLACED_RESOURCE; all(I8), all(Str), all(Array(&Struct(REPLACED_CONFIG))));
+layout!(ALTER_CONFIGS flexible 2; all(Array(&Struct(REPLACED_RESOURCE))), all(BOOL));
+
 structure!(LOG_DIR_TOPIC; all(Str), all(INTS));
 layout!(DESCRIBE_LOG_DIRS flexible 2; all(Array(&Struct(LOG_DIR_TOPIC))));
 

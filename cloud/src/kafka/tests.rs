@@ -24,7 +24,9 @@ use crate::store::{MemoryStore, Store};
 use crate::topics::Catalogue;
 
 mod frames;
+mod full_disk;
 mod groups;
+mod large_answers;
 mod records;
 mod topics;
 mod traffic;
@@ -32,6 +34,7 @@ mod traffic;
 /// A listener over an empty store. Ends with the test's runtime.
 struct Broker {
     address: std::net::SocketAddr,
+    store: Arc<MemoryStore>,
     kafka: Arc<Kafka>,
     shutdown: CancellationToken,
     served: tokio::task::JoinHandle<()>,
@@ -43,7 +46,12 @@ impl Broker {
     }
 
     async fn start_with(settings: KafkaSettings) -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        Self::start_with_memory(settings, 1 << 30).await
+    }
+
+    async fn start_with_memory(settings: KafkaSettings, answer_bytes: usize) -> Self {
+        let memory = Arc::new(MemoryStore::new());
+        let store: Arc<dyn Store> = memory.clone();
         let log = Arc::new(Log::new(store.clone()));
         let topics = Catalogue::new(log.clone());
         let shutdown = CancellationToken::new();
@@ -60,11 +68,11 @@ impl Broker {
             traffic: Arc::default(),
             request_memory: Budget::new(1 << 30),
             listings: Default::default(),
-            answer_memory: Budget::new(1 << 30),
+            answer_memory: Budget::new(answer_bytes),
             shutdown: shutdown.clone(),
         });
         let served = tokio::spawn(serve(listener, kafka.clone(), shutdown.clone()));
-        Self { address, kafka, shutdown, served }
+        Self { address, store: memory, kafka, shutdown, served }
     }
 
     async fn client(&self) -> Client {

@@ -63,6 +63,7 @@ pub static APIS: &[Api] = &[
     api(ApiKey::InitProducerId, 0, 5, &schema::INIT_PRODUCER_ID),
     api(ApiKey::OffsetForLeaderEpoch, 2, 4, &schema::OFFSET_FOR_LEADER_EPOCH),
     api(ApiKey::DescribeConfigs, 1, 4, &schema::DESCRIBE_CONFIGS),
+    api(ApiKey::AlterConfigs, 0, 2, &schema::ALTER_CONFIGS),
     api(ApiKey::DescribeLogDirs, 1, 4, &schema::DESCRIBE_LOG_DIRS),
     api(ApiKey::CreatePartitions, 0, 3, &schema::CREATE_PARTITIONS),
     api(ApiKey::DeleteGroups, 0, 2, &schema::DELETE_GROUPS),

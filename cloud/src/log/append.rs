@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use robustmq_common::ids::{EdgeSeq, Offset, TopicId};
 use robustmq_common::limits;
-use robustmq_common::record::RecordBatch;
+use robustmq_common::record::{BatchError, RecordBatch};
 use tokio::sync::watch;
 
 use super::origins::{Origin, OriginCheck};
@@ -66,6 +66,15 @@ pub enum AppendError {
     /// The batch makes no sense here. Kafka: INVALID_RECORD.
     #[error("invalid record batch: {0}")]
     Invalid(&'static str),
+    /// The topic is compacted, which is by key. Kafka: INVALID_RECORD.
+    #[error("record {index} of the batch has no key, which a compacted topic needs of each record")]
+    NoKey {
+        /// Which record, from 0.
+        index: i32,
+    },
+    /// The records, which had to be looked at, cannot be read.
+    #[error(transparent)]
+    Records(BatchError),
     /// Transactions are not in this release.
     #[error("transactional batches are not supported in this release")]
     Transactional,

@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use robustmq_common::ids::{LeaderEpoch, Offset};
 use robustmq_common::limits;
-use robustmq_common::record::{BatchError, RecordBatch};
-use tokio::sync::Semaphore;
+use robustmq_common::record::{BatchError, Record, RecordBatch};
 
+use super::decompress::look_into;
 use super::partition::Offsets;
 use super::{Partition, after};
 use crate::store::keys::damaged;
@@ -41,9 +41,6 @@ pub enum LookupError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
-
-/// Look-ups that decompress a batch at the same time: each may take [`limits::LOOKUP_DECOMPRESSED_BYTES`].
-static DECOMPRESSING: Semaphore = Semaphore::const_new(limits::LOOKUPS_AT_ONCE);
 
 /// A closed chunk and its last offset.
 type ClosedChunk = (Chunk, Offset);
@@ -245,15 +242,15 @@ impl Partition {
 /// Offset and timestamp of each record.
 type RecordTimes<'a> = dyn Iterator<Item = Result<(Offset, i64), LookupError>> + 'a;
 
-/// Goes through a batch's records; few batches at a time.
+/// Goes through a batch's records.
 async fn of_records<T>(
     batch: &RecordBatch,
     look: impl FnOnce(&mut RecordTimes<'_>) -> Result<T, LookupError>,
 ) -> Result<T, LookupError> {
-    let _few = DECOMPRESSING.acquire().await.map_err(|_| StoreError::Closed)?;
     let failed = |source| LookupError::Batch { base_offset: batch.base_offset(), source };
-    let records = batch.records(limits::LOOKUP_DECOMPRESSED_BYTES).map_err(failed)?;
-    let mut times = records
-        .map(|record| record.map(|record| (record.offset, record.timestamp_ms)).map_err(failed));
-    look(&mut times)
+    let looked = look_into(batch, |records| {
+        let time = |record: Record| (record.offset, record.timestamp_ms);
+        look(&mut records.map(|record| record.map(time).map_err(failed)))
+    });
+    looked.await?.map_err(failed)?
 }

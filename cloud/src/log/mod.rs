@@ -27,23 +27,30 @@ use crate::store::keys::partition::PartitionKeys;
 use crate::store::{Store, StoreError};
 
 mod append;
+mod compact;
+mod decompress;
 mod footprint;
 mod id_blocks;
 mod lookup;
+mod maintenance;
 mod origins;
 mod partition;
 mod producers;
 mod registry;
 mod retention;
 mod size;
+mod upkeep;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
+pub use compact::{Assessment, CompactError, CompactionQueue, CompactionRules, PassSummary};
+pub use decompress::check_keys;
 pub use id_blocks::{IdBlocks, ProducerIds};
 pub use lookup::{FoundOffset, LookupError};
 pub use origins::{Origin, OriginKey};
 pub use partition::{Offsets, Partition, ReadError, ReadResult, Visible};
 pub use producers::ProducerError;
 pub use retention::{DeleteRecordsError, Retention};
+pub use upkeep::{Look, PartitionId, Upkeep};
 
 /// Why a partition cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -129,6 +136,23 @@ impl Log {
     /// Gives back the memory of partitions that nobody used for `idle`. Returns how many. Call it now and then.
     pub fn evict_idle(&self, idle: Duration) -> usize {
         self.registry.lock().evict_idle(idle, Instant::now())
+    }
+
+    /// Up to `limit` partitions in memory after `after` (from the first one for `None`), without counting as their use.
+    #[must_use]
+    pub fn in_memory(&self, after: Option<PartitionId>, limit: usize) -> Vec<Arc<Partition>> {
+        self.registry.lock().in_memory(after, limit)
+    }
+
+    /// Whether a partition is in memory.
+    #[must_use]
+    pub fn is_in_memory(&self, id: PartitionId) -> bool {
+        self.registry.lock().contains(id)
+    }
+
+    /// Gives back the memory of a partition that nobody uses, however short ago it was loaded.
+    pub fn unload(&self, id: PartitionId) {
+        self.registry.lock().unload(id);
     }
 
     /// Partitions in memory.

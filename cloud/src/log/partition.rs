@@ -45,7 +45,7 @@ pub struct Offsets {
 /// One answer to a read.
 #[derive(Debug, Clone)]
 pub struct ReadResult {
-    /// Whole batches in order; the first holds the offset asked for, and may start before it.
+    /// Whole batches in order; the first holds the offset asked for, and may start before it, or is the next one.
     pub batches: Vec<Bytes>,
     /// The offsets at the time of the read.
     pub offsets: Offsets,
@@ -92,6 +92,8 @@ pub struct Partition {
     footprint: Footprint,
     /// One change of the log start, or one reading of the state, at a time.
     pub(super) maintenance: tokio::sync::Mutex<()>,
+    /// One compaction at a time; taken before `maintenance`.
+    pub(super) compaction: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for Partition {
@@ -169,6 +171,7 @@ impl Partition {
             visible,
             footprint,
             maintenance: tokio::sync::Mutex::new(()),
+            compaction: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -271,7 +274,7 @@ impl Partition {
         Ok(sequencer.era == self.store.era())
     }
 
-    /// Whole batches from the one that holds `from` on: at most `max_bytes`, but at least one batch if there is one.
+    /// Whole batches from the one that holds `from` on, or from the next one where compaction has left a hole: at most `max_bytes`, but at least one batch if there is one.
     /// Nothing if `from` is the high watermark.
     ///
     /// # Errors

@@ -72,6 +72,11 @@ impl Producers {
         self.entries.len() * ENTRY
     }
 
+    /// The last offset of the producer's last batch.
+    pub(super) fn last_offset(&self, id: ProducerId) -> Option<Offset> {
+        self.entries.get(&id)?.batches.last().map(|batch| batch.last_offset)
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()

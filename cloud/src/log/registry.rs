@@ -1,6 +1,7 @@
 //! Which partitions are in memory, within a budget of bytes, and which topics are gone.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,8 @@ use robustmq_common::limits;
 use tokio::sync::OnceCell;
 
 use super::footprint::Memory;
-use super::{LogError, Partition};
+use super::{LogError, Partition, PartitionId as Key};
 
-type Key = (TopicId, PartitionIndex);
 type Cell = Arc<OnceCell<Arc<Partition>>>;
 
 /// The registry, for all who use the log.
@@ -118,6 +118,24 @@ impl Registry {
         partition: PartitionIndex,
     ) -> Option<Arc<Partition>> {
         self.slots.get(&(topic, partition))?.cell.get().cloned()
+    }
+
+    /// Up to `limit` partitions after `after`.
+    pub(super) fn in_memory(&self, after: Option<Key>, limit: usize) -> Vec<Arc<Partition>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let slots = self.slots.range((from, Bound::Unbounded));
+        slots.filter_map(|(_, slot)| slot.cell.get().cloned()).take(limit).collect()
+    }
+
+    pub(super) fn contains(&self, id: Key) -> bool {
+        self.slots.contains_key(&id)
+    }
+
+    /// Drops a partition that nobody uses, however short ago it was loaded.
+    pub(super) fn unload(&mut self, id: Key) {
+        if self.slots.get(&id).is_some_and(Slot::is_unused) {
+            self.slots.remove(&id);
+        }
     }
 
     pub(super) fn len(&self) -> usize {

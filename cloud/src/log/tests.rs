@@ -438,10 +438,26 @@ async fn retention_drops_whole_chunks_by_size_and_age() {
     // Of two chunks, one may go without less than half a chunk being left.
     let bytes = Retention { age: None, bytes: Some(chunk / 2) };
     assert_eq!(partition.enforce_retention(bytes, 1000).await, Ok(Offset(4)));
-    // The open chunk stays, however old.
-    let all = Retention { age: Some(Duration::ZERO), bytes: Some(0) };
-    assert_eq!(partition.enforce_retention(all, 1_000_000).await, Ok(Offset(6)));
+    // The open chunk stays, however large,
+    let none = Retention { age: None, bytes: Some(0) };
+    assert_eq!(partition.enforce_retention(none, 1_000_000).await, Ok(Offset(6)));
     assert_eq!(base_offsets(&partition, 6, usize::MAX).await, [6]);
+    // and while one of its records is young enough.
+    append(&partition, at_times(&[900])).await.expect("taken");
+    let age = Duration::from_millis(100);
+    let by_age = Retention { age: Some(age), bytes: None };
+    assert_eq!(partition.expires_ms(age).await, Ok(Some(1001)));
+    assert_eq!(partition.enforce_retention(by_age, 1000).await, Ok(Offset(6)));
+    assert_eq!(partition.enforce_retention(by_age, 1001).await, Ok(Offset(8)));
+    assert_eq!(partition.expires_ms(age).await, Ok(None));
+    assert_eq!(partition.size_bytes().await, Ok(0));
+    // Records without a timestamp have no age.
+    let appended = append(&partition, at_times(&[-1])).await.expect("taken");
+    assert_eq!(appended.base_offset, Offset(8));
+    assert_eq!(partition.enforce_retention(by_age, i64::MAX).await, Ok(Offset(8)));
+    let partition = world.after_crash().partition().await;
+    assert_eq!(partition.offsets().log_start_offset, Offset(8));
+    assert_eq!(base_offsets(&partition, 8, usize::MAX).await, [8]);
 }
 
 #[tokio::test]
@@ -492,6 +508,8 @@ async fn a_dropped_topic_takes_nothing_more_and_wakes_its_readers() {
     let refused = partition.append(at_times(&[0]), &AppendContext::at(0)).err();
     assert_eq!(refused, Some(AppendError::Dropped(world.topic)));
     assert_eq!(partition.read(Offset(0), 1).await.err(), Some(ReadError::Dropped));
+    let refused = partition.delete_records(None).await.err();
+    assert_eq!(refused, Some(DeleteRecordsError::Dropped));
     let gone = world.log.partition(world.topic, PartitionIndex(0)).await.err();
     assert_eq!(gone, Some(LogError::Dropped(world.topic)));
 }

@@ -4,14 +4,16 @@
 //! ([`Committer::answer`]).
 //!
 //! **Invariant:** groups are taken and answered in the order of submission, by one thread.
-//! **Invariant:** a failed group fails what waits behind it and starts a new era. The exception are deletions of ranges that were
-//! built on no state, when the disk is full: they are what makes room, and are tried by themselves.
+//! **Invariant:** a failed group fails what waits behind it and starts a new era.
+//! **Invariant:** while the disk is known to be full, a write is refused before it is queued, and starts no new era.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use robustmq_common::disk::Disk;
 use robustmq_common::limits;
 use tokio::sync::Notify;
 
@@ -20,8 +22,11 @@ use super::{Era, PendingWrite, StoreError, StoreStats, WriteBatch, WriteOp};
 
 /// The queue of one store's writer.
 pub(super) struct Committer {
-    /// Where the store lies: for messages.
+    /// Where the store lies.
     path: PathBuf,
+    disk: Arc<dyn Disk>,
+    /// What has to stay free on the disk.
+    reserved_disk_bytes: AtomicU64,
     queue: Mutex<Queue>,
     /// Wakes the writer.
     work: Condvar,
@@ -36,8 +41,6 @@ struct Queue {
     bytes: usize,
     era: Era,
     closing: bool,
-    /// The last write was refused for want of room, and that was said.
-    refusing: bool,
     stats: StoreStats,
 }
 
@@ -52,18 +55,14 @@ impl Queue {
         }
     }
 
-    /// What the next synced write carries: writes of one kind, since those that make room and those that move values go by
-    /// themselves.
+    /// What the next synced write carries. Those that move values go by themselves.
     fn take_group(&mut self) -> Vec<QueuedWrite> {
         let mut bytes = 0;
         let mut group: Vec<QueuedWrite> = Vec::new();
         while let Some(write) = self.writes.front() {
             bytes += write.bytes;
             if let Some(first) = group.first()
-                && (bytes > limits::STORE_GROUP_BYTES
-                    || first.is_guarded()
-                    || write.is_guarded()
-                    || first.makes_room() != write.makes_room())
+                && (bytes > limits::STORE_GROUP_BYTES || first.is_guarded() || write.is_guarded())
             {
                 break;
             }
@@ -76,27 +75,14 @@ impl Queue {
         self.bytes += write.bytes;
         self.writes.push_back(write);
     }
-
-    /// Takes out what a failed group takes with it.
-    fn take_failed(&mut self, outcome: &StoreError) -> Vec<QueuedWrite> {
-        let full = matches!(outcome, StoreError::NoSpace(_));
-        let waiting = std::mem::take(&mut self.writes);
-        let mut failed = Vec::new();
-        for write in waiting {
-            if full && write.makes_room() && write.era.is_none() {
-                self.writes.push_back(write);
-            } else {
-                failed.push(write);
-            }
-        }
-        failed
-    }
 }
 
 impl Committer {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf, disk: Arc<dyn Disk>, reserved_disk_bytes: u64) -> Self {
         Self {
             path,
+            disk,
+            reserved_disk_bytes: AtomicU64::new(reserved_disk_bytes),
             queue: Mutex::new(Queue::default()),
             work: Condvar::new(),
             room: Notify::new(),
@@ -105,6 +91,29 @@ impl Committer {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_reserved_disk_bytes(&self, bytes: u64) {
+        self.reserved_disk_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the disk has room for `group`. What makes room may use half of the reserve.
+    pub(super) fn check_space(&self, group: &[QueuedWrite]) -> Result<(), StoreError> {
+        self.check_free(group.iter().all(QueuedWrite::makes_room))
+    }
+
+    fn check_free(&self, makes_room: bool) -> Result<(), StoreError> {
+        let reserved = self.reserved_disk_bytes.load(Ordering::Relaxed);
+        let needed = if makes_room { reserved / 2 } else { reserved };
+        // A file system that cannot say how much is free is asked by writing.
+        let Some(free) = self.disk.free_bytes(&self.path) else { return Ok(()) };
+        if free < needed {
+            return Err(StoreError::NoSpace(format!(
+                "{free} bytes are free in {}, {needed} have to stay free",
+                self.path.display()
+            )));
+        }
+        Ok(())
     }
 
     /// As [`super::Store::submit`].
@@ -118,6 +127,10 @@ impl Committer {
             return Err(StoreError::StaleEra);
         }
         let (queued, pending) = batch.into_queued();
+        if queue.stats.no_space.is_some() {
+            // Queueing it only to fail would start a new era each time, and so keep every partition busy reading its state again.
+            self.check_free(queued.makes_room())?;
+        }
         queue.push(queued);
         drop(queue);
         self.work.notify_one();
@@ -188,15 +201,12 @@ impl Committer {
     pub(super) fn answer(&self, mut group: Vec<QueuedWrite>, outcome: &Result<(), StoreError>) {
         {
             let mut queue = self.lock();
-            if let Err(error) = outcome {
-                group.extend(queue.take_failed(error));
+            if outcome.is_err() {
+                group.extend(queue.writes.drain(..));
                 queue.era.0 += 1;
                 queue.stats.failed_writes += group.len() as u64;
-                if let StoreError::Poisoned(reason) = error {
-                    queue.stats.poisoned = Some(reason.clone());
-                }
             }
-            self.tell(&mut queue, outcome);
+            self.note(&mut queue.stats, outcome);
             let bytes: usize = group.iter().map(|write| write.bytes).sum();
             queue.bytes = queue.bytes.saturating_sub(bytes);
             if outcome.is_ok() {
@@ -211,41 +221,26 @@ impl Committer {
         }
     }
 
-    /// Logs what changed: that the disk is full is said once, and once that it is not any more.
-    fn tell(&self, queue: &mut Queue, outcome: &Result<(), StoreError>) {
+    /// Keeps and logs what changed: that the disk is full is said once, and once that it is not any more.
+    fn note(&self, stats: &mut StoreStats, outcome: &Result<(), StoreError>) {
         let path = self.path.display();
         match outcome {
-            Ok(()) if queue.refusing => {
-                queue.refusing = false;
-                tracing::info!(%path, "the store takes writes again");
+            Ok(()) => {
+                if stats.no_space.take().is_some() {
+                    tracing::info!(%path, "the store takes writes again");
+                }
             }
-            Ok(()) => {}
-            Err(error @ StoreError::Poisoned(_)) => {
-                tracing::error!(%path, %error, "a write failed");
+            Err(StoreError::NoSpace(reason)) => {
+                if stats.no_space.replace(reason.clone()).is_none() {
+                    tracing::warn!(%path, reason, "the store takes no writes until there is room");
+                }
             }
-            Err(_) if queue.refusing => {}
             Err(error) => {
-                queue.refusing = true;
-                tracing::warn!(%path, %error, "the store takes no writes until there is room");
+                tracing::error!(%path, %error, "a write failed");
+                if let StoreError::Poisoned(reason) = error {
+                    stats.poisoned = Some(reason.clone());
+                }
             }
         }
     }
-}
-
-/// What has to stay free on the disk for `group`: what makes room may use half of the reserve.
-pub(super) fn check_space(
-    group: &[QueuedWrite],
-    free: Option<u64>,
-    reserved: u64,
-) -> Result<(), StoreError> {
-    // A file system that cannot say how much is free is asked by writing.
-    let Some(free) = free else { return Ok(()) };
-    let makes_room = group.first().is_some_and(QueuedWrite::makes_room);
-    let needed = if makes_room { reserved / 2 } else { reserved };
-    if free < needed {
-        return Err(StoreError::NoSpace(format!(
-            "{free} bytes are free, {needed} have to stay free"
-        )));
-    }
-    Ok(())
 }

@@ -16,30 +16,38 @@ impl StoreIdentity {
         store: &dyn Store,
         generation: CloudGeneration,
     ) -> Result<Self, StoreError> {
-        let key = identity_key();
-        let refused =
-            |reason: String| StoreError::Open { path: store.stats().engine.to_owned(), reason };
-        if let Some(value) = store.get(&key).await? {
-            let identity = Self::decode(&value).map_err(|error| damaged(&key, error))?;
-            if identity.format != STORE_FORMAT {
-                let found = identity.format;
-                return Err(refused(format!(
-                    "its layout has version {found}, this release reads {STORE_FORMAT}"
-                )));
-            }
+        if let Some(identity) = Self::load(store).await? {
             return Ok(identity);
         }
         let everything = prefix_range(&[0]).start..prefix_range(&[0xfe]).end;
         if !store.scan(everything, ScanLimit::items(1)).await?.items.is_empty() {
             return Err(refused(
+                store,
                 "it holds data but no identity, so RobustMQ did not write it".into(),
             ));
         }
         let identity = Self { format: STORE_FORMAT, generation };
         let mut batch = WriteBatch::new();
-        batch.put(key, identity.encode());
+        batch.put(identity_key(), identity.encode());
         write(store, batch).await?;
         Ok(identity)
+    }
+
+    /// The identity of `store`; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] if another release wrote it in a layout that this one does not read.
+    pub async fn load(store: &dyn Store) -> Result<Option<Self>, StoreError> {
+        let key = identity_key();
+        let Some(value) = store.get(&key).await? else { return Ok(None) };
+        let identity = Self::decode(&value).map_err(|error| damaged(&key, error))?;
+        if identity.format != STORE_FORMAT {
+            let found = identity.format;
+            let reason =
+                format!("its layout has version {found}, this release reads {STORE_FORMAT}");
+            return Err(refused(store, reason));
+        }
+        Ok(Some(identity))
     }
 
     /// Gives the store a new generation: what an operator asks for after restoring a backup, so that edges notice.
@@ -57,6 +65,10 @@ impl StoreIdentity {
         write(store, batch).await?;
         Ok(renewed)
     }
+}
+
+fn refused(store: &dyn Store, reason: String) -> StoreError {
+    StoreError::Open { path: store.stats().engine.to_owned(), reason }
 }
 
 #[cfg(test)]

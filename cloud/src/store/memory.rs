@@ -32,6 +32,8 @@ struct State {
     /// Somebody is applying the queue, and will also apply what is added meanwhile.
     applying: bool,
     failures: VecDeque<StoreError>,
+    /// The disk that is played is full.
+    full: bool,
     closed: bool,
     stats: StoreStats,
     era: Era,
@@ -76,6 +78,11 @@ impl MemoryStore {
         self.lock().failures.push_back(error);
     }
 
+    /// Whether the disk is full from now on: writes then fail with [`StoreError::NoSpace`].
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
     /// Ends this store as a power cut would and returns what is found afterwards: what was durable, and of the writes that
     /// waited unanswered the first `survivors` (a disk may have got some of them). This store is closed, its waiting
     /// writes fail.
@@ -112,7 +119,7 @@ impl MemoryStore {
             let Some(write) = state.queue.pop_front() else { break };
             count -= 1;
             let mut answered = vec![write];
-            let outcome = match state.failures.pop_front() {
+            let outcome = match state.next_failure() {
                 Some(error) => {
                     answered.extend(state.queue.drain(..));
                     state.record_failure(&error, answered.len());
@@ -138,15 +145,26 @@ impl MemoryStore {
 }
 
 impl State {
+    fn next_failure(&mut self) -> Option<StoreError> {
+        self.failures.pop_front().or_else(|| self.check_space().err())
+    }
+
+    fn check_space(&self) -> Result<(), StoreError> {
+        if self.full { Err(StoreError::NoSpace("0 bytes are free".to_owned())) } else { Ok(()) }
+    }
+
     fn record_failure(&mut self, error: &StoreError, writes: usize) {
         self.era.0 += 1;
         self.stats.failed_writes += writes as u64;
-        if let StoreError::Poisoned(reason) = error {
-            self.stats.poisoned = Some(reason.clone());
+        match error {
+            StoreError::Poisoned(reason) => self.stats.poisoned = Some(reason.clone()),
+            StoreError::NoSpace(reason) => self.stats.no_space = Some(reason.clone()),
+            _ => {}
         }
     }
 
     fn record_success(&mut self, writes: &[QueuedWrite]) {
+        self.stats.no_space = None;
         for write in writes {
             apply_ops(&mut self.durable, &write.ops);
             self.stats.writes += 1;
@@ -224,6 +242,9 @@ impl Store for MemoryStore {
         let (pending, held) = {
             let mut state = self.lock();
             state.check_writable()?;
+            if state.stats.no_space.is_some() {
+                state.check_space()?;
+            }
             if state.queued_bytes > limits::STORE_QUEUE_BYTES {
                 return Err(StoreError::Busy { queued_bytes: state.queued_bytes });
             }

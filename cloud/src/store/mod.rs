@@ -19,18 +19,21 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+#[cfg(any(feature = "rocksdb", test))]
 mod commit;
 mod identity;
 pub mod keys;
 mod memory;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+#[cfg(any(feature = "rocksdb", test))]
 mod segments;
 mod write;
 
 pub use memory::MemoryStore;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{RocksOptions, RocksStore};
+#[cfg(any(feature = "rocksdb", test))]
 pub use segments::{SegmentSettings, SegmentStore};
 pub use write::{Completion, PendingWrite, WriteBatch, WriteOp};
 
@@ -43,7 +46,8 @@ pub enum StoreError {
         /// Bytes that wait to be written.
         queued_bytes: usize,
     },
-    /// The disk has no room. Nothing was written; writes work again as soon as there is room.
+    /// The disk has no room. Nothing was written; writes work again as soon as there is room. What comes while the disk is
+    /// full is refused at once, without a new era.
     #[error("the disk that holds the store is full: {0}")]
     NoSpace(String),
     /// The write was built on state from before a failed write. Nothing was written. Read the state again.
@@ -134,6 +138,8 @@ pub struct StoreStats {
     pub disk_bytes: u64,
     /// Whether the engine computes CRC32C in hardware; `None` if it uses none of its own.
     pub hardware_crc32c: Option<bool>,
+    /// Why writes are refused until there is room on the disk, if the last one was.
+    pub no_space: Option<String>,
     /// Why the store takes no writes any more, if so.
     pub poisoned: Option<String>,
 }
@@ -166,10 +172,11 @@ pub trait Store: Send + Sync + 'static {
     async fn scan(&self, range: Range<Bytes>, limit: ScanLimit) -> Result<ScanPage, StoreError>;
 
     /// Queues an atomic write. The order of calls is the order of application, so a sequencer calls this under its own
-    /// lock; it does not block. The answer, and before it the batch's [`Completion`], comes when the write is durable.
+    /// lock; it does not block. The answer, and before it the batch's [`Completion`], comes when the write is durable. An empty
+    /// batch is written as any other, and so shows whether writes work.
     ///
     /// # Errors
-    /// Refused at once and without any effect: [`StoreError::Busy`], [`StoreError::StaleEra`],
+    /// Refused at once and without any effect: [`StoreError::Busy`], [`StoreError::NoSpace`], [`StoreError::StaleEra`],
     /// [`StoreError::Poisoned`], [`StoreError::Closed`].
     fn submit(&self, batch: WriteBatch) -> Result<PendingWrite, StoreError>;
 

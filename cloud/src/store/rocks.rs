@@ -8,19 +8,19 @@
 //! failed write leaves open what the disk holds, and ends writing until the store is opened again.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use robustmq_common::disk::{Disk as _, RealDisk};
+use robustmq_common::disk::RealDisk;
 use robustmq_common::limits;
 use rocksdb::{DB, ErrorKind, ReadOptions, ReadTier, WriteOptions};
 use tokio::sync::Semaphore;
 
-use super::commit::{Committer, check_space};
+use super::commit::Committer;
 use super::write::QueuedWrite;
 use super::{
     Era, PendingWrite, ScanLimit, ScanPage, Store, StoreError, StoreStats, WriteBatch, WriteOp,
@@ -38,12 +38,10 @@ pub struct RocksStore {
 }
 
 struct Shared {
-    path: PathBuf,
     /// `None` once closed.
     db: RwLock<Option<Arc<DB>>>,
     commits: Committer,
     reads: Semaphore,
-    reserved_disk_bytes: AtomicU64,
     hardware_crc32c: Arc<AtomicU8>,
 }
 
@@ -57,14 +55,16 @@ impl RocksStore {
         std::fs::create_dir_all(path).map_err(|error| failed(error.to_string()))?;
         let hardware_crc32c = Arc::new(AtomicU8::new(options::CRC_UNKNOWN));
         let db = DB::open(&settings.for_store(&hardware_crc32c), path)
-            .map_err(|error| failed(error.into_string()))?;
+            .map_err(|error| failed(explained(error.into_string())))?;
         let db = Arc::new(db);
         let shared = Arc::new(Shared {
-            path: path.to_owned(),
             db: RwLock::new(Some(Arc::clone(&db))),
-            commits: Committer::new(path.to_owned()),
+            commits: Committer::new(
+                path.to_owned(),
+                Arc::new(RealDisk),
+                settings.reserved_disk_bytes,
+            ),
             reads: Semaphore::new(limits::STORE_CONCURRENT_READS),
-            reserved_disk_bytes: AtomicU64::new(settings.reserved_disk_bytes),
             hardware_crc32c,
         });
         let writes = Arc::clone(&shared);
@@ -77,7 +77,7 @@ impl RocksStore {
 
     /// Changes how many bytes have to stay free on the disk.
     pub fn set_reserved_disk_bytes(&self, bytes: u64) {
-        self.shared.reserved_disk_bytes.store(bytes, Ordering::Relaxed);
+        self.shared.commits.set_reserved_disk_bytes(bytes);
     }
 
     /// Tells the writer to finish; returns it, to be joined.
@@ -104,8 +104,7 @@ impl Shared {
 
     fn run_writer(&self, db: &DB) {
         while let Some(group) = self.commits.next_group() {
-            let reserved = self.reserved_disk_bytes.load(Ordering::Relaxed);
-            let space = check_space(&group, RealDisk.free_bytes(&self.path), reserved);
+            let space = self.commits.check_space(&group);
             let outcome = space.and_then(|()| write_group(db, &group));
             self.commits.answer(group, &outcome);
         }
@@ -122,6 +121,14 @@ impl Shared {
             .await
             .map_err(|error| StoreError::Read(error.to_string()))?
     }
+}
+
+/// RocksDB's message when a directory does not open, with what to do where that is known.
+pub(super) fn explained(message: String) -> String {
+    if message.contains("While lock file") || message.contains("lock hold by current process") {
+        return format!("{message}; a broker that runs has it locked: stop that one first");
+    }
+    message
 }
 
 fn write_group(db: &DB, group: &[QueuedWrite]) -> Result<(), StoreError> {

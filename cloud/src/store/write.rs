@@ -133,7 +133,6 @@ impl WriteBatch {
         let queued = QueuedWrite {
             ops: self.ops,
             bytes: self.bytes,
-            era: self.era,
             guards: Vec::new(),
             completion: self.completion,
             answer: sender,
@@ -146,29 +145,33 @@ impl WriteBatch {
 pub(super) struct QueuedWrite {
     pub(super) ops: Vec<WriteOp>,
     pub(super) bytes: usize,
-    pub(super) era: Option<Era>,
     /// The index entries that the keys of `ops` must still have for the puts to count; empty in ordinary writes.
     pub(super) guards: Vec<Bytes>,
     completion: Option<Completion>,
     answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
+#[cfg_attr(
+    not(any(feature = "rocksdb", test)),
+    expect(dead_code, reason = "for the engines that have a writer of their own")
+)]
 impl QueuedWrite {
     /// Puts that count only where the key still has the entry named beside it.
     pub(super) fn guarded(ops: Vec<WriteOp>, guards: Vec<Bytes>) -> (Self, PendingWrite) {
         let (answer, receiver) = oneshot::channel();
         let bytes = ops.iter().map(WriteOp::size).sum();
-        (Self { ops, bytes, era: None, guards, completion: None, answer }, PendingWrite(receiver))
+        (Self { ops, bytes, guards, completion: None, answer }, PendingWrite(receiver))
     }
 
     pub(super) fn is_guarded(&self) -> bool {
         !self.guards.is_empty()
     }
 
-    /// It removes whole ranges and puts little: what frees a full disk.
+    /// It removes something and puts little, or moves values out of what is to be removed: what frees a full disk.
     pub(super) fn makes_room(&self) -> bool {
-        self.bytes <= limits::STORE_FREEING_WRITE_BYTES
-            && self.ops.iter().any(|op| matches!(op, WriteOp::DeleteRange(_)))
+        self.is_guarded()
+            || self.bytes <= limits::STORE_FREEING_WRITE_BYTES
+                && self.ops.iter().any(|op| !matches!(op, WriteOp::Put(..)))
     }
 
     /// Tells the outcome: first to the completion, then to the waiting future.
@@ -186,6 +189,10 @@ impl QueuedWrite {
 #[must_use = "a write is durable only once this has resolved"]
 pub struct PendingWrite(oneshot::Receiver<Result<(), StoreError>>);
 
+#[cfg_attr(
+    not(any(feature = "rocksdb", test)),
+    expect(dead_code, reason = "for the engines that have a writer of their own")
+)]
 impl PendingWrite {
     /// Waits on a thread that may block.
     pub(super) fn wait(self) -> Result<(), StoreError> {

@@ -55,7 +55,7 @@ pub enum TopicError {
     #[error("there is no topic {0}")]
     Unknown(KafkaTopic),
     /// Kafka: INVALID_PARTITIONS.
-    #[error("topic {name} cannot have {partitions} partitions: it may have {from} to {to}")]
+    #[error("topic {name} cannot have {partitions} partitions: {}", possible_partitions(*from, *to))]
     Partitions {
         /// The topic.
         name: KafkaTopic,
@@ -405,6 +405,14 @@ fn check_new(
     }
     let id = TopicId::random();
     Ok(Arc::new(Topic { name, id, partitions, created_ms: now_ms, overrides, config }))
+}
+
+/// How many partitions a topic may have, in words.
+fn possible_partitions(from: i32, to: i32) -> String {
+    match from {
+        ..=1 => format!("it may have {from} to {to}"),
+        _ => format!("it has {}, and partitions can only be added, up to {to}", from - 1),
+    }
 }
 
 fn put(write: &mut WriteBatch, topic: &Topic) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use robustmq_common::limits;
 
 use super::config_keys::{ConfigKey, ConfigType, KEYS, Rule, find};
-use crate::log::{AppendRules, Retention};
+use crate::log::{AppendRules, CompactionRules, Retention};
 
 /// Why a configuration entry was refused. Kafka: INVALID_CONFIG.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +59,8 @@ pub struct TopicConfig {
     pub log_append_time: bool,
     /// What is kept; nothing is deleted where `cleanup.policy` is only `compact`.
     pub retention: Retention,
+    /// How it is compacted; `None` where `cleanup.policy` does not name `compact`.
+    pub compaction: Option<CompactionRules>,
     /// `robustmq.storage.mode`.
     pub storage_mode: StorageMode,
     /// `robustmq.mqtt.topic`.
@@ -94,7 +96,23 @@ impl TopicConfig {
         // Checked above, and defaults are checked by a test, so these parse.
         let number = |name: &str| value(name).trim().parse::<i64>().unwrap_or_default();
         let unless_negative = |number: i64| u64::try_from(number).ok();
-        let delete = value("cleanup.policy").split(',').any(|policy| policy.trim() == "delete");
+        let policy = |name| value("cleanup.policy").split(',').any(|policy| policy.trim() == name);
+        let delete = policy("delete");
+        let (min_lag_ms, max_lag_ms) =
+            (number("min.compaction.lag.ms"), number("max.compaction.lag.ms"));
+        if min_lag_ms > max_lag_ms {
+            return Err(ConfigError::Invalid {
+                name: "min.compaction.lag.ms".to_owned(),
+                value: min_lag_ms.to_string(),
+                expected: format!("it is at most max.compaction.lag.ms, {max_lag_ms}"),
+            });
+        }
+        let compaction = CompactionRules {
+            min_dirty_millionths: millionths(value("min.cleanable.dirty.ratio")),
+            min_lag_ms,
+            max_lag_ms,
+            delete_retention_ms: number("delete.retention.ms"),
+        };
         let retention = Retention {
             age: unless_negative(number("retention.ms")).map(Duration::from_millis),
             bytes: unless_negative(number("retention.bytes")),
@@ -103,6 +121,7 @@ impl TopicConfig {
             max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or_default(),
             log_append_time: value("message.timestamp.type") == "LogAppendTime",
             retention: if delete { retention } else { Retention::default() },
+            compaction: policy("compact").then_some(compaction),
             storage_mode: StorageMode::Persistent,
             mqtt_topic: overrides.get("robustmq.mqtt.topic").cloned(),
         })
@@ -116,6 +135,12 @@ impl TopicConfig {
             log_append_time: self.log_append_time,
         }
     }
+}
+
+/// A fraction from 0 to 1 in millionths: no float is kept, so that configurations can be compared.
+fn millionths(fraction: &str) -> u32 {
+    let fraction: f64 = fraction.trim().parse().unwrap_or_default();
+    format!("{:.0}", fraction * 1e6).parse().unwrap_or_default()
 }
 
 fn check(name: &str, value: &str) -> Result<(), ConfigError> {

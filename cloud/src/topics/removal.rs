@@ -118,8 +118,9 @@ impl Removal {
         self.log.close_topics(topics.iter().copied());
         let mut write = WriteBatch::new();
         if let Some(first) = topics.first() {
-            // What was submitted before the topics were closed is applied before this.
-            write.put(deletion_key(*first), Bytes::new());
+            // What was submitted before the topics were closed is applied before this, which changes nothing. As a deletion it is
+            // taken on a full disk.
+            write.delete_range(deletion_key(*first)..deletion_key(*first));
             store::write(self.store(), std::mem::take(&mut write)).await?;
         }
         let mut next = Next::Unknown;

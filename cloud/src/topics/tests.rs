@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex};
+use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex, TopicId};
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch};
 
 use super::config_keys::Rule;
@@ -13,7 +13,8 @@ use super::{
 };
 use crate::log::{AppendContext, Log, LogError};
 use crate::store::keys::Family;
-use crate::store::{MemoryStore, ScanLimit, Store, StoreError};
+use crate::store::keys::topic::deletion_key;
+use crate::store::{MemoryStore, ScanLimit, Store, StoreError, WriteBatch, write};
 
 mod removal;
 
@@ -100,6 +101,9 @@ async fn partitions_grow_and_never_shrink() {
     topics.create(vec![new_topic("a", 2)], false, 0).await.remove(0).expect("created");
     let refused = topics.create_partitions(&name("a"), 2, false).await;
     assert!(matches!(refused, Err(TopicError::Partitions { from: 3, .. })), "{refused:?}");
+    // It said `it may have 3 to 10000` of a topic that has 2.
+    let said = refused.expect_err("checked").to_string();
+    assert!(said.ends_with("it has 2, and partitions can only be added, up to 10000"), "{said}");
     let version = topics.version();
     topics.create_partitions(&name("a"), 5, false).await.expect("legal");
     assert!(topics.version() > version);
@@ -183,6 +187,24 @@ async fn a_deletion_that_a_crash_interrupted_is_finished_at_the_next_start() {
     }
 }
 
+/// What is in the store can be read while its disk is full, so a deletion that was left over must not keep it from being opened.
+#[tokio::test]
+async fn a_left_over_deletion_waits_for_room_on_the_disk() {
+    let store = Arc::new(MemoryStore::new());
+    let mut left = WriteBatch::new();
+    left.put(deletion_key(TopicId::random()), "");
+    write(&*store, left).await.expect("written");
+    store.set_full(true);
+    write(&*store, WriteBatch::new()).await.expect_err("the disk is full");
+    let topics = Catalogue::new(Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>)));
+    assert_eq!(topics.list(None, 10).await.expect("readable").topics, []);
+    assert!(matches!(topics.removal().finish().await, Err(StoreError::NoSpace(_))));
+    store.set_full(false);
+    assert_eq!(topics.removal().finish().await, Ok(1));
+    let page = store.scan(Family::TopicDeletion.range(), ScanLimit::items(10)).await;
+    assert_eq!(page.expect("readable").items, []);
+}
+
 #[tokio::test]
 async fn a_failed_write_creates_nothing() {
     let store = Arc::new(MemoryStore::new());
@@ -240,8 +262,29 @@ fn every_default_is_legal_and_names_are_sorted_within_their_family() {
 }
 
 #[test]
+fn compaction_is_asked_for_by_policy_and_its_lags_have_an_order() {
+    let parse = |pairs: &[(&str, &str)]| TopicConfig::parse(&entries(pairs));
+    assert_eq!(parse(&[]).expect("legal").compaction, None);
+    let both = parse(&[("cleanup.policy", "compact,delete")]).expect("legal");
+    assert!(both.retention.age.is_some());
+    let defaults = both.compaction.expect("asked for");
+    assert_eq!((defaults.min_dirty_millionths, defaults.min_lag_ms), (500_000, 0));
+    assert_eq!((defaults.max_lag_ms, defaults.delete_retention_ms), (i64::MAX, 86_400_000));
+    for (text, millionths) in [("0", 0), ("1.0", 1_000_000), ("0.25", 250_000), ("1e-2", 10_000)] {
+        let policy = ("cleanup.policy", "compact");
+        let config = parse(&[policy, ("min.cleanable.dirty.ratio", text)]).expect("legal");
+        let found = config.compaction.expect("asked for").min_dirty_millionths;
+        assert_eq!(found, millionths, "{text}");
+    }
+    let lags = |min, max| [("min.compaction.lag.ms", min), ("max.compaction.lag.ms", max)];
+    assert!(parse(&lags("10", "10")).is_ok());
+    assert!(parse(&lags("11", "10")).is_err());
+}
+
+#[test]
 fn compact_only_topics_lose_nothing_by_age() {
     let config = TopicConfig::parse(&entries(&[("cleanup.policy", "compact")])).expect("legal");
+    assert!(config.compaction.is_some());
     assert_eq!((config.retention.age, config.retention.bytes), (None, None));
 }
 

@@ -165,6 +165,13 @@ impl Edges {
         self.loaded(id)
     }
 
+    /// Who was heard of within so long, in no order.
+    pub fn heard_within(&self, past: Duration, now: Instant) -> Vec<EdgeId> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = |edge: &Edge| edge.last_seen(now).is_some_and(|quiet| quiet < past);
+        loaded.iter().filter(|(_, edge)| heard(edge)).map(|(id, _)| id.clone()).collect()
+    }
+
     /// The edge, loaded when it is first asked for. `None`: too many edges are in use at once.
     pub async fn get(&self, id: &EdgeId) -> Result<Option<Arc<Edge>>, StoreError> {
         if let Some(edge) = self.loaded(id) {

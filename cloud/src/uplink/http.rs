@@ -35,6 +35,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::ingest::Ingest;
+use super::refused::Why;
 use super::rights::Rights;
 use super::tokens::{Denied, Tokens};
 
@@ -186,10 +187,10 @@ impl Uplink {
         headers: &HeaderMap,
     ) -> Result<(EdgeId, Rights), Refusal> {
         let edge = EdgeId::new(edge).map_err(|_| Refusal::UnknownEdge)?;
+        let refused = |why| self.ingest.refuse_edge(&edge, peer, why);
         let loopback = peer.ip().to_canonical().is_loopback();
         if !self.admission.tls && !self.admission.insecure && !loopback {
-            tracing::warn!(%peer, %edge, "refused an edge over plain HTTP from another machine; use TLS");
-            return Err(Refusal::Unauthorised);
+            return Err(refused(Why::PlainHttp));
         }
         let unavailable = |error| {
             tracing::warn!(%edge, %error, "an edge's token cannot be read");
@@ -204,12 +205,12 @@ impl Uplink {
             if open && !self.tokens.any().await.map_err(unavailable)? {
                 return Ok((edge, Rights::all()));
             }
-            return Err(Refusal::Unauthorised);
+            return Err(refused(Why::NoToken));
         };
         match self.tokens.check(&edge, token).await.map_err(unavailable)? {
             Ok(rights) => Ok((edge, rights)),
-            Err(Denied::Unauthorised) => Err(Refusal::Unauthorised),
-            Err(Denied::UnknownEdge) => Err(Refusal::UnknownEdge),
+            Err(Denied::Unauthorised) => Err(refused(Why::WrongToken)),
+            Err(Denied::UnknownEdge) => Err(refused(Why::NotRegistered)),
         }
     }
 }

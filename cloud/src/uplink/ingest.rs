@@ -1,5 +1,7 @@
 //! The ingest itself, without HTTP: hellos, batches and heartbeats in, answers out.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 use super::edges::{Edge, Edges, load_lane};
 use super::log::IngestLog;
 use super::metrics::UplinkMetrics;
+use super::refused::{RefusedEdges, Why};
 use super::rights::Rights;
 use crate::store::keys::lane as keys;
 use crate::store::{ScanLimit, Store, StoreError};
@@ -62,6 +65,7 @@ pub(super) struct Shared {
     pub settings: IngestSettings,
     pub metrics: UplinkMetrics,
     pub edges: Edges,
+    pub refused: RefusedEdges,
 }
 
 /// Why a request cannot be answered as it should: told to the edge as overload, since trying again is all it can do.
@@ -105,7 +109,9 @@ impl Ingest {
         metrics: UplinkMetrics,
     ) -> Self {
         let edges = Edges::new(Arc::clone(&store));
-        Self { shared: Arc::new(Shared { store, log, generation, settings, metrics, edges }) }
+        let refused = RefusedEdges::default();
+        let shared = Shared { store, log, generation, settings, metrics, edges, refused };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Answers a hello. The work goes on if the caller goes away.
@@ -186,6 +192,28 @@ impl Ingest {
             lost_records: record.lost_records,
             lanes: page.items.iter().filter_map(lane).collect(),
         })
+    }
+
+    /// Who is connected: was heard of within the session timeout.
+    pub(super) fn connected(&self) -> BTreeSet<EdgeId> {
+        let past = self.shared.settings.session_timeout;
+        self.shared.edges.heard_within(past, Instant::now()).into_iter().collect()
+    }
+
+    /// Who was refused within the session timeout, and why.
+    pub(super) fn refused(&self) -> BTreeMap<EdgeId, Why> {
+        self.shared.refused.within(self.shared.settings.session_timeout, Instant::now())
+    }
+
+    /// An edge is not let in. The first time is logged.
+    pub(super) fn refuse_edge(&self, edge: &EdgeId, peer: SocketAddr, why: Why) -> Refusal {
+        if self.shared.refused.note(edge, why, Instant::now()) {
+            tracing::warn!(
+                %edge, %peer, reason = %why,
+                "refused an edge; that is said once, `robustmq-cloud edge list` shows who is refused"
+            );
+        }
+        why.refusal()
     }
 
     /// An answer with a refusal.

@@ -1,4 +1,4 @@
-//! What ingest needs of the log and the catalogue, as a seam: few calls, so that tests can stand in for both.
+//! What ingest needs of the log and the catalogue, as a seam: few calls, so that tests can stand in for the catalogue.
 
 use async_trait::async_trait;
 use robustmq_common::ids::{EdgeSeq, KafkaTopic, PartitionIndex, TopicId};
@@ -17,6 +17,8 @@ pub struct IngestTopic {
     pub max_message_bytes: usize,
     /// Whether the broker's time replaces the records' (`message.timestamp.type=LogAppendTime`).
     pub log_append_time: bool,
+    /// Whether each record needs a key (`cleanup.policy` has `compact`).
+    pub compacted: bool,
     /// Whether producers may write to it: dataset topics are read-only.
     pub writable: bool,
 }
@@ -66,6 +68,12 @@ pub trait IngestLog: Send + Sync + 'static {
         mqtt_topic: Option<&str>,
     ) -> Result<IngestTopic, LogFailure>;
 
+    /// The partitions of these topics.
+    fn log(&self) -> &Log;
+
+    /// Told of each batch that was appended, for counting.
+    fn appended(&self, _partition: PartitionId, _records: u64, _bytes: usize) {}
+
     /// The last sequence of `origin` that the partition has, durably. `None` if it never took one.
     ///
     /// # Errors
@@ -74,20 +82,51 @@ pub trait IngestLog: Send + Sync + 'static {
         &self,
         partition: PartitionId,
         origin: &OriginKey,
-    ) -> Result<Option<EdgeSeq>, LogFailure>;
+    ) -> Result<Option<EdgeSeq>, LogFailure> {
+        let partition = self.log().partition(partition.topic, partition.partition).await?;
+        partition.ready().await?;
+        partition.origin_applied(origin).await.map_err(unavailable)
+    }
 
     /// Appends, and notes in the same atomic write that the partition has the lane up to `origin.last_seq`. Returns when that is durable in the
     /// topic's mode.
     ///
     /// # Errors
-    /// All of [`LogFailure`].
+    /// All of [`LogFailure`] but [`LogFailure::IllegalTopic`].
     async fn append(
         &self,
         partition: PartitionId,
         batch: RecordBatch,
         origin: Origin,
         limits: AppendLimits,
-    ) -> Result<(), LogFailure>;
+    ) -> Result<(), LogFailure> {
+        let id = partition;
+        let (bytes, records) = (batch.size(), u64::try_from(batch.records_count()).unwrap_or(0));
+        let partition = self.log().partition(id.topic, id.partition).await?;
+        let rules = AppendRules {
+            max_batch_bytes: limits.max_message_bytes,
+            log_append_time: limits.log_append_time,
+        };
+        let context = AppendContext { now_ms: limits.now_ms, rules, origin: Some(origin) };
+        for _ in 0..APPEND_ATTEMPTS {
+            partition.ready().await?;
+            match partition.append(batch.clone(), &context) {
+                Ok(pending) => {
+                    pending.durable().await.map_err(failure)?;
+                    self.appended(id, records, bytes);
+                    return Ok(());
+                }
+                Err(AppendError::NotReady) => {}
+                Err(AppendError::OriginNotLoaded) => {
+                    if let Some(origin) = &context.origin {
+                        partition.origin_applied(&origin.key).await.map_err(unavailable)?;
+                    }
+                }
+                Err(error) => return Err(failure(error)),
+            }
+        }
+        Err(LogFailure::Unavailable("the partition was not ready in time".to_owned()))
+    }
 }
 
 /// What a topic's configuration and the clock say about an append.
@@ -99,53 +138,6 @@ pub struct AppendLimits {
     pub log_append_time: bool,
     /// The broker's wall clock, milliseconds since the Unix epoch.
     pub now_ms: i64,
-}
-
-/// What a partition of the log has of a lane, durably.
-///
-/// # Errors
-/// [`LogFailure::TopicGone`], [`LogFailure::Unavailable`].
-pub async fn applied_in(
-    log: &Log,
-    partition: PartitionId,
-    origin: &OriginKey,
-) -> Result<Option<EdgeSeq>, LogFailure> {
-    let partition = log.partition(partition.topic, partition.partition).await?;
-    partition.ready().await?;
-    partition.origin_applied(origin).await.map_err(unavailable)
-}
-
-/// Appends to a partition of the log and waits until it is durable.
-///
-/// # Errors
-/// All of [`LogFailure`] but [`LogFailure::IllegalTopic`].
-pub async fn append_to(
-    log: &Log,
-    partition: PartitionId,
-    batch: RecordBatch,
-    origin: Origin,
-    limits: AppendLimits,
-) -> Result<(), LogFailure> {
-    let partition = log.partition(partition.topic, partition.partition).await?;
-    let rules = AppendRules {
-        max_batch_bytes: limits.max_message_bytes,
-        log_append_time: limits.log_append_time,
-    };
-    let context = AppendContext { now_ms: limits.now_ms, rules, origin: Some(origin) };
-    for _ in 0..APPEND_ATTEMPTS {
-        partition.ready().await?;
-        match partition.append(batch.clone(), &context) {
-            Ok(pending) => return pending.durable().await.map(drop).map_err(failure),
-            Err(AppendError::NotReady) => {}
-            Err(AppendError::OriginNotLoaded) => {
-                if let Some(origin) = &context.origin {
-                    partition.origin_applied(&origin.key).await.map_err(unavailable)?;
-                }
-            }
-            Err(error) => return Err(failure(error)),
-        }
-    }
-    Err(LogFailure::Unavailable("the partition was not ready in time".to_owned()))
 }
 
 /// How often an append is tried on a partition that says that it is not ready.

@@ -1,9 +1,6 @@
 //! An edge record as a Kafka record: which topic, which partition, which headers.
 //!
-//! Headers, all text: those that INTERFACE.md lists, with `mqtt.qos` `0`, `1` or `2` and `mqtt.retain` `0` or `1`; and
-//! - `mqtt.payload-format` `1` where MQTT 5 says that the payload is UTF-8,
-//! - `robustmq.edge.seq` `INCARNATION:LANE:SEQUENCE`: names a record of an edge for good, for tests and for whoever de-duplicates across systems,
-//! - `robustmq.time` `cloud` where the gateway never learned the time and the record's timestamp is the cloud's.
+//! The headers are listed in `common/docs/headers.md`.
 
 use robustmq_common::ids::{EdgeSeq, KafkaTopic, PartitionIndex};
 use robustmq_common::mqtt::topic_map::kafka_topic;

@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use robustmq_common::sync::{OpenReason, Refusal, RejectReason, SkipReason};
+use robustmq_common::telemetry::registered;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
@@ -31,52 +32,40 @@ pub struct UplinkMetrics {
 }
 
 impl UplinkMetrics {
-    /// Counters that are registered under `uplink`.
+    /// Counters that are registered under `robustmq_cloud_uplink`.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
         let uplink = registry.sub_registry_with_prefix("robustmq_cloud_uplink");
-        uplink.register("batches", "Batches applied", metrics.batches.clone());
-        uplink.register("records", "Records appended to the log", metrics.records.clone());
-        uplink.register(
-            "received_bytes",
-            "Batch frames, as received",
-            metrics.received_bytes.clone(),
-        );
-        uplink.register(
-            "repeated_batches",
-            "Batches that were there already",
-            metrics.repeated.clone(),
-        );
-        uplink.register(
-            "deduplicated_records",
-            "Records that a half applied batch had left in the log",
-            metrics.deduplicated.clone(),
-        );
-        uplink.register(
-            "skipped_records",
-            "Sequences that edges did not send",
-            metrics.skipped.clone(),
-        );
-        uplink.register("rejected_records", "Records refused for good", metrics.rejected.clone());
-        uplink.register("refusals", "Requests refused", metrics.refusals.clone());
-        uplink.register("incarnations", "Incarnations opened", metrics.incarnations.clone());
-        uplink.register(
-            "lost_records",
-            "Records that edges had trimmed and this cloud lost",
-            metrics.lost.clone(),
-        );
-        uplink.register(
-            "went_back",
-            "Times that an edge knew a later incarnation than this cloud",
-            metrics.went_back.clone(),
-        );
-        uplink.register(
-            "overflowed_records",
-            "Records that went to the overflow topic",
-            metrics.overflowed.clone(),
-        );
-        metrics
+        Self {
+            batches: registered(uplink, "batches", "Batches applied"),
+            records: registered(uplink, "records", "Records appended to the log"),
+            received_bytes: registered(uplink, "received_bytes", "Batch frames, as received"),
+            repeated: registered(uplink, "repeated_batches", "Batches that were there already"),
+            deduplicated: registered(
+                uplink,
+                "deduplicated_records",
+                "Records that a half applied batch had left in the log",
+            ),
+            skipped: registered(uplink, "skipped_records", "Sequences that edges did not send"),
+            rejected: registered(uplink, "rejected_records", "Records refused for good"),
+            refusals: registered(uplink, "refusals", "Requests refused"),
+            incarnations: registered(uplink, "incarnations", "Incarnations opened"),
+            lost: registered(
+                uplink,
+                "lost_records",
+                "Records that edges had trimmed and this cloud lost",
+            ),
+            went_back: registered(
+                uplink,
+                "went_back",
+                "Times that an edge knew a later incarnation than this cloud",
+            ),
+            overflowed: registered(
+                uplink,
+                "overflowed_records",
+                "Records that went to the overflow topic",
+            ),
+        }
     }
 
     pub(super) fn received(&self, bytes: usize) {

@@ -22,16 +22,15 @@ mod manage;
 mod mapping;
 mod metrics;
 mod plan;
+mod refused;
 mod rights;
 mod tokens;
 
 pub use http::{Admission, CONTENT_TYPE, router, run};
 pub use ingest::{EdgeStatus, Ingest, IngestSettings};
-pub use log::{
-    AppendLimits, IngestLog, IngestTopic, LogFailure, PartitionId, append_to, applied_in,
-};
+pub use log::{AppendLimits, IngestLog, IngestTopic, LogFailure, PartitionId};
 pub use manage::{AddEdge, AddedEdge, ListedEdge, manage_router};
 pub use metrics::UplinkMetrics;
 pub use plan::OVERFLOW_TOPIC;
-pub use rights::Rights;
+pub use rights::{InvalidRight, Rights};
 pub use tokens::{TokenError, Tokens};

@@ -169,7 +169,7 @@ impl Shared {
             partitions: BTreeMap::new(),
             plan: Plan { appends: Vec::new(), rejected: items.unreadable.clone(), deduplicated: 0 },
         };
-        let limits = self.append_limits(routes, now_ms).await?;
+        let topics = self.topics(routes).await?;
         for item in &items.items {
             let (topic, partitions) = match routes.get(&item.topic) {
                 Some(Route::To { topic, partitions }) => (*topic, *partitions),
@@ -183,7 +183,7 @@ impl Shared {
                     continue;
                 }
             };
-            let Some(limits) = limits.get(&topic) else {
+            let Some(found) = topics.get(&topic) else {
                 planner.reject(item.seq, RejectReason::TopicDeleted);
                 continue;
             };
@@ -191,37 +191,34 @@ impl Shared {
             let partition = PartitionId { topic, partition };
             if let btree_map::Entry::Vacant(place) = planner.partitions.entry(partition) {
                 let applied = self.applied(partition, origin, predecessors).await?;
-                place.insert(Filling::new(applied, *limits));
+                place.insert(Filling::new(applied, found, now_ms));
             }
             planner.place(partition, item)?;
         }
         planner.finish()
     }
 
-    /// The limits of the topics that are still there: one that was deleted since the batch was begun is not among them.
-    async fn append_limits(
+    /// The topics that are still there: one that was deleted since the batch was begun is not among them.
+    async fn topics(
         &self,
         routes: &RouteMap,
-        now_ms: i64,
-    ) -> Result<HashMap<TopicId, AppendLimits>, IngestError> {
-        let mut limits = HashMap::new();
+    ) -> Result<HashMap<TopicId, IngestTopic>, IngestError> {
+        let mut topics = HashMap::new();
         let overflow = KafkaTopic::new(OVERFLOW_TOPIC).ok();
         for (name, route) in routes {
             let Route::To { topic, .. } = route else { continue };
             for name in std::iter::once(name).chain(&overflow) {
-                if limits.contains_key(topic) {
+                if topics.contains_key(topic) {
                     break;
                 }
                 let found = self.log.topic(name).await;
                 let found = found.map_err(|failure| IngestError::Log(failure.to_string()))?;
                 if let Some(found) = found.filter(|found| found.id == *topic) {
-                    let IngestTopic { max_message_bytes, log_append_time, .. } = found;
-                    let found = AppendLimits { max_message_bytes, log_append_time, now_ms };
-                    limits.insert(*topic, found);
+                    topics.insert(*topic, found);
                 }
             }
         }
-        Ok(limits)
+        Ok(topics)
     }
 
     /// What the partition has of this lane; nothing of a topic that is gone.
@@ -248,15 +245,19 @@ impl Shared {
 struct Filling {
     applied: Option<EdgeSeq>,
     limits: AppendLimits,
+    /// Each record needs a key.
+    compacted: bool,
     builder: BatchBuilder,
     seqs: Vec<EdgeSeq>,
     done: Vec<Append>,
 }
 
 impl Filling {
-    fn new(applied: Option<EdgeSeq>, limits: AppendLimits) -> Self {
+    fn new(applied: Option<EdgeSeq>, topic: &IngestTopic, now_ms: i64) -> Self {
+        let IngestTopic { max_message_bytes, log_append_time, compacted, .. } = *topic;
+        let limits = AppendLimits { max_message_bytes, log_append_time, now_ms };
         let builder = BatchBuilder::new(Compression::None);
-        Self { applied, limits, builder, seqs: Vec::new(), done: Vec::new() }
+        Self { applied, limits, compacted, builder, seqs: Vec::new(), done: Vec::new() }
     }
 
     /// Ends the present batch.
@@ -303,6 +304,10 @@ impl Planner<'_> {
             value: Some(item.record.payload),
             headers: &headers,
         };
+        if filling.compacted && record.key.is_none() {
+            self.reject(item.seq, RejectReason::NoKey);
+            return Ok(());
+        }
         let mut alone = BatchBuilder::new(Compression::None);
         if alone.push(&record).is_err() || alone.size() > filling.limits.max_message_bytes {
             self.reject(item.seq, RejectReason::TooLarge);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::net::StartError;
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -25,17 +27,45 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
     key: String,
+    /// Keys that are as much to blame.
+    others: Vec<String>,
     reason: String,
 }
 
 impl Invalid {
     /// `key` is dotted (`kafka.listen`); `reason` says what is wrong and what would be right.
     pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { key: key.into(), reason: reason.into() }
+        Self { key: key.into(), others: Vec::new(), reason: reason.into() }
+    }
+
+    /// Also blames another key: the two exclude each other. The error names the first of all that was set, since a default is
+    /// nobody's mistake.
+    #[must_use]
+    pub fn or(mut self, key: impl Into<String>) -> Self {
+        self.others.push(key.into());
+        self
+    }
+
+    /// Puts the first key forward for which `is_set` holds.
+    pub(super) fn blame(mut self, is_set: impl Fn(&str) -> bool) -> Self {
+        if !is_set(&self.key)
+            && let Some(set) = self.others.iter().find(|key| is_set(key))
+        {
+            self.key = set.clone();
+        }
+        self
     }
 
     pub(super) fn key(&self) -> &str {
         &self.key
+    }
+}
+
+impl From<Invalid> for StartError {
+    /// Where it is not known any more from which source the value came.
+    fn from(invalid: Invalid) -> Self {
+        let path: Vec<String> = invalid.key.split('.').map(str::to_owned).collect();
+        Self::Refused { key: KeyPath(&path).to_string(), reason: invalid.reason }
     }
 }
 

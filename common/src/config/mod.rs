@@ -75,6 +75,17 @@ impl<'a> Sources<'a> {
 /// [`ConfigError`], one line that names source and key. The process should end with [`crate::net::StartError`]'s exit
 /// code for it, 2.
 pub fn load<S: Settings>(sources: &Sources<'_>) -> Result<S, ConfigError> {
+    load_with(sources, |_| Ok(()))
+}
+
+/// As [`load`]; then `check` says what only the files that the settings name can tell.
+///
+/// # Errors
+/// As [`load`]: what `check` refuses is as wrong as what [`Settings::validate`] does.
+pub fn load_with<S: Settings>(
+    sources: &Sources<'_>,
+    check: impl FnOnce(&S) -> Result<(), Invalid>,
+) -> Result<S, ConfigError> {
     let mut root = Node::table();
     if let Some(path) = sources.file {
         root.merge(read_file(path)?);
@@ -91,7 +102,8 @@ pub fn load<S: Settings>(sources: &Sources<'_>) -> Result<S, ConfigError> {
         root.set(&keys, Node::leaf(value.clone(), &Origin::CommandLine));
     }
     let settings = S::deserialize(root.clone())?;
-    settings.validate().map_err(|invalid| {
+    settings.validate().and_then(|()| check(&settings)).map_err(|invalid| {
+        let invalid = invalid.blame(|key| root.origin_of(key).is_some());
         let origin = root.origin_of(invalid.key());
         ConfigError::from_invalid(invalid, origin)
     })?;

@@ -1,5 +1,7 @@
 //! The seam to the disk: few calls, each with one meaning, so that a simulated disk can lose exactly what a real one may.
 //!
+//! **Invariant:** an `Ok` of `sync` or `sync_dir` covers everything that was called before it, and nothing else is durable.
+//!
 //! What a crash may take back: writes and lengths since the file's last `sync`; names since their directory's last
 //! `sync_dir`. What a failed `sync` leaves behind is unknown (the kernel may have dropped the pages and marked them clean),
 //! so nobody tries it twice.
@@ -39,6 +41,15 @@ pub trait DiskFile: Send + Sync {
     fn byte_len(&self) -> io::Result<u64>;
     /// Reads at an offset; may return less than asked for, and 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Reads at an offset into the room that the buffer has beyond its length, which need not be cleared first; may read less, and
+    /// nothing at the end.
+    fn read_into(&self, buffer: &mut Vec<u8>, offset: u64) -> io::Result<usize> {
+        let (start, room) = (buffer.len(), buffer.capacity() - buffer.len());
+        buffer.resize(start + room, 0);
+        let read = self.read_at(buffer.get_mut(start..).unwrap_or_default(), offset);
+        buffer.truncate(start + *read.as_ref().unwrap_or(&0));
+        read
+    }
     /// Writes at an offset; may write less than asked for.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Cuts or extends it.
@@ -62,6 +73,26 @@ pub fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Re
         }
     }
     Ok(filled)
+}
+
+/// The `bytes` bytes at an offset, or what there is before the end.
+///
+/// # Errors
+/// Those of [`DiskFile::read_into`], but for interruptions.
+pub fn read_range(file: &dyn DiskFile, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = Vec::with_capacity(bytes);
+    while buffer.len() < bytes {
+        let at = offset + buffer.len() as u64;
+        match file.read_into(&mut buffer, at) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // A vector may be given more room than was asked for.
+    buffer.truncate(bytes);
+    Ok(buffer)
 }
 
 /// Writes everything.
@@ -188,6 +219,10 @@ impl DiskFile for RealFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(&self.0, buffer, offset)
+    }
+
+    fn read_into(&self, buffer: &mut Vec<u8>, offset: u64) -> io::Result<usize> {
+        Ok(rustix::io::pread(&self.0, rustix::buffer::spare_capacity(buffer), offset)?)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {

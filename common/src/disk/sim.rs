@@ -45,6 +45,8 @@ pub struct Faults {
     pub fail_sync_after: Option<u32>,
     /// What all files together may hold.
     pub capacity_bytes: Option<u64>,
+    /// Overwriting takes new space too, as on file systems that copy on write.
+    pub copies_on_write: bool,
     /// Reads and writes may come up short.
     pub short: bool,
 }
@@ -381,7 +383,11 @@ impl DiskFile for SimFile {
             if let Some(capacity) = inner.faults.capacity_bytes {
                 let have = inner.files[inode].now.len();
                 let free = usize::try_from(capacity.saturating_sub(inner.used_bytes()));
-                let most = have.saturating_sub(offset) + free.unwrap_or(usize::MAX);
+                let in_place = match inner.faults.copies_on_write {
+                    true => 0,
+                    false => have.saturating_sub(offset),
+                };
+                let most = in_place + free.unwrap_or(usize::MAX);
                 len = len.min(most);
             }
             if len == 0 && !bytes.is_empty() {

@@ -13,7 +13,7 @@ mod tls;
 #[cfg(test)]
 pub(crate) use http::tests as test_http;
 pub use http::{HttpLimits, serve_http};
-pub use listen::{Exposure, announce_ready, bind, check_exposure};
+pub use listen::{Exposure, announce_ready, bind, check_exposure, listen_address};
 pub use shutdown::shutdown_on_signals;
 pub use start::StartError;
 pub use tls::{client_tls, root_certificates, server_tls};

@@ -178,19 +178,6 @@ impl RecordBatch {
         self.records(max_bytes)?.try_for_each(|record| record.map(drop))
     }
 
-    /// Keeps the records that `keep` says yes to, each at its old offset, and the batch's offset range with its holes
-    /// as compaction leaves it. `None` when none is kept; the same bytes when all are.
-    ///
-    /// # Errors
-    /// As [`RecordBatch::validate_records`].
-    pub fn retain(
-        &self,
-        max_bytes: usize,
-        keep: impl FnMut(&super::Record) -> bool,
-    ) -> Result<Option<Self>, BatchError> {
-        self.recut(max_bytes, self.header.last_offset_delta, keep)
-    }
-
     /// Keeps the records with `from <= offset < to`. The base offset stays (a reader skips what is below its position);
     /// the last offset becomes `to - 1`, so that a reader goes on at `to`. `None` when none is kept.
     ///
@@ -365,7 +352,7 @@ fn check_records(batch: &RecordBatch) -> Result<(), BatchError> {
         return check_dense(batch.bytes.get(HEADER_BYTES..).unwrap_or_default(), count);
     }
     // A look-up by time would refuse to read so many.
-    let most = limits::LOOKUP_DECOMPRESSED_BYTES / LEAST_RECORD_BYTES;
+    let most = limits::DECOMPRESSED_BATCH_BYTES / LEAST_RECORD_BYTES;
     if usize::try_from(count).is_ok_and(|count| count <= most) {
         return Ok(());
     }

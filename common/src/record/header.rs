@@ -87,6 +87,14 @@ impl Attributes {
         Self(self.0 | LOG_APPEND_TIME)
     }
 
+    pub(super) fn with_delete_horizon(self) -> Self {
+        Self(self.0 | DELETE_HORIZON)
+    }
+
+    pub(super) fn without_delete_horizon(self) -> Self {
+        Self(self.0 & !DELETE_HORIZON)
+    }
+
     pub(super) fn with_transactional(self) -> Self {
         Self(self.0 | TRANSACTIONAL)
     }
@@ -132,7 +140,8 @@ pub struct BatchHeader {
     pub attributes: Attributes,
     /// Offset of the last record, less the base offset.
     pub last_offset_delta: i32,
-    /// Timestamp of the first record, milliseconds since 1970 (-1: none).
+    /// What the records' timestamps are relative to: that of the first record, milliseconds since 1970 (-1: none); in a
+    /// batch with a delete horizon, the horizon.
     pub base_timestamp: i64,
     /// The largest timestamp of the batch, milliseconds since 1970 (-1: none).
     pub max_timestamp: i64,

@@ -1,4 +1,4 @@
-//! Record batch v2 (KIP-98): validate, view, patch, slice, encode, iterate.
+//! Record batch v2 (KIP-98): validate, view, patch, slice, compact, encode, iterate.
 //!
 //! A batch is stored and served as the client compressed it. [`RecordBatch`] is a validated view over its bytes; offsets
 //! are given by patching two header fields that the checksum does not cover. Records are decoded only where somebody has
@@ -8,11 +8,12 @@
 //! and counts that agree with each other.
 //! **Invariant:** no bytes can make a function of this room panic, or allocate more than the bound that it was given
 //! (plus a constant that the codec needs).
-//! **Invariant:** nothing but [`RecordBatch::with_log_append_time`], [`RecordBatch::retain`] and
+//! **Invariant:** nothing but [`RecordBatch::with_log_append_time`], [`RecordBatch::compact`] and
 //! [`RecordBatch::slice`] changes what the checksum covers.
 
 mod batch;
 mod builder;
+mod compact;
 mod compression;
 mod header;
 mod records;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use batch::{RecordBatch, place, split_batches, stored_records};
 pub use builder::{BatchBuilder, NewRecord};
+pub use compact::{CompactBatch, Compacted};
 pub use compression::Compression;
 pub use header::{Attributes, BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES, Producer};
 pub use records::{Record, RecordHeader, Records};

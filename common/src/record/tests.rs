@@ -316,19 +316,6 @@ fn slicing_keeps_offsets_and_moves_the_end() {
 }
 
 #[test]
-fn retaining_leaves_holes_and_the_offset_range() {
-    let batch = batch_of(Compression::Zstd, &["a", "b", "c"]).placed(Offset(10), LeaderEpoch(1));
-    let odd = batch.retain(MIB, |record| record.value.as_deref() == Some(b"b")).expect("readable");
-    let odd = odd.expect("one record is kept");
-    assert_eq!(offsets_of(&odd), [11]);
-    assert_eq!((odd.base_offset(), odd.next_offset()), (Offset(10), Offset(13)));
-    assert_eq!((odd.records_count(), odd.max_timestamp()), (1, 1001));
-    assert_eq!(batch.retain(MIB, |_| false), Ok(None));
-    let all = batch.retain(MIB, |_| true).expect("readable").expect("all are kept");
-    assert_eq!(all.as_bytes().as_ptr(), batch.as_bytes().as_ptr());
-}
-
-#[test]
 fn decompression_stops_at_the_bound() {
     let zeros = "\0".repeat(MIB);
     for codec in CODECS.into_iter().filter(|codec| *codec != Compression::None) {

@@ -35,17 +35,20 @@ pub enum RejectReason {
     NotAuthorised,
     /// The topic was deleted while the batch was being applied.
     TopicDeleted,
+    /// The topic is compacted, and the record has no key.
+    NoKey,
 }
 
 impl RejectReason {
     /// All of them, for tables and metrics.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Malformed,
         Self::IllegalTopic,
         Self::TooLarge,
         Self::ReadOnlyTopic,
         Self::NotAuthorised,
         Self::TopicDeleted,
+        Self::NoKey,
     ];
 
     /// The reason as metrics and logs name it.
@@ -58,6 +61,7 @@ impl RejectReason {
             Self::ReadOnlyTopic => "read_only_topic",
             Self::NotAuthorised => "not_authorised",
             Self::TopicDeleted => "topic_deleted",
+            Self::NoKey => "no_key",
         }
     }
 
@@ -71,6 +75,7 @@ impl RejectReason {
             Self::ReadOnlyTopic => 4,
             Self::NotAuthorised => 5,
             Self::TopicDeleted => 6,
+            Self::NoKey => 7,
         }
     }
 

@@ -1,6 +1,8 @@
-//! Logs: one `tracing` subscriber on standard error, whose level can be changed while running.
+//! Logs: one `tracing` subscriber on standard error, whose level can be changed while running. And how metrics are registered.
 //!
 //! **Invariant:** nothing of this room writes to standard output, which belongs to the `ready` line and to commands.
+
+mod metrics;
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +15,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
+use crate::config::Invalid;
 use crate::limits;
+
+pub use metrics::registered;
 
 /// The `[log]` section of both binaries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +33,16 @@ pub struct LogSettings {
 impl Default for LogSettings {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl LogSettings {
+    /// What types cannot say, for the validation of settings.
+    ///
+    /// # Errors
+    /// The key that is wrong, and why.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        parse(&self.level).map(drop).map_err(|error| Invalid::new("log.level", error.to_string()))
     }
 }
 

@@ -173,7 +173,11 @@ impl EdgeCollector {
             lanes.iter().map(|lane| ([("lane", lane.lane.to_string())], value(lane))).collect()
         };
         let depth = gauges(&|lane| wide(lane.depth_records));
-        out.gauges("queue_records", "Records that the cloud does not have yet", &depth)?;
+        out.gauges(
+            "queue_records",
+            "Records in the queue that the cloud does not have yet",
+            &depth,
+        )?;
         let bytes = gauges(&|lane| wide(lane.disk_bytes));
         out.gauges("queue_bytes", "What the queue takes on disk", &bytes)?;
         let oldest = gauges(&|lane| lane.oldest.unwrap_or_default().as_secs_f64());

@@ -3,10 +3,12 @@
 //! Reading and writing are two loops in one task, so neither waits for the other, except that both stall while the hub is
 //! not taking input: that is how a slow disk slows devices down.
 //!
-//! **Invariant:** a packet above `EDGE_SMALL_PACKET_BYTES` is read only after its size was taken from the shared budget,
-//! and gives it back when the hub has dealt with it. All smaller ones together are bounded by the number of connections.
+//! **Invariant:** what is read of a packet above `EDGE_SMALL_PACKET_BYTES` was taken from the shared budget before, step by
+//! step, and is given back when the hub has dealt with it. All smaller ones together are bounded by the number of connections.
+//! **Invariant:** a large packet that stands still, or crawls, is given up.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use robustmq_common::limits;
@@ -14,8 +16,10 @@ use robustmq_common::mqtt::codec::{self, DecodeError};
 use robustmq_common::mqtt::packet::{Packet, ProtocolVersion};
 use robustmq_common::mqtt::server::{CloseReason, ConnId, PeerInfo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::budget::{Budget, Charge};
 use super::outbox::Outbox;
 use super::users::Users;
 
@@ -37,7 +41,14 @@ pub(super) enum Input {
         /// What.
         packet: Packet,
         /// Given back when the hub drops it.
-        budget: Option<OwnedSemaphorePermit>,
+        charge: Option<Charge>,
+    },
+    /// It is not read, since others use the memory for large packets; or it is read again.
+    Unread {
+        /// Which.
+        conn: ConnId,
+        /// Whether it is not.
+        unread: bool,
     },
     /// It sent what is no packet.
     Malformed {
@@ -67,8 +78,8 @@ pub(super) enum Input {
 pub(super) struct Shared {
     /// To the hub.
     pub input: mpsc::Sender<Input>,
-    /// Memory for large packets on their way to the hub, in KiB.
-    pub budget: Arc<Semaphore>,
+    /// Memory for large packets on their way to the hub.
+    pub budget: Budget,
     /// The largest packet taken.
     pub max_packet_bytes: usize,
     /// Absent: everybody may connect.
@@ -124,32 +135,21 @@ impl Connection {
 
     async fn read(&self, mut reader: impl AsyncRead + Unpin) -> Result<Never, Ended> {
         let mut buffer = BytesMut::new();
-        let mut budget = None;
+        let mut large: Option<Large> = None;
         let mut chunk = limits::EDGE_READ_BUFFER_BYTES;
         loop {
-            self.hand_over(&mut buffer, &mut budget).await?;
+            self.hand_over(&mut buffer, &mut large).await?;
             self.outbox.readable().await;
-            let wanted = match announced_bytes(&buffer) {
-                Some(total) if total > limits::EDGE_SMALL_PACKET_BYTES => {
-                    if budget.is_none() {
-                        budget = Some(self.take_budget(total).await?);
-                    }
-                    total.saturating_sub(buffer.len())
-                }
-                _ => chunk,
-            };
-            buffer.reserve(wanted);
+            let total = announced_bytes(&buffer);
+            if let Some(total) = total.filter(|total| *total > limits::EDGE_SMALL_PACKET_BYTES) {
+                let large = large.get_or_insert_with(|| Large::new(total));
+                self.make_room(large, buffer.len()).await?;
+                large.read(&mut reader, &mut buffer).await.map_err(Ended::By)?;
+                continue;
+            }
+            buffer.reserve(chunk);
             let room = buffer.capacity() - buffer.len();
-            let read = match budget {
-                None => reader.read_buf(&mut buffer).await,
-                // Holds what others could use, so it has to get on.
-                Some(_) => {
-                    tokio::time::timeout(limits::EDGE_LARGE_READ, reader.read_buf(&mut buffer))
-                        .await
-                        .map_err(|_| Ended::By(CloseReason::NetworkError))?
-                }
-            };
-            match read {
+            match reader.read_buf(&mut buffer).await {
                 Ok(0) => return Err(Ended::By(CloseReason::PeerClosed)),
                 // Who sends much gets a larger buffer.
                 Ok(read) if read >= room => chunk = limits::EDGE_BUSY_READ_BUFFER_BYTES,
@@ -159,11 +159,23 @@ impl Connection {
         }
     }
 
+    /// Takes from the budget what the next bytes of a large packet need. While that takes time, the client is not silent.
+    async fn make_room(&self, large: &mut Large, have: usize) -> Result<(), Ended> {
+        let budget = &self.shared.budget;
+        let wanted = large.wanted(have);
+        if !budget.try_grow(&mut large.charge, wanted) {
+            self.tell(Input::Unread { conn: self.id, unread: true }).await?;
+            budget.grow(&mut large.charge, wanted).await;
+            self.tell(Input::Unread { conn: self.id, unread: false }).await?;
+        }
+        Ok(())
+    }
+
     /// Hands every whole packet in the buffer to the hub.
     async fn hand_over(
         &self,
         buffer: &mut BytesMut,
-        budget: &mut Option<OwnedSemaphorePermit>,
+        large: &mut Option<Large>,
     ) -> Result<(), Ended> {
         loop {
             let version = self.version.get().copied();
@@ -175,8 +187,8 @@ impl Connection {
                             users.check(connect).await;
                         }
                     }
-                    let budget = budget.take();
-                    self.tell(Input::Packet { conn: self.id, packet, budget }).await?;
+                    let charge = large.take().map(|large| large.charge);
+                    self.tell(Input::Packet { conn: self.id, packet, charge }).await?;
                 }
                 Ok(None) => return Ok(()),
                 Err(error) => {
@@ -189,12 +201,6 @@ impl Connection {
                 }
             }
         }
-    }
-
-    async fn take_budget(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Ended> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let budget = Arc::clone(&self.shared.budget);
-        budget.acquire_many_owned(kib).await.map_err(|_| Ended::NoHub)
     }
 
     async fn write(&self, mut writer: impl AsyncWrite + Unpin) -> Result<Never, Ended> {
@@ -253,6 +259,56 @@ impl Connection {
     async fn close_is_overdue(&self) {
         self.outbox.closing().await;
         tokio::time::sleep(limits::EDGE_CLOSE).await;
+    }
+}
+
+/// A packet above `EDGE_SMALL_PACKET_BYTES` that is being read.
+struct Large {
+    total: usize,
+    charge: Charge,
+    /// How long its bytes may still be waited for.
+    patience: Duration,
+}
+
+impl Large {
+    fn new(total: usize) -> Self {
+        let seconds = total / limits::EDGE_LARGE_BYTES_PER_SECOND;
+        let crawling = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
+        let patience = limits::EDGE_LARGE_READ.saturating_add(crawling);
+        Self { total, charge: Charge::default(), patience }
+    }
+
+    /// How much of it has to be charged before more than `have` bytes are read: twice as much each time, so that what came
+    /// slowly never takes much more than what came.
+    fn wanted(&self, have: usize) -> usize {
+        if self.charge.covers() > have {
+            return self.charge.covers();
+        }
+        have.saturating_mul(2).max(limits::EDGE_LARGE_STEP_BYTES).min(self.total)
+    }
+
+    /// Reads what is charged and has come.
+    async fn read(
+        &mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+        buffer: &mut BytesMut,
+    ) -> Result<(), CloseReason> {
+        let room = self.charge.covers().saturating_sub(buffer.len());
+        buffer.reserve(room);
+        let mut part = reader.take(u64::try_from(room).unwrap_or(u64::MAX));
+        let started = Instant::now();
+        let patience = self.patience.min(limits::EDGE_LARGE_READ);
+        let read = tokio::time::timeout(patience, part.read_buf(buffer)).await;
+        self.patience = self.patience.saturating_sub(started.elapsed());
+        match read {
+            Ok(Ok(0)) => Err(CloseReason::PeerClosed),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(CloseReason::NetworkError),
+            Err(_) => {
+                tracing::debug!(bytes = self.total, "a large packet came too slowly");
+                Err(CloseReason::NetworkError)
+            }
+        }
     }
 }
 

@@ -98,6 +98,8 @@ pub(super) struct Hub {
     /// The figures have changed and are published then.
     publish_at: Option<Instant>,
     refused: bool,
+    /// The state cannot be written for now.
+    failing: bool,
     /// Stopping: until then at the latest.
     stop_at: Option<Instant>,
 }
@@ -116,6 +118,7 @@ impl Hub {
             checkpoint_at: None,
             publish_at: None,
             refused: false,
+            failing: false,
             stop_at: None,
         }
     }
@@ -138,8 +141,12 @@ impl Hub {
                 return Ok(self.finish());
             }
             let wake_at = self.wake_at();
-            let takes_input =
-                !inputs_end && self.deferred.is_empty() && !self.parts.state.is_saturated();
+            let takes_input = self.listen() && !inputs_end;
+            let works = self.parts.server.has_work();
+            // One event, and a bit of what takes long.
+            if works {
+                self.parts.server.work(self.parts.clock.now());
+            }
             tokio::select! {
                 biased;
                 () = shutdown.cancelled(), if self.stop_at.is_none() => self.begin_to_stop(),
@@ -167,8 +174,19 @@ impl Hub {
                     // Also where nothing has to be done: a connection that ended counts.
                     self.figures_changed();
                 }
+                () = tokio::task::yield_now(), if works => {}
             }
         }
+    }
+
+    /// Whether input is taken: not while the disks are behind. The core has to know, lest it take clients that are not heard
+    /// for silent ones.
+    fn listen(&mut self) -> bool {
+        // While the state's disk fails, the core refuses what needs it, and all else is served.
+        let state_has_room = self.failing || !self.parts.state.is_saturated();
+        let listening = self.deferred.is_empty() && state_has_room;
+        self.parts.server.set_listening(self.parts.clock.now(), listening);
+        listening
     }
 
     fn take(&mut self, input: Input) {
@@ -182,14 +200,15 @@ impl Hub {
                 self.connections.insert(conn, outbox);
                 server.connected(now, conn, peer);
             }
-            Input::Packet { conn, packet, budget } => {
+            Input::Packet { conn, packet, charge } => {
                 server.recv(now, conn, packet);
-                drop(budget);
+                drop(charge);
             }
             Input::Malformed { conn, error } => {
                 tracing::debug!(conn = conn.0, %error, "malformed packet");
                 server.malformed(now, conn, &error);
             }
+            Input::Unread { conn, unread } => server.set_unread(conn, unread),
             Input::Written { conn, bytes } => server.written(now, conn, bytes),
             Input::Closed { conn, reason } => {
                 self.connections.remove(&conn);
@@ -353,7 +372,10 @@ impl Hub {
     }
 
     fn committed(&mut self) {
-        let committed = self.progress.borrow_and_update().committed;
+        let (committed, failing) = {
+            let progress = self.progress.borrow_and_update();
+            (progress.committed, progress.failing.is_some())
+        };
         while let Some(front) = self.persisting.front()
             && front.commit <= committed
         {
@@ -364,6 +386,8 @@ impl Hub {
                 self.parts.queue.reflected(lane, sequence);
             }
         }
+        self.failing = failing;
+        self.parts.server.set_failing(self.parts.clock.now(), failing);
     }
 
     /// When there is something to do without anything happening.

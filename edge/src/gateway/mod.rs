@@ -11,6 +11,7 @@
 //! **Invariant:** this is the only place of the edge that names concrete parts; the others know each other by what they take.
 //! **Invariant:** nothing listens before the state reflects every record of the queue.
 
+mod budget;
 mod clock;
 mod connection;
 mod hub;
@@ -19,6 +20,7 @@ mod lock;
 mod open;
 mod outbox;
 mod policy;
+mod prepare;
 mod record;
 mod replay;
 mod route;
@@ -38,17 +40,18 @@ use robustmq_common::limits;
 use robustmq_common::net::{self, Exposure, StartError};
 use robustmq_common::telemetry::LogLevel;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::budget::Budget;
 use self::connection::{Input, Shared};
 use self::hub::{Hub, Parts};
 use self::listener::Listener;
 use self::lock::DataDirLock;
 use self::open::Restored;
+use self::prepare::Prepared;
 use self::route::Routes;
 use self::users::Users;
 use crate::admin;
@@ -58,6 +61,7 @@ use crate::state::State;
 
 pub use self::hub::{Figures, HubError};
 pub use self::listener::ListenerCounters;
+pub use self::prepare::check;
 pub use self::users::users_line;
 
 /// A running gateway.
@@ -89,19 +93,22 @@ impl Gateway {
     /// # Errors
     /// [`StartError`] says what is in the way: the directory, a port, a file, a setting.
     pub async fn start(settings: &Settings, log_level: LogLevel) -> Result<Self, StartError> {
-        let edge_id = settings.resolve_edge_id()?;
-        let tls = mqtt_tls(settings)?;
-        let users = settings.mqtt.users_file.as_deref().map(Users::read).transpose()?.map(Arc::new);
+        let Prepared { edge_id, tls, users, routes } = Prepared::of(settings)?;
         let lock = DataDirLock::acquire(&settings.data_dir)?;
-        let routes = Arc::new(routes(settings)?);
         let queue = open::queue(settings)?;
+        let transport = upstream::transport(settings, &edge_id, queue.lanes())?;
+        if transport.is_none() {
+            tracing::warn!(
+                "[uplink] url is not set: messages stay on this gateway, nothing is queued"
+            );
+        }
         let restored = open::state(settings, &queue, &routes, users.clone()).await?;
         let mut registry = Registry::default();
-        let uplink = upstream::uplink(settings, edge_id.clone(), &queue, &mut registry)?;
-        let insecure = settings.insecure;
-        let known = Exposure { authenticated: users.is_some(), insecure };
+        let uplink =
+            transport.map(|transport| upstream::uplink(settings, transport, &queue, &mut registry));
+        let known = settings.mqtt_exposure();
         let mqtt = net::bind("[mqtt] listen", settings.mqtt.listen, known).await?;
-        let anybody = Exposure { authenticated: false, insecure };
+        let anybody = Exposure { authenticated: false, insecure: settings.insecure };
         let admin = net::bind("[admin] listen", settings.admin.listen, anybody).await?;
         let mqtt_address = local_address(&mqtt)?;
         let admin_address = local_address(&admin)?;
@@ -195,26 +202,6 @@ impl Gateway {
     }
 }
 
-fn mqtt_tls(settings: &Settings) -> Result<Option<TlsAcceptor>, StartError> {
-    match (&settings.mqtt.tls_cert, &settings.mqtt.tls_key) {
-        (Some(certificate), Some(key)) => {
-            Ok(Some(TlsAcceptor::from(net::server_tls(certificate, key, &[])?)))
-        }
-        _ => Ok(None),
-    }
-}
-
-fn routes(settings: &Settings) -> Result<Routes, StartError> {
-    let upstream = settings.uplink.url.is_some();
-    if !upstream {
-        tracing::warn!("[uplink] url is not set: messages stay on this gateway, nothing is queued");
-    }
-    Routes::new(&settings.routes, upstream).map_err(|error| StartError::Refused {
-        key: "[[route]] filter".to_owned(),
-        reason: error.to_string(),
-    })
-}
-
 fn hub(
     settings: &Settings,
     restored: Restored,
@@ -242,7 +229,7 @@ fn hub(
 fn shared(settings: &Settings, input: mpsc::Sender<Input>, users: Option<Arc<Users>>) -> Shared {
     Shared {
         input,
-        budget: Arc::new(Semaphore::new(limits::EDGE_LARGE_PACKETS_BYTES / 1024)),
+        budget: Budget::new(limits::EDGE_LARGE_PACKETS_BYTES),
         max_packet_bytes: settings.mqtt.max_packet_bytes,
         users,
     }

@@ -38,7 +38,7 @@ pub(super) fn queue(settings: &Settings) -> Result<Queue, StartError> {
             at_byte = damage.at_byte,
             from = damage.from.0,
             to = damage.to.0,
-            "queue records cannot be read back"
+            "a queue segment is damaged: records from `from` to before `to` cannot be read back"
         );
     }
     for note in &recovered.notes {

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use robustmq_common::ids::EdgeId;
+use robustmq_common::config::Invalid;
+use robustmq_common::ids::{EdgeId, LaneId};
 use robustmq_common::limits;
-use robustmq_common::net::StartError;
 use robustmq_common::sync::SessionId;
 
 use crate::admin::{self, UplinkReport};
@@ -16,27 +16,35 @@ use crate::uplink::{
     DeadLetterFile, HttpSettings, HttpTransport, Uplink, UplinkMetrics, UplinkParts, UplinkSettings,
 };
 
-/// The uplink to the cloud at `[uplink] url`, not running yet; `None` without one.
-pub(super) fn uplink(
+/// How the cloud at `[uplink] url` is reached; `None` without one. Nothing is connected yet.
+///
+/// # Errors
+/// [`Invalid`] names the setting, and the file where one is not usable.
+pub(super) fn transport(
     settings: &Settings,
-    edge: EdgeId,
-    queue: &Queue,
-    registry: &mut Registry,
-) -> Result<Option<Uplink>, StartError> {
+    edge: &EdgeId,
+    lanes: impl IntoIterator<Item = LaneId>,
+) -> Result<Option<HttpTransport>, Invalid> {
     let Some(url) = &settings.uplink.url else { return Ok(None) };
-    let refused = |reason: String| StartError::Refused { key: "[uplink]".to_owned(), reason };
-    let token = settings.uplink.token_file.as_deref().map(read_token).transpose()?;
     let http = HttpSettings {
         url: url.clone(),
-        edge,
-        token,
+        edge: edge.clone(),
+        token: settings.uplink.token_file.as_deref().map(read_token).transpose()?,
         insecure: settings.insecure,
         timeout: limits::UPLINK_TIMEOUT,
     };
-    let ca = settings.uplink.ca_file.as_deref();
-    let transport =
-        HttpTransport::new(&http, ca, queue.lanes()).map_err(|error| refused(error.to_string()))?;
-    Ok(Some(Uplink::new(UplinkParts {
+    let transport = HttpTransport::new(&http, settings.uplink.ca_file.as_deref(), lanes);
+    transport.map(Some).map_err(|error| Invalid::new(error.key(), error.to_string()))
+}
+
+/// The uplink over `transport`, not running yet.
+pub(super) fn uplink(
+    settings: &Settings,
+    transport: HttpTransport,
+    queue: &Queue,
+    registry: &mut Registry,
+) -> Uplink {
+    Uplink::new(UplinkParts {
         backlog: Arc::new(queue.clone()),
         transport: Arc::new(transport),
         dead_letters: Arc::new(DeadLetterFile::in_dir(&settings.data_dir)),
@@ -49,7 +57,7 @@ pub(super) fn uplink(
         session: SessionId(rand::random()),
         jitter: Arc::new(rand::random::<f64>),
         metrics: UplinkMetrics::register(registry),
-    })))
+    })
 }
 
 /// Where status and metrics read how the uplink stands.
@@ -68,11 +76,9 @@ pub(super) fn view(uplink: &Uplink, settings: &Settings) -> admin::ReadUplink {
     })
 }
 
-fn read_token(file: &Path) -> Result<String, StartError> {
-    let refused = |reason: String| StartError::Refused {
-        key: "[uplink] token_file".to_owned(),
-        reason: format!("{}: {reason}", file.display()),
-    };
+fn read_token(file: &Path) -> Result<String, Invalid> {
+    let refused =
+        |reason: String| Invalid::new("uplink.token_file", format!("{}: {reason}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| refused(error.to_string()))?;
     let token = text.trim();
     if token.is_empty() {

@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ring::pbkdf2;
+use robustmq_common::config::Invalid;
 use robustmq_common::limits;
 use robustmq_common::mqtt::packet::{Connect, Password};
-use robustmq_common::net::StartError;
 use tokio::sync::Semaphore;
 
 const SCHEME: &str = "pbkdf2-sha256";
@@ -48,11 +48,10 @@ impl Users {
     /// Reads the users file.
     ///
     /// # Errors
-    /// [`StartError::Refused`] names the file and the line.
-    pub(super) fn read(file: &Path) -> Result<Self, StartError> {
-        let refused = |reason: String| StartError::Refused {
-            key: "[mqtt] users_file".to_owned(),
-            reason: format!("{}: {reason}", file.display()),
+    /// [`Invalid`] names the file and the line.
+    pub(super) fn read(file: &Path) -> Result<Self, Invalid> {
+        let refused = |reason: String| {
+            Invalid::new("mqtt.users_file", format!("{}: {reason}", file.display()))
         };
         let text = std::fs::read_to_string(file).map_err(|error| refused(error.to_string()))?;
         Self::parse(&text).map_err(refused)

@@ -112,6 +112,12 @@ impl FrontSkips {
         }
     }
 
+    /// How many sequences they cover.
+    pub fn sequences(&self) -> u64 {
+        let lengths = self.0.iter().map(|skip| skip.to.0.saturating_sub(skip.from.0));
+        lengths.fold(0, u64::saturating_add)
+    }
+
     /// The rest, from `seq` on, of the range that `seq` lies in.
     pub fn covering(&self, seq: EdgeSeq) -> Option<Skip> {
         let skip = self.0.iter().find(|skip| (skip.from..skip.to).contains(&seq))?;

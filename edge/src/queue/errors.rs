@@ -93,6 +93,24 @@ pub enum AppendError {
     Closed,
 }
 
+/// Why something that was asked for is not durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotStored {
+    /// There is no space; that may pass.
+    DiskFull(Arc<str>),
+    /// The disk failed.
+    Poisoned(Arc<str>),
+}
+
+impl From<NotStored> for QueueError {
+    fn from(why: NotStored) -> Self {
+        match why {
+            NotStored::DiskFull(reason) => Self::DiskFull { reason },
+            NotStored::Poisoned(reason) => Self::Poisoned { reason },
+        }
+    }
+}
+
 /// Why a read, acknowledgement or look-up failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
@@ -121,6 +139,12 @@ pub enum QueueError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The file system has no space left, so it is not durable; try again.
+    #[error("the queue's disk is full: {reason}")]
+    DiskFull {
+        /// What the system said.
+        reason: Arc<str>,
     },
     /// An earlier sync or write failed.
     #[error("the queue refuses since its disk failed: {reason}; check the disk, then restart")]

@@ -15,7 +15,7 @@ use super::disk::{Disk, RealDisk};
 use super::errors::{AppendError, OpenError, QueueError};
 use super::read::{self, ReadFor, ReadLimits};
 use super::recover;
-use super::state::{Shared, State};
+use super::state::{Issued, Shared, State};
 use super::ticket::{PendingAppend, Ticket, Wait};
 use super::types::{
     Append, Entry, LaneStatus, Position, QueueSettings, ReadBatch, Recovered, StoreId,
@@ -207,17 +207,27 @@ impl Queue {
     /// Stores what the cloud issued to this store; durable when it returns. Sequences go on as they were.
     ///
     /// # Errors
-    /// [`QueueError::Poisoned`] or [`QueueError::Closed`].
+    /// [`QueueError::DiskFull`] (the incarnation is as it was: try again), [`QueueError::Poisoned`] or
+    /// [`QueueError::Closed`].
     pub async fn set_incarnation(&self, incarnation: Incarnation) -> Result<(), QueueError> {
-        {
+        let ticket = {
             let mut state = self.shared.lock();
-            state.incarnation = Some(incarnation);
-            state.identity_dirty = true;
-        }
-        self.flush().await
+            if state.closing {
+                return Err(QueueError::Closed);
+            }
+            let stored = match state.issued.take() {
+                // Two at once: the later one counts, and both wait for it.
+                Some(former) => former.stored,
+                None => Ticket::new(),
+            };
+            state.issued = Some(Issued { incarnation, stored: Arc::clone(&stored) });
+            stored
+        };
+        self.wake();
+        Ok(Wait::new(ticket).await?)
     }
 
-    /// What the cloud issued to this store, once it has.
+    /// What the cloud issued to this store, once it is durable.
     #[must_use]
     pub fn incarnation(&self) -> Option<Incarnation> {
         self.shared.lock().incarnation
@@ -281,7 +291,8 @@ impl Queue {
     /// Returns when everything appended and acknowledged up to now is durable, cursors included.
     ///
     /// # Errors
-    /// [`QueueError::Poisoned`] or [`QueueError::Closed`].
+    /// [`QueueError::DiskFull`] (a cursor found no space; it is tried again), [`QueueError::Poisoned`] or
+    /// [`QueueError::Closed`].
     pub async fn flush(&self) -> Result<(), QueueError> {
         let ticket = {
             let mut state = self.shared.lock();
@@ -291,7 +302,7 @@ impl Queue {
             Arc::clone(state.flush.get_or_insert_with(Ticket::new))
         };
         self.wake();
-        Wait::new(ticket).await.map_err(|reason| QueueError::Poisoned { reason })
+        Ok(Wait::new(ticket).await?)
     }
 
     /// Writes what is left, stores the cursors and closes the files. Appends are refused from now on, by other handles
@@ -408,7 +419,7 @@ impl Shared {
         let lane = state.lane(id)?;
         Ok(LaneStatus {
             lane: id,
-            depth_records: lane.synced.0.saturating_sub(lane.cursor.acknowledged.0),
+            depth_records: lane.depth_records(),
             disk_bytes: lane.segments.iter().map(|segment| segment.len).sum(),
             pending_bytes: lane.group.bytes.len(),
             segments: lane.segments.len(),

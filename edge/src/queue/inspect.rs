@@ -12,8 +12,9 @@ use robustmq_common::limits::QUEUE_LANES_MAX;
 use serde::Serialize;
 
 use super::cursor::{Cursor, Identity};
-use super::disk::{self, Disk, ReadOnlyDisk};
+use super::disk::{self, Disk, DiskFile, ReadOnlyDisk};
 use super::errors::OpenError;
+use super::judge::{Last, Verdict};
 use super::register::Register;
 use super::scan::{At, Found, Scan, Unreadable};
 use super::segment::{self, HEADER_BYTES, Header, HeaderRead, Salt};
@@ -105,11 +106,11 @@ pub fn inspect(dir: &Path, depth: Depth) -> Result<Inspection, OpenError> {
     inspect_on(&ReadOnlyDisk, dir, depth)
 }
 
-pub(super) fn inspect_on(
-    disk: &dyn Disk,
-    dir: &Path,
-    depth: Depth,
-) -> Result<Inspection, OpenError> {
+/// As [`inspect`], on another disk.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_on(disk: &dyn Disk, dir: &Path, depth: Depth) -> Result<Inspection, OpenError> {
     let path = dir.join("queue.id");
     let mut problems = Vec::new();
     let identity = peek(disk, &path, Identity::decode, &mut problems)?;
@@ -162,6 +163,30 @@ struct Looking<'a> {
     problems: Vec<String>,
 }
 
+/// Where a lane ends: in which of its segments, and what that one holds. Later ones were only being made.
+#[derive(Default)]
+struct Tail {
+    last: Option<usize>,
+    verdict: Option<Verdict>,
+}
+
+/// Which part of a lane a segment is.
+enum Part {
+    /// It ends before this sequence.
+    Before(EdgeSeq),
+    /// The lane ends in it, before this sequence.
+    Last(Verdict, EdgeSeq),
+    /// The lane ends before it.
+    BeingMade,
+}
+
+/// A segment's file, open.
+struct Opened {
+    file: Box<dyn DiskFile>,
+    header: HeaderRead,
+    len: u64,
+}
+
 /// Where the segments so far end.
 struct End {
     next: EdgeSeq,
@@ -171,23 +196,34 @@ struct End {
 impl Looking<'_> {
     fn lane(&mut self, id: LaneId) -> Result<LaneInspection, OpenError> {
         let dir = self.dir.join(lane_dir_name(id));
+        // In this order: what the edge trims meanwhile is explained by the cursor that is read later.
+        let names = self.disk.list(&dir).map_err(|source| disk_error("list", &dir, source))?;
         let cursor = peek(self.disk, &dir.join("cursor"), Cursor::decode, &mut self.problems)?;
         let cursor = cursor.unwrap_or_default();
-        let names = self.disk.list(&dir).map_err(|source| disk_error("list", &dir, source))?;
         let mut found: Vec<_> =
             names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
         found.sort_unstable();
-        let first = cursor.skips.end().unwrap_or(EdgeSeq(cursor.acknowledged.0.saturating_add(1)));
+        let due = EdgeSeq(cursor.acknowledged.0.saturating_add(1));
+        let floor = cursor.next_floor.max(due);
+        let first = cursor.skips.end().unwrap_or(due);
+        let tail = self.tail(id, &dir, &found, floor)?;
         let mut end = End { next: first, digest: None };
         let mut segments = Vec::new();
         for (index, (base, bad)) in found.iter().copied().enumerate() {
             let next_base = found.get(index + 1).map(|(base, _)| *base);
             let settled = next_base.is_some_and(|next| next <= first);
-            let name = segment::file_name(base, bad);
             if bad && settled {
+                let name = segment::file_name(base, bad);
                 self.problems.push(format!("lane {id}: {name} is kept as evidence of damage"));
             } else if !settled {
-                segments.extend(self.segment(id, &dir, (base, bad), next_base, &mut end)?);
+                let part = match (tail.verdict, next_base) {
+                    (Some(verdict), _) if Some(index) == tail.last => {
+                        Part::Last(verdict, verdict.next.max(floor))
+                    }
+                    (_, Some(next)) if Some(index) < tail.last => Part::Before(next),
+                    _ => Part::BeingMade,
+                };
+                segments.extend(self.segment(id, &dir, (base, bad), &part, &mut end)?);
             }
         }
         let skips = cursor.skips.iter().map(|skip| SkipInspection {
@@ -211,34 +247,91 @@ impl Looking<'_> {
         })
     }
 
+    /// Judges the last segments as recovery would, until one holds something.
+    fn tail(
+        &mut self,
+        id: LaneId,
+        dir: &Path,
+        found: &[(EdgeSeq, bool)],
+        floor: EdgeSeq,
+    ) -> Result<Tail, OpenError> {
+        for (index, (base, bad)) in found.iter().copied().enumerate().rev() {
+            let path = dir.join(segment::file_name(base, bad));
+            let Some(Opened { file, header, len }) = self.open(&path)? else { continue };
+            let store = self.store_by(&header);
+            let own = match header {
+                HeaderRead::Good(header) if header.belongs(store, id, base) => Some(header),
+                _ => None,
+            };
+            let judged = Last {
+                file: file.as_ref(),
+                salt: Salt::new(store, id),
+                base,
+                base_digest: own.map(|header| header.base_digest),
+                len,
+                floor,
+            };
+            let verdict = judged.judge().map_err(|source| disk_error("read", &path, source))?;
+            let newer = matches!(header, HeaderRead::Newer(_));
+            if newer || !verdict.was_being_made(base) {
+                return Ok(Tail { last: Some(index), verdict: Some(verdict) });
+            }
+        }
+        Ok(Tail::default())
+    }
+
+    /// The store's id; where that is not known, what the first good header says.
+    fn store_by(&mut self, header: &HeaderRead) -> StoreId {
+        match header {
+            HeaderRead::Good(header) => *self.store.get_or_insert(header.store),
+            HeaderRead::Newer(_) | HeaderRead::Bad => self.store.unwrap_or(StoreId([0; 16])),
+        }
+    }
+
     /// `None` if the file went away meanwhile: the edge is running and trimmed it.
+    fn open(&self, path: &Path) -> Result<Option<Opened>, OpenError> {
+        let file = match self.disk.open(path, false) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(disk_error("open", path, error)),
+        };
+        let mut bytes = [0u8; HEADER_BYTES];
+        let filled = disk::read_up_to(file.as_ref(), &mut bytes, 0).unwrap_or(0);
+        let len = file.byte_len().map_err(|source| disk_error("read", path, source))?;
+        let header = Header::decode(bytes.get(..filled).unwrap_or_default());
+        Ok(Some(Opened { file, header, len }))
+    }
+
+    /// `None` if the file went away meanwhile.
     fn segment(
         &mut self,
         id: LaneId,
         dir: &Path,
         (base, bad): (EdgeSeq, bool),
-        next_base: Option<EdgeSeq>,
+        part: &Part,
         end: &mut End,
     ) -> Result<Option<SegmentInspection>, OpenError> {
         let name = segment::file_name(base, bad);
         let path = dir.join(&name);
-        let file = match self.disk.open(&path, false) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(disk_error("open", &path, error)),
+        let Some(Opened { file, header, len }) = self.open(&path)? else { return Ok(None) };
+        let mut found = SegmentInspection {
+            file: name.clone(),
+            first_sequence: base.0,
+            bytes: len,
+            records: None,
+            unfinished_bytes: 0,
         };
-        let error = |source| disk_error("read", &path, source);
-        let mut bytes = [0u8; HEADER_BYTES];
-        let filled = disk::read_up_to(file.as_ref(), &mut bytes, 0).unwrap_or(0);
-        let len = file.byte_len().map_err(error)?;
+        if matches!(part, Part::BeingMade) {
+            (found.records, found.unfinished_bytes) = (Some(0), len);
+            return Ok(Some(found));
+        }
+        let store = self.store_by(&header);
         let mut problems = Vec::new();
-        let base_digest = match Header::decode(bytes.get(..filled).unwrap_or_default()) {
-            HeaderRead::Good(header) => {
-                let store = *self.store.get_or_insert(header.store);
-                if (header.store, header.lane, header.base) != (store, id, base) {
-                    problems.push("belongs to another queue or place".to_owned());
-                }
-                Some(header.base_digest)
+        let base_digest = match header {
+            HeaderRead::Good(header) if header.belongs(store, id, base) => Some(header.base_digest),
+            HeaderRead::Good(_) => {
+                problems.push("belongs to another queue or place".to_owned());
+                None
             }
             HeaderRead::Newer(format) => {
                 problems.push(format!("has the later format {format}"));
@@ -250,66 +343,56 @@ impl Looking<'_> {
             }
         };
         if base > end.next {
-            problems.push(format!(
-                "sequences {} to {} before it are missing",
-                end.next,
-                base.0 - 1
-            ));
+            let last = base.0 - 1;
+            problems.push(format!("sequences {} to {last} before it are missing", end.next));
         } else if end.digest.is_some() && end.next == base && base_digest != end.digest {
             problems.push("does not continue the digest of the one before it".to_owned());
         }
         let start = At { offset: HEADER_BYTES as u64, next: base, digest: base_digest };
-        let mut found = SegmentInspection {
-            file: name.clone(),
-            first_sequence: base.0,
-            bytes: len,
-            records: None,
-            unfinished_bytes: 0,
+        let (read_bytes, beyond) = match part {
+            Part::Last(verdict, beyond) => (Some(verdict.good_end), *beyond),
+            Part::Before(next) => ((self.depth == Depth::Verify).then_some(len), *next),
+            Part::BeingMade => (None, base),
         };
-        if self.depth == Depth::Verify || next_base.is_none() {
-            let salt = Salt::new(self.store.unwrap_or(StoreId([0; 16])), id);
-            let scan = Scan::new(file.as_ref(), salt, start, len, Unreadable::IsDamage);
-            *end = read(scan, next_base, &mut found, &mut problems).map_err(error)?;
-            if next_base.is_none() && found.records == Some(0) && base_digest.is_none() {
-                // It was being made: nothing in it was promised yet.
-                problems.clear();
-                found.unfinished_bytes = len;
-            }
-        } else if let Some(next) = next_base {
-            *end = End { next, digest: None };
+        *end = End { next: beyond, digest: None };
+        if let Some(bytes) = read_bytes {
+            found.unfinished_bytes = len.saturating_sub(bytes);
+            let salt = Salt::new(store, id);
+            let scan = Scan::new(file.as_ref(), salt, start, bytes, Unreadable::IsDamage);
+            end.digest = read(scan, beyond, &mut found, &mut problems)
+                .map_err(|source| disk_error("read", &path, source))?;
         }
         self.problems.extend(problems.iter().map(|problem| format!("lane {id}: {name} {problem}")));
         Ok(Some(found))
     }
 }
 
-/// Reads a segment to its end.
+/// Reads a segment that ends before sequence `beyond`; the digest at its end.
 fn read(
     mut scan: Scan<'_>,
-    next_base: Option<EdgeSeq>,
+    beyond: EdgeSeq,
     found: &mut SegmentInspection,
     problems: &mut Vec<String>,
-) -> std::io::Result<End> {
+) -> std::io::Result<Option<ChainDigest>> {
     let mut records = 0;
-    while next_base.is_none_or(|next| scan.at().next < next) {
-        match scan.next()? {
-            Some(Found::Record(_)) => records += 1,
-            Some(Found::Damage { at_byte, from, to, synced_before_next }) => {
-                let promised = synced_before_next.is_some_and(|synced| synced >= from);
-                if !promised && next_base.is_none() {
-                    found.unfinished_bytes = found.bytes - at_byte;
-                    found.records = Some(records);
-                    return Ok(End { next: from, digest: None });
-                }
-                let lost = to.or(next_base).map_or(0, |to| to.0.saturating_sub(from.0));
-                problems.push(format!("is damaged at byte {at_byte}: {lost} records from {from}"));
+    while scan.at().next < beyond {
+        let (at_byte, from, to) = match scan.next()? {
+            Some(Found::Record(_)) => {
+                records += 1;
+                continue;
             }
-            None => break,
+            Some(Found::Damage { at_byte, from, to, .. }) => (at_byte, from, to),
+            None => (scan.at().offset, scan.at().next, None),
+        };
+        let lost = to.unwrap_or(beyond).0.saturating_sub(from.0);
+        problems.push(format!("is damaged at byte {at_byte}: {lost} records from {from}"));
+        if to.is_none() {
+            found.records = Some(records);
+            return Ok(None);
         }
     }
     found.records = Some(records);
-    let at = scan.at();
-    Ok(End { next: next_base.unwrap_or(at.next), digest: at.digest })
+    Ok(scan.at().digest)
 }
 
 impl fmt::Display for Inspection {

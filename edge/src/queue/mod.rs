@@ -34,7 +34,7 @@
 //! acknowledge(&self, lane, through) -> Result<(), QueueError>    moves the cursor; durable within cursor_delay; trims
 //! position(&self, lane) -> Result<Position, QueueError>          what the edge presents to the cloud
 //! digest_at(&self, lane, seq).await -> Result<Option<ChainDigest>, QueueError>   None: trimmed or not yet synced
-//! set_incarnation(&self, Incarnation).await -> Result<(), QueueError>            durable when it returns
+//! set_incarnation(&self, Incarnation).await -> Result<(), QueueError>            durable when it returns Ok, else as it was
 //! replay(&self, lane, after: EdgeSeq) -> Replay                  iterator of Result<Entry, QueueError>, expired ones too
 //! reflected(&self, lane, through)                                the gateway's own state has everything up to here
 //! resolve(&self, &Stamp) -> Option<i64>                          wall time in ms, once anybody knows it
@@ -49,6 +49,8 @@ mod cursor;
 mod errors;
 mod handle;
 pub mod inspect;
+mod job;
+mod judge;
 mod read;
 mod recover;
 mod register;

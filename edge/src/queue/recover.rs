@@ -16,8 +16,8 @@ use super::clock::{BootId, Boots, Clock};
 use super::cursor::{Cursor, Identity};
 use super::disk::{self, Disk};
 use super::errors::OpenError;
+use super::judge::{Last, Lost, Verdict};
 use super::register::Register;
-use super::scan::{Found, Scan, Unreadable};
 use super::segment::{self, FORMAT, HEADER_BYTES, Header, HeaderRead, Salt};
 use super::state::{Group, Lane, Segment, Shared, State, lane_dir_name};
 use super::types::{Damage, QueueSettings, Recovered, RecoveredLane, StoreId};
@@ -78,6 +78,7 @@ pub(super) fn open(
         poisoned: None,
         closing: false,
         incarnation: identity.incarnation,
+        issued: None,
         boots: identity.boots,
         identity_dirty: learned,
         flush: None,
@@ -88,7 +89,7 @@ pub(super) fn open(
         pending_bytes: 0,
     };
     let store = identity.store;
-    let writer = Writer { lanes: files, identity: identity_file, _lock: lock };
+    let writer = Writer { lanes: files, identity: identity_file, no_space: None, _lock: lock };
     let shared = Shared::new(disk, clock, dir.to_owned(), settings, store, state);
     Ok((Arc::new(shared), writer, report))
 }
@@ -200,6 +201,15 @@ impl Opening<'_> {
             None => self.rebuilt_cursor(id, segments.front(), held.value.is_some() || held.damaged),
         };
         let tail = self.tail(id, &dir, &mut segments, &cursor)?;
+        let headless =
+            segments.iter().filter(|segment| segment.base_digest.is_none() && !segment.bad);
+        self.report.damage.extend(headless.map(|segment| Damage {
+            lane: id,
+            segment: segment::file_name(segment.base, true),
+            at_byte: 0,
+            from: segment.base,
+            to: segment.base,
+        }));
         let synced = EdgeSeq(tail.next.0.saturating_sub(1));
         (cursor.next_floor, cursor.floor_digest) = (tail.next, tail.digest);
         at("sync", &dir, self.disk.sync_dir(&dir))?;
@@ -279,11 +289,7 @@ impl Opening<'_> {
                 HeaderRead::Newer(found) => {
                     return Err(OpenError::Version { path, found, known: FORMAT });
                 }
-                HeaderRead::Good(header) => {
-                    let own =
-                        header.store == self.store && header.lane == id && header.base == base;
-                    own.then_some(header)
-                }
+                HeaderRead::Good(header) => header.belongs(self.store, id, base).then_some(header),
                 HeaderRead::Bad => None,
             };
             segments.push_back(Segment {
@@ -311,27 +317,28 @@ impl Opening<'_> {
         let mut truncated_bytes = 0;
         while let Some(last) = segments.back_mut() {
             let path = dir.join(segment::file_name(last.base, last.bad));
-            let scanned = self.scan_last(id, &path, last, floor)?;
-            if scanned.next == last.base && scanned.damage.is_none() {
-                // The file was being made when the machine stopped; nothing in it was promised to anyone.
-                truncated_bytes += last.len;
+            let bytes = last.len;
+            let (verdict, cut) = self.settle_last(id, &path, last, floor)?;
+            if verdict.was_being_made(last.base) {
+                // Nothing in it was promised to anyone.
+                truncated_bytes += bytes;
                 at("remove", &path, self.disk.remove(&path))?;
                 segments.pop_back();
                 continue;
             }
-            truncated_bytes += scanned.truncated_bytes;
-            let next = scanned.next.max(floor);
-            let digest = match scanned.digest.or(last.base_digest) {
-                Some(digest) if next == scanned.next => digest,
+            truncated_bytes += cut;
+            let next = verdict.next.max(floor);
+            let digest = match verdict.digest.or(last.base_digest) {
+                Some(digest) if next == verdict.next => digest,
                 _ => cursor.floor_digest,
             };
-            if let Some((at_byte, from, to)) = scanned.damage {
+            if let Some(Lost { at_byte, from, to }) = verdict.damage {
                 last.quarantine_wanted = !last.bad;
                 let segment = segment::file_name(last.base, true);
                 let to = to.unwrap_or(next);
                 self.report.damage.push(Damage { lane: id, segment, at_byte, from, to });
             }
-            let whole = !last.bad && !last.quarantine_wanted && next == scanned.next;
+            let whole = !last.bad && !last.quarantine_wanted && next == verdict.next;
             let active = match whole && last.boot == self.boot {
                 true => {
                     let file = at("open", &path, self.disk.open(&path, false))?;
@@ -348,56 +355,32 @@ impl Opening<'_> {
         Ok(Tail { next: floor, digest, truncated_bytes, active: None })
     }
 
-    /// Reads the lane's last segment to its end, cuts a torn tail off, and makes what is left durable: after a kill it may
-    /// be in the kernel's memory only.
-    fn scan_last(
-        &mut self,
+    /// Judges the lane's last segment, cuts a torn tail off, and makes what is left durable: after a kill it may be in the
+    /// kernel's memory only.
+    fn settle_last(
+        &self,
         id: LaneId,
         path: &Path,
         last: &mut Segment,
         floor: EdgeSeq,
-    ) -> Result<Scanned, OpenError> {
+    ) -> Result<(Verdict, u64), OpenError> {
         let file = at("open", path, self.disk.open(path, false))?;
-        let salt = Salt::new(self.store, id);
-        let mut scan = Scan::new(file.as_ref(), salt, last.start(), last.len, Unreadable::IsDamage);
-        let mut damage = None;
-        // Where a write that a crash cut short seems to begin.
-        let mut torn: Option<Torn> = None;
-        let mut good_end = last.len.min(HEADER_BYTES as u64);
-        let mut good = (last.base, None::<ChainDigest>);
-        while let Some(found) = at("read", path, scan.next())? {
-            let synced = match found {
-                Found::Record(record) => {
-                    good = (EdgeSeq(record.seq().0 + 1), Some(record.digest()));
-                    Some(record.synced_before())
-                }
-                Found::Damage { at_byte, from, to, .. } if from < floor => {
-                    damage.get_or_insert((at_byte, from, to));
-                    None
-                }
-                Found::Damage { at_byte, from, to, synced_before_next } => {
-                    torn.get_or_insert(Torn { good_end, good, lost: (at_byte, from, to) });
-                    synced_before_next
-                }
-            };
-            // Any later record may be the one that shows that what is lost was synced once: then it is damage.
-            if let Some(Torn { lost, .. }) =
-                torn.take_if(|torn| synced.is_some_and(|synced| synced >= torn.lost.1))
-            {
-                damage.get_or_insert(lost);
-            }
-            good_end = scan.at().offset;
-        }
-        if let Some(torn) = torn {
-            (good_end, good) = (torn.good_end, torn.good);
-        }
-        let truncated_bytes = last.len.saturating_sub(good_end);
+        let judged = Last {
+            file: file.as_ref(),
+            salt: Salt::new(self.store, id),
+            base: last.base,
+            base_digest: last.base_digest,
+            len: last.len,
+            floor,
+        };
+        let verdict = at("read", path, judged.judge())?;
+        let truncated_bytes = last.len.saturating_sub(verdict.good_end);
         if truncated_bytes > 0 {
-            at("cut", path, file.set_len(good_end))?;
-            last.len = good_end;
+            at("cut", path, file.set_len(verdict.good_end))?;
+            last.len = verdict.good_end;
         }
         at("sync", path, file.sync())?;
-        Ok(Scanned { next: good.0, digest: good.1, truncated_bytes, damage })
+        Ok((verdict, truncated_bytes))
     }
 }
 
@@ -407,24 +390,6 @@ struct Tail {
     digest: ChainDigest,
     truncated_bytes: u64,
     active: Option<Active>,
-}
-
-/// What the last segment held.
-struct Scanned {
-    next: EdgeSeq,
-    digest: Option<ChainDigest>,
-    truncated_bytes: u64,
-    damage: Option<Lost>,
-}
-
-/// The first damage: at which byte, and which sequences it costs.
-type Lost = (u64, EdgeSeq, Option<EdgeSeq>);
-
-/// What cannot be read and may never have been synced; what came before it.
-struct Torn {
-    good_end: u64,
-    good: (EdgeSeq, Option<ChainDigest>),
-    lost: Lost,
 }
 
 const _: () = assert!(QUEUE_RECORD_BYTES < u32::MAX as usize);

@@ -89,6 +89,11 @@ impl Header {
         bytes
     }
 
+    /// Whether it is that of the segment which begins at `base` of this lane.
+    pub fn belongs(&self, store: StoreId, lane: LaneId, base: EdgeSeq) -> bool {
+        (self.store, self.lane, self.base) == (store, lane, base)
+    }
+
     pub fn decode(bytes: &[u8]) -> HeaderRead {
         let Some(bytes) = bytes.first_chunk::<HEADER_BYTES>() else { return HeaderRead::Bad };
         let crc_matches = crc32c::crc32c(&bytes[..60]) == le_u32(bytes, 60);

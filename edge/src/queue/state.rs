@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::clock::{BootId, Boots, Clock, Stamp};
 use super::cursor::{Cursor, Identity, push_merged};
 use super::disk::Disk;
-use super::errors::{AppendError, QueueError};
+use super::errors::{AppendError, NotStored, QueueError};
 use super::segment::{self, HEADER_BYTES, Place, Salt};
 use super::ticket::{GroupOutcome, PendingAppend, Ticket};
 use super::types::{Append, FullPolicy, QueueSettings, Skip, SkipReason, StoreId};
@@ -78,12 +78,15 @@ pub(super) struct State {
     pub lanes: Vec<Lane>,
     pub poisoned: Option<Arc<str>>,
     pub closing: bool,
+    /// As it is durable.
     pub incarnation: Option<Incarnation>,
+    /// What the cloud issued and is not durable yet.
+    pub issued: Option<Issued>,
     pub boots: Boots,
-    /// `incarnation` or `boots` differ from what is durable.
+    /// `boots` differ from what is durable.
     pub identity_dirty: bool,
-    /// Resolved when everything up to now is durable, cursors included.
-    pub flush: Option<FlushTicket>,
+    /// Resolved when everything up to now is durable, cursors included, or could not be made so.
+    pub flush: Option<StoredTicket>,
     /// The queue was found full: release what can be released.
     pub purge_wanted: bool,
     pub purged_at: Option<Duration>,
@@ -169,8 +172,16 @@ impl Group {
     }
 }
 
-/// Resolves with the reason why nothing can be made durable any more, if so.
-pub(super) type FlushTicket = Arc<Ticket<Result<(), Arc<str>>>>;
+/// Says whether something became durable.
+pub(super) type StoredTicket = Arc<Ticket<Result<(), NotStored>>>;
+
+/// An incarnation on its way to the disk. It counts only once it is there: were it used before, then after a crash the
+/// queue would not know under which incarnation the cloud has its records.
+#[derive(Clone)]
+pub(super) struct Issued {
+    pub incarnation: Incarnation,
+    pub stored: StoredTicket,
+}
 
 /// Where a sequence is to be found.
 pub(super) enum Location {
@@ -191,8 +202,9 @@ impl State {
         self.lanes.get_mut(usize::from(lane.0)).ok_or(QueueError::NoLane { lane })
     }
 
-    pub fn identity(&self, store: StoreId) -> Identity {
-        Identity { store, incarnation: self.incarnation, boots: self.boots.clone() }
+    /// What the identity's register should hold, with this incarnation.
+    pub fn identity(&self, store: StoreId, incarnation: Option<Incarnation>) -> Identity {
+        Identity { store, incarnation, boots: self.boots.clone() }
     }
 
     /// Gives the record its place. Nothing is written yet.
@@ -291,6 +303,13 @@ impl Lane {
                 Location::Skip(Skip { from: seq, to: next_base, reason: SkipReason::Quarantined })
             }
         }
+    }
+
+    /// Synced records that are there and that the cloud does not have.
+    pub fn depth_records(&self) -> u64 {
+        let sequences = self.synced.0.saturating_sub(self.cursor.acknowledged.0);
+        // All of them lie above what was acknowledged: `release` sees to that.
+        sequences.saturating_sub(self.cursor.skips.sequences())
     }
 
     /// Sequences whose segments may go: the cloud has them, and so has the gateway's state where that is asked for.

@@ -100,8 +100,7 @@ impl Writer {
         match files.cursor.store(&cursor.encode()) {
             Ok(()) => {}
             Err(error) if disk::is_full(&error) => {
-                tracing::warn!(%lane, %error, "no space to store the queue's cursor; it will be tried again");
-                shared.retry_later();
+                self.found_no_space(shared, &format!("the cursor of lane {lane}"), &error);
                 return Ok(false);
             }
             Err(error) => return Err(format!("lane {lane}: writing the cursor: {error}")),

@@ -196,7 +196,8 @@ pub struct Drops {
 pub struct LaneStatus {
     /// The lane.
     pub lane: LaneId,
-    /// Synced and not yet acknowledged, in sequences.
+    /// Records that are synced, still there and not yet acknowledged. What was found unreadable, or expired, within a segment
+    /// that is still there counts until it is acknowledged.
     pub depth_records: u64,
     /// What its segments take on disk.
     pub disk_bytes: u64,

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use robustmq_common::ids::{ChainDigest, EdgeSeq, LaneId};
@@ -20,17 +20,20 @@ use robustmq_common::limits::{
 
 use super::clock::BootId;
 use super::disk::{self, DiskFile};
-use super::errors::AppendError;
+use super::errors::{AppendError, NotStored};
+use super::job::{Job, take_job, wait_for_job};
 use super::register::Register;
 use super::segment::{self, HEADER_BYTES, Header};
-use super::state::{FlushTicket, Group, RETRY_INTERVAL, Segment, Shared, State};
+use super::state::{Group, Issued, RETRY_INTERVAL, Segment, Shared, State};
 use super::ticket::{GroupOutcome, Ticket};
-use super::types::{FullPolicy, QueueSettings};
+use super::types::FullPolicy;
 
 /// The writer's own: open files.
 pub(super) struct Writer {
     pub lanes: Vec<LaneFiles>,
     pub identity: Register,
+    /// What the present job could not store for want of space.
+    pub no_space: Option<Arc<str>>,
     /// Held for as long as the queue is open.
     pub _lock: Box<dyn Send + Sync>,
 }
@@ -56,15 +59,6 @@ pub(super) enum WriteError {
     Refused(AppendError),
     /// It will not.
     Failed(String),
-}
-
-/// What there is to do.
-struct Job {
-    groups: Vec<(LaneId, Group)>,
-    flush: Option<FlushTicket>,
-    identity: bool,
-    purge: bool,
-    closing: bool,
 }
 
 impl Writer {
@@ -94,6 +88,7 @@ impl Writer {
     }
 
     fn perform(&mut self, shared: &Shared, job: Job) {
+        self.no_space = None;
         let poisoned = shared.lock().poisoned.clone();
         let mut result = match poisoned {
             Some(reason) => Err(reason.as_ref().to_owned()),
@@ -106,8 +101,8 @@ impl Writer {
                 Err(_) => abandon(shared, lane, &group),
             }
         }
-        if job.identity && result.is_ok() {
-            result = self.store_identity(shared);
+        if (job.identity || job.issued.is_some()) && result.is_ok() {
+            result = self.store_identity(shared, job.issued.as_ref(), job.identity);
         }
         let force = job.closing || job.flush.is_some();
         for index in 0..self.lanes.len() {
@@ -118,8 +113,14 @@ impl Writer {
         if let Err(reason) = result {
             poison(shared, &reason);
         }
-        if let Some(flush) = job.flush {
-            flush.resolve(shared.lock().poisoned.clone().map_or(Ok(()), Err));
+        let stored = match (shared.lock().poisoned.clone(), self.no_space.take()) {
+            (Some(reason), _) => Err(NotStored::Poisoned(reason)),
+            (None, Some(reason)) => Err(NotStored::DiskFull(reason)),
+            (None, None) => Ok(()),
+        };
+        // One that is stored was told so already.
+        for ticket in [job.flush, job.issued.map(|issued| issued.stored)].into_iter().flatten() {
+            ticket.resolve(stored.clone());
         }
     }
 
@@ -286,18 +287,41 @@ impl Writer {
         Ok(())
     }
 
-    fn store_identity(&mut self, shared: &Shared) -> Result<(), String> {
-        let identity = shared.lock().identity(shared.store);
+    /// Stores the identity, with what the cloud issued; `dirty` says whether it has to be tried again for its own sake.
+    fn store_identity(
+        &mut self,
+        shared: &Shared,
+        issued: Option<&Issued>,
+        dirty: bool,
+    ) -> Result<(), String> {
+        let identity = {
+            let state = shared.lock();
+            let incarnation = issued.map(|issued| issued.incarnation).or(state.incarnation);
+            state.identity(shared.store, incarnation)
+        };
         match self.identity.store(&identity.encode()) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                shared.lock().incarnation = identity.incarnation;
+                if let Some(issued) = issued {
+                    issued.stored.resolve(Ok(()));
+                }
+                Ok(())
+            }
             Err(error) if disk::is_full(&error) => {
-                shared.lock().identity_dirty = true;
-                shared.retry_later();
-                tracing::warn!(%error, "no space to store the queue's identity; it will be tried again");
+                shared.lock().identity_dirty |= dirty;
+                self.found_no_space(shared, "the queue's identity", &error);
                 Ok(())
             }
             Err(error) => Err(format!("writing queue.id: {error}")),
         }
+    }
+
+    /// Something could not be stored for want of space: who waits for it hears so, and it is left for a while.
+    pub fn found_no_space(&mut self, shared: &Shared, what: &str, error: &io::Error) {
+        tracing::warn!(%error, "no space to store {what}; it will be tried again");
+        self.no_space.get_or_insert_with(|| format!("{what}: {error}").into());
+        let at = shared.clock.now().uptime.saturating_add(RETRY_INTERVAL);
+        shared.lock().retry_at = Some(at);
     }
 
     pub fn lane_files(&mut self, lane: LaneId) -> io::Result<&mut LaneFiles> {
@@ -399,79 +423,5 @@ fn poison(shared: &Shared, reason: &str) {
 fn announce_room(shared: &Shared, state: &State) {
     if state.pending_bytes < QUEUE_PENDING_BYTES / 2 || state.poisoned.is_some() {
         shared.room.notify_waiters();
-    }
-}
-
-/// Waits for something to do. If that is an append after a pause, those that follow it within `gather` come along.
-fn wait_for_job(shared: &Shared, gather: Duration) -> Job {
-    let mut state = shared.lock();
-    let mut paused = false;
-    let mut gather_until = None;
-    loop {
-        let now = shared.clock.now().uptime;
-        let Some(mut wait) = state.next_duty(now, &shared.settings) else {
-            paused = true;
-            state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-            continue;
-        };
-        if wait.is_zero() && paused && state.may_gather() {
-            let until = *gather_until.get_or_insert(now.saturating_add(gather));
-            wait = until.saturating_sub(now);
-        }
-        if wait.is_zero() {
-            return take_job(&mut state);
-        }
-        paused |= gather_until.is_none();
-        let waited = shared.work.wait_timeout(state, wait);
-        state = waited.unwrap_or_else(PoisonError::into_inner).0;
-    }
-}
-
-fn take_job(state: &mut State) -> Job {
-    let mut groups = Vec::new();
-    for lane in &mut state.lanes {
-        if !lane.group.bytes.is_empty() {
-            let next = Group::new(std::mem::take(&mut lane.spare));
-            groups.push((lane.id, std::mem::replace(&mut lane.group, next)));
-        }
-    }
-    Job {
-        groups,
-        flush: state.flush.take(),
-        identity: std::mem::take(&mut state.identity_dirty),
-        purge: std::mem::take(&mut state.purge_wanted),
-        closing: state.closing,
-    }
-}
-
-impl Shared {
-    /// Something could not be stored for want of space: leave it for a while.
-    pub fn retry_later(&self) {
-        let at = self.clock.now().uptime.saturating_add(RETRY_INTERVAL);
-        self.lock().retry_at = Some(at);
-    }
-}
-
-impl State {
-    /// Whether nobody asked for more than that appends become durable soon.
-    fn may_gather(&self) -> bool {
-        !self.closing && self.flush.is_none() && self.pending_bytes < QUEUE_PENDING_BYTES / 2
-    }
-
-    /// How long until there is something to do: zero for now, `None` if only something new can bring work.
-    fn next_duty(&self, now: Duration, settings: &QueueSettings) -> Option<Duration> {
-        let groups = self.lanes.iter().any(|lane| !lane.group.bytes.is_empty());
-        if self.closing || self.flush.is_some() || groups {
-            return Some(Duration::ZERO);
-        }
-        if self.poisoned.is_some() {
-            return None;
-        }
-        let upkeep = match self.identity_dirty || self.purge_wanted {
-            true => Some(Duration::ZERO),
-            false => self.lanes.iter().filter_map(|lane| lane.next_duty(now, settings)).min(),
-        };
-        let not_before = self.retry_at.map_or(Duration::ZERO, |at| at.saturating_sub(now));
-        upkeep.map(|wait| wait.max(not_before))
     }
 }

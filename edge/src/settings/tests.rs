@@ -75,6 +75,10 @@ fn what_cannot_work_is_refused_by_file_and_key() {
     check("edge_id = 'a b'", &["edge_id", "a b"]);
     check("edge = 'a'", &["edge", "unknown"]);
     check("[mqtt]\nlisten = 'here'", &["[mqtt] listen"]);
+    check("[mqtt]\nlisten = '0.0.0.0:1883'", &["[mqtt] listen", "insecure"]);
+    check("[admin]\nlisten = '0.0.0.0:8091'", &["[admin] listen", "insecure"]);
+    check("[mqtt]\nusers_file = 'x'\n[admin]\nlisten = '0.0.0.0:8091'", &["[admin] listen"]);
+    check("[log]\nlevel = 'loud'", &["[log] level"]);
     check("[mqtt]\nmax_connections = 0", &["[mqtt] max_connections"]);
     check("[mqtt]\ntls_cert = 'x'", &["[mqtt] tls_cert", "tls_key"]);
     check("[queue]\nmax_bytes = 10", &["[queue] max_bytes"]);
@@ -94,4 +98,13 @@ fn the_printed_configuration_is_a_configuration() {
     let settings = load(&sample_in_full()).unwrap();
     let printed = config::print_config(&settings).unwrap();
     assert_eq!(load(&printed).unwrap(), settings);
+}
+
+#[test]
+fn listeners_take_localhost_and_wide_ones_take_insecure_or_users() {
+    let settings = load("[mqtt]\nlisten = 'localhost:1'\n[admin]\nlisten = 'localhost:2'").unwrap();
+    assert_eq!(settings.mqtt.listen, "127.0.0.1:1".parse().unwrap());
+    assert_eq!(settings.admin.listen, "127.0.0.1:2".parse().unwrap());
+    load("insecure = true\n[mqtt]\nlisten = '0.0.0.0:1883'").unwrap();
+    load("[mqtt]\nlisten = '0.0.0.0:1883'\nusers_file = 'users'").unwrap();
 }

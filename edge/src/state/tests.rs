@@ -41,10 +41,10 @@ async fn committed(state: &State, ticket: CommitTicket) {
 
 /// A disk in memory that forgets what was not synced when it "crashes", and can be full.
 #[derive(Debug, Default)]
-struct Disk {
+pub(crate) struct Disk {
     written: Mutex<Vec<u8>>,
     synced: Mutex<Vec<u8>>,
-    full: AtomicBool,
+    pub(crate) full: AtomicBool,
 }
 
 impl Disk {
@@ -100,7 +100,7 @@ impl StorageBackend for OnDisk {
     }
 }
 
-fn open_on(disk: &Arc<Disk>) -> StateFile {
+pub(crate) fn open_on(disk: &Arc<Disk>) -> StateFile {
     let disk = Arc::clone(disk);
     StateFile::open_with("memory", move || Ok(OnDisk(Arc::clone(&disk)))).unwrap()
 }

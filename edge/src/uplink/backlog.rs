@@ -125,7 +125,7 @@ pub trait Backlog: Send + Sync + 'static {
     /// What the queue says.
     fn acknowledge(&self, lane: LaneId, through: EdgeSeq) -> Result<(), BacklogError>;
 
-    /// Keeps the incarnation; it is durable when this returns.
+    /// Keeps the incarnation; it is durable when this returns. After an error the former one still counts.
     ///
     /// # Errors
     /// What the queue says.

@@ -123,6 +123,23 @@ impl Trouble {
     }
 }
 
+impl Trouble {
+    /// Whether nothing can be sent while it lasts: the cloud is not reached, or does not take this edge.
+    pub fn disconnects(&self) -> bool {
+        match self {
+            Self::Transport(_) => true,
+            Self::Refused(refusal) => matches!(
+                refusal,
+                Refusal::Unauthorised
+                    | Refusal::UnknownEdge
+                    | Refusal::Conflict { .. }
+                    | Refusal::Malformed
+            ),
+            _ => false,
+        }
+    }
+}
+
 fn describe(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Conflict { .. } => {
@@ -199,7 +216,7 @@ impl Shared {
             let pause = match self.greet().await {
                 Ok(greeted) => {
                     let before = self.status.acknowledged();
-                    self.status.connected(Instant::now());
+                    self.connected();
                     self.status.mended();
                     let Exit::Hello(reason) = self.send(&greeted).await;
                     tracing::info!(reason, "saying hello to the cloud again");
@@ -239,11 +256,17 @@ impl Shared {
                 Ok(answer) => {
                     self.heard(answer.generation);
                     match answer.outcome {
-                        Outcome::Heartbeat => self.status.connected(Instant::now()),
+                        Outcome::Heartbeat => self.connected(),
                         Outcome::Refused(Refusal::Fenced { .. }) => {
                             return Exit::Hello("the incarnation was fenced");
                         }
-                        _ => {}
+                        Outcome::Refused(refusal) => {
+                            let trouble = Trouble::Refused(refusal);
+                            self.failed(&trouble, trouble.disconnects());
+                        }
+                        Outcome::Hello { .. } | Outcome::Lane(_) => {
+                            self.failed(&Trouble::OtherAnswer, false);
+                        }
                     }
                 }
                 Err(error) => self.failed(&Trouble::Transport(error), true),
@@ -257,6 +280,13 @@ impl Shared {
         self.metrics.failed();
         if self.status.failed(trouble.to_string(), disconnected, Instant::now()) {
             tracing::warn!(%trouble, "the uplink is interrupted");
+        }
+    }
+
+    /// The cloud takes what is sent.
+    pub fn connected(&self) {
+        if self.status.connected(Instant::now()) {
+            tracing::info!("the uplink is connected");
         }
     }
 

@@ -35,25 +35,37 @@ pub struct HttpSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum HttpSetupError {
     /// The URL is none, or none of this kind.
-    #[error("uplink.url: {url:?} must be http://HOST:PORT or https://HOST:PORT")]
+    #[error("{url:?} must be http://HOST:PORT or https://HOST:PORT")]
     Url {
         /// What was given.
         url: String,
     },
     /// The token would be readable on its way.
     #[error(
-        "uplink.url: a token is not sent over plain http to {host}; use https, or insecure = true inside a trusted network"
+        "a token is not sent over plain http to {host}; use https, or insecure = true inside a trusted network"
     )]
     TokenInTheClear {
         /// The cloud's host.
         host: String,
     },
     /// The token has characters that no token has.
-    #[error("uplink.token_file: the token has characters that a token cannot have")]
+    #[error("the token has characters that a token cannot have")]
     Token,
     /// TLS or the client cannot be set up.
-    #[error("uplink: {0}")]
+    #[error("{0}")]
     Client(String),
+}
+
+impl HttpSetupError {
+    /// The setting that is at fault.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Url { .. } | Self::TokenInTheClear { .. } => "uplink.url",
+            Self::Token => "uplink.token_file",
+            Self::Client(_) => "uplink.ca_file",
+        }
+    }
 }
 
 /// Carries requests over HTTP.

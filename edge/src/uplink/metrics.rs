@@ -2,6 +2,7 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
+use robustmq_common::telemetry::registered;
 
 /// Counters of the uplink's edge side. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -18,23 +19,23 @@ impl UplinkMetrics {
     /// Counters that are registered under `robustmq_edge_uplink`.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
         let uplink = registry.sub_registry_with_prefix("robustmq_edge_uplink");
-        uplink.register("batches", "Batches sent, repeated ones too", metrics.batches.clone());
-        uplink.register("records", "Records sent, repeated ones too", metrics.records.clone());
-        uplink.register("sent_bytes", "Bytes of batches, compressed", metrics.sent_bytes.clone());
-        uplink.register(
-            "acknowledged_records",
-            "Sequences that the cloud has",
-            metrics.acknowledged.clone(),
-        );
-        uplink.register("failures", "Requests that got nowhere", metrics.failures.clone());
-        uplink.register(
-            "dead_letters",
-            "Records that the cloud rejected for good",
-            metrics.dead_letters.clone(),
-        );
-        metrics
+        Self {
+            batches: registered(uplink, "batches", "Batches sent, repeated ones too"),
+            records: registered(uplink, "records", "Records sent, repeated ones too"),
+            sent_bytes: registered(uplink, "sent_bytes", "Bytes of batches, compressed"),
+            acknowledged: registered(
+                uplink,
+                "acknowledged_records",
+                "Sequences that the cloud has",
+            ),
+            failures: registered(uplink, "failures", "Requests that got nowhere"),
+            dead_letters: registered(
+                uplink,
+                "dead_letters",
+                "Records that the cloud rejected for good",
+            ),
+        }
     }
 
     pub(super) fn sent(&self, records: u64, bytes: usize) {

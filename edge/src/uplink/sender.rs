@@ -111,8 +111,7 @@ impl<'a> LaneSender<'a> {
                 Next::Resume => self.resume(),
                 Next::Retry(trouble) => {
                     self.resume();
-                    let disconnected = matches!(trouble, Trouble::Transport(_));
-                    self.shared.failed(&trouble, disconnected);
+                    self.shared.failed(&trouble, trouble.disconnects());
                     tokio::time::sleep(self.backoff.failed(trouble.floor())).await;
                 }
                 Next::Leave(exit) => return exit,
@@ -270,7 +269,7 @@ impl<'a> LaneSender<'a> {
         if progress {
             self.batch_bytes = (self.batch_bytes + self.batch_bytes / 8 + 1).min(self.most_bytes);
             self.backoff.succeeded();
-            self.shared.status.connected(Instant::now());
+            self.shared.connected();
         }
         match (expected, progress) {
             (true, _) => Next::Continue,

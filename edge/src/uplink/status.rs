@@ -72,9 +72,15 @@ impl Status {
         before.is_some_and(|before| before != generation)
     }
 
-    /// The cloud takes what is sent.
-    pub fn connected(&self, now: Instant) {
-        self.lock().turn(true, now);
+    /// The cloud takes what is sent; what kept it from that is over. Says whether it did not before.
+    pub fn connected(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let news = !state.connected;
+        if news {
+            state.last_error = None;
+        }
+        state.turn(true, now);
+        news
     }
 
     /// Both sides agree, or something went through: whatever was wrong is over.

@@ -6,6 +6,8 @@
 pub mod kafka;
 pub mod memory;
 pub mod mqtt;
+#[cfg(feature = "edge")]
+pub mod queue;
 pub mod record;
 pub mod seeds;
 pub mod sync;

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use robustmq_common::ids::{LeaderEpoch, Offset};
-use robustmq_common::record::{BatchError, RecordBatch, split_batches};
+use robustmq_common::record::{BatchError, CompactBatch, Compacted, RecordBatch, split_batches};
 
 use crate::memory::bounded;
 
@@ -50,8 +50,14 @@ fn check_batch(batch: &RecordBatch) {
     reparse(&batch.clone().with_log_append_time(5)).expect("the checksum is renewed");
 
     let valid = placed.validate_records(MAX_RECORDS_BYTES);
-    let all = placed.retain(MAX_RECORDS_BYTES, |_| true);
-    assert_eq!(valid.is_ok(), all.is_ok());
+    let how = CompactBatch { max_bytes: MAX_RECORDS_BYTES, new_horizon_ms: 5, keeps_empty: true };
+    let compacted = placed.compact(how, |record| record.offset.0 % 2 == 0);
+    assert_eq!(valid.is_ok(), compacted.is_ok());
+    if let Ok((Compacted::Changed(changed), _)) = compacted {
+        reparse(&changed).expect("a compacted batch is a batch");
+        changed.validate_records(MAX_RECORDS_BYTES).expect("its records were valid");
+        assert_eq!(changed.last_offset(), placed.last_offset());
+    }
     if valid.is_err() || placed.records_count() == 0 {
         return;
     }

@@ -17,6 +17,8 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         #[cfg(feature = "cloud")]
         ("kafka_frame", crate::kafka::seeds()),
         ("sync_frame", sync()),
+        #[cfg(feature = "edge")]
+        ("queue_segments", crate::queue::seeds()),
     ]
 }
 

@@ -11,6 +11,15 @@ const READ: Duration = Duration::from_secs(180);
 /// what the system writes there has no line breaks.
 const FORMAT: &str = "%p %o %K %S\n%k%s\n%h\n";
 
+/// kcat as the system has it: cargo's library path would give it the librdkafka that the benchmarks are built with, which has fewer
+/// codecs.
+#[must_use]
+pub fn command() -> Command {
+    let mut command = Command::new("kcat");
+    command.env_remove("LD_LIBRARY_PATH");
+    command
+}
+
 /// One record as kcat printed it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
@@ -64,7 +73,7 @@ pub async fn topics(kafka: &str) -> anyhow::Result<Vec<String>> {
 /// # Errors
 /// When it fails or takes too long, with what it said.
 pub async fn run(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
-    let child = Command::new("kcat")
+    let child = command()
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,54 +1,72 @@
 //! Offsets that nobody needs any more: of groups that have had no members for long, and of topics that are gone.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use robustmq_common::ids::TopicId;
+use robustmq_common::limits;
 
-use super::{Coordinator, CoordinatorError, WriteBatch, keys, wall_ms};
+use super::{Coordinator, CoordinatorError, WriteBatch, keys};
 
 impl Coordinator {
-    /// Goes through all stored groups once. Removes offsets of topics that `exists` denies, and, from groups without
-    /// members, offsets older than `retention`; groups that are left with none go too. Returns how many offsets went.
+    /// Goes through all stored groups once, at `now_ms` (milliseconds since 1970). Removes offsets of topics that `exists`
+    /// denies, and, from groups without members, offsets older than `retention`; groups that are left with none go too.
+    /// Returns how many offsets went.
     ///
-    /// `exists` knows the topics that there were at `listed_ms` (milliseconds since 1970): what was committed since then may
-    /// be of a newer topic, and stays.
+    /// `exists` is asked after the offsets were read, and a topic exists before anybody can commit to it: what it denies has
+    /// been deleted, and since an id is never given twice, the offset is of no use to anybody.
     ///
     /// # Errors
     /// [`CoordinatorError`].
-    pub async fn expire(
+    pub async fn expire<F>(
         &self,
         retention: Duration,
-        listed_ms: i64,
-        exists: impl Fn(TopicId) -> bool,
-    ) -> Result<usize, CoordinatorError> {
+        now_ms: i64,
+        exists: impl Fn(TopicId) -> F,
+    ) -> Result<usize, CoordinatorError>
+    where
+        F: Future<Output = bool>,
+    {
         let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        let oldest_kept_ms = now_ms.saturating_sub(retention_ms);
         let mut removed = 0;
         let mut after = None;
+        // What `exists` said: many groups read the same topics.
+        let mut there = HashMap::new();
         while let Some(id) = self.next_stored(after.as_deref()).await? {
-            removed += self.expire_group(&id, retention_ms, listed_ms, &exists).await?;
+            if there.len() >= limits::EXPIRY_TOPICS {
+                there.clear();
+            }
+            removed += self.expire_group(&id, oldest_kept_ms, &exists, &mut there).await?;
             after = Some(id);
         }
         Ok(removed)
     }
 
-    async fn expire_group(
+    async fn expire_group<F>(
         &self,
         id: &str,
-        retention_ms: i64,
-        listed_ms: i64,
-        exists: &impl Fn(TopicId) -> bool,
-    ) -> Result<usize, CoordinatorError> {
+        oldest_kept_ms: i64,
+        exists: &impl Fn(TopicId) -> F,
+        there: &mut HashMap<TopicId, bool>,
+    ) -> Result<usize, CoordinatorError>
+    where
+        F: Future<Output = bool>,
+    {
         let offsets = self.all_committed(id).await?;
+        for (topic, _, _) in &offsets {
+            if !there.contains_key(topic) {
+                there.insert(*topic, exists(*topic).await);
+            }
+        }
         let total = offsets.len();
-        let now_ms = wall_ms();
-        let is_old = |since_ms: i64| now_ms.saturating_sub(since_ms) > retention_ms;
+        let is_old = |since_ms: i64| since_ms < oldest_kept_ms;
         let pending = self
             .with(id, |active, _| {
                 let empty = active.group.may_delete().is_ok();
                 let away = empty && is_old(active.changed_ms);
                 let goes = |topic: TopicId, committed_ms: i64| {
-                    let topic_is_gone = committed_ms < listed_ms && !exists(topic);
-                    topic_is_gone || (away && is_old(committed_ms))
+                    there.get(&topic) == Some(&false) || (away && is_old(committed_ms))
                 };
                 let gone: Vec<_> = offsets
                     .iter()

@@ -161,10 +161,10 @@ impl Coordinator {
         check_id(id)?;
         let pending = self
             .with(id, |active, _| {
+                active.group.may_delete()?;
                 if !active.is_stored {
                     return Err(CoordinatorError::NotFound { group: id.to_owned() });
                 }
-                active.group.may_delete()?;
                 let mut batch = WriteBatch::new();
                 for (topic, partition) in partitions {
                     batch.delete(keys::offset_key(id, *topic, *partition));
@@ -183,10 +183,10 @@ impl Coordinator {
         check_id(id)?;
         let pending = self
             .with(id, |active, _| {
+                active.group.may_delete()?;
                 if !active.is_stored {
                     return Err(CoordinatorError::NotFound { group: id.to_owned() });
                 }
-                active.group.may_delete()?;
                 let mut batch = WriteBatch::new();
                 batch.delete_range(keys::group_range(id));
                 let pending = self.shared.store.submit(batch)?;

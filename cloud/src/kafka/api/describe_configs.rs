@@ -1,7 +1,8 @@
 //! DescribeConfigs (32), versions 1-4.
 //!
 //! Topics: every entry that a topic may have, with its source, type and documentation. The broker: the few entries that this
-//! broker has, read-only. Other resources are refused with INVALID_REQUEST.
+//! broker has, read-only. Other resources are refused with INVALID_REQUEST, and resources for which there is no memory with
+//! LEADER_NOT_AVAILABLE.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,12 +17,16 @@ use robustmq_common::limits;
 
 use super::resolve::{self, TopicRef};
 use super::{Kafka, fixed, text};
+use crate::kafka::errors::KafkaCode as _;
+use crate::kafka::memory::AnswerMemory;
 use crate::topics::{ConfigEntry, ConfigSource, ConfigType, describe};
 
 pub(super) const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
 const STATIC_BROKER_CONFIG: i8 = 4;
+
+const NO_SUCH_RESOURCE: &str = "there is no such resource";
 
 /// The number of a source (`ConfigSource` in Apache Kafka's `DescribeConfigsResponse`).
 pub(super) fn source_code(source: ConfigSource) -> i8 {
@@ -53,6 +58,7 @@ pub(super) async fn handle(
     kafka: &Kafka,
     version: i16,
     request: DescribeConfigsRequest,
+    memory: &mut AnswerMemory,
 ) -> DescribeConfigsResponse {
     let wish = Wish {
         version,
@@ -70,18 +76,21 @@ pub(super) async fn handle(
         let keys = keys.map(|keys| keys.iter().map(|key| key.as_str()).collect::<HashSet<_>>());
         let wanted = |name: &str| keys.as_ref().is_none_or(|keys| keys.contains(name));
         let described = match resource.resource_type {
-            TOPIC => describe_topic(kafka, &wish, resource, &wanted).await,
-            BROKER => Ok(describe_broker(kafka, &wish, &wanted)),
-            _ => Err(ResponseError::InvalidRequest),
+            TOPIC => describe_topic(kafka, &wish, resource, &wanted, memory).await,
+            BROKER => match memory.grow(limits::DESCRIBED_BROKER_BYTES).await {
+                Ok(()) => Ok(describe_broker(kafka, &wish, &wanted)),
+                Err(error) => Err((error.kafka(), error.to_string())),
+            },
+            _ => Err((ResponseError::InvalidRequest, NO_SUCH_RESOURCE.to_owned())),
         };
         let answer = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
         results.push(match described {
             Ok(entries) => answer.with_error_message(None).with_configs(entries),
-            Err(error) => answer
-                .with_error_code(error.code())
-                .with_error_message(Some(text("there is no such resource"))),
+            Err((error, message)) => {
+                answer.with_error_code(error.code()).with_error_message(Some(text(message)))
+            }
         });
     }
     DescribeConfigsResponse::default().with_results(results)
@@ -92,10 +101,30 @@ async fn describe_topic(
     wish: &Wish,
     resource: &DescribeConfigsResource,
     wanted: &impl Fn(&str) -> bool,
-) -> Result<Vec<DescribeConfigsResourceResult>, ResponseError> {
-    let topic = resolve::topic(kafka, TopicRef::Name(&resource.resource_name)).await?;
-    let entries = describe(&topic.overrides).filter(|entry| wanted(entry.key.name));
-    Ok(entries.map(|entry| result(wish, &entry)).collect())
+    memory: &mut AnswerMemory,
+) -> Result<Vec<DescribeConfigsResourceResult>, (ResponseError, String)> {
+    let topic = resolve::topic(kafka, TopicRef::Name(&resource.resource_name)).await;
+    let topic = topic.map_err(|error| (error, NO_SUCH_RESOURCE.to_owned()))?;
+    let entries = || describe(&topic.overrides).filter(|entry| wanted(entry.key.name));
+    let bytes = entries().map(|entry| answer_bytes(wish, &entry)).sum();
+    memory.grow(bytes).await.map_err(|error| (error.kafka(), error.to_string()))?;
+    Ok(entries().map(|entry| result(wish, &entry)).collect())
+}
+
+/// What an entry takes of memory in an answer: its texts and its synonyms, as built here and as encoded.
+fn answer_bytes(wish: &Wish, entry: &ConfigEntry<'_>) -> usize {
+    let key = entry.key;
+    let value = entry.value.map_or(0, str::len);
+    let mut texts = key.name.len() + value;
+    let mut structs = size_of::<DescribeConfigsResourceResult>();
+    if wish.synonyms {
+        texts += 2 * key.name.len() + value + key.default.map_or(0, str::len);
+        structs += 2 * size_of::<DescribeConfigsSynonym>();
+    }
+    if wish.documentation {
+        texts += key.doc.len();
+    }
+    structs + 2 * (texts + 32)
 }
 
 fn result(wish: &Wish, entry: &ConfigEntry<'_>) -> DescribeConfigsResourceResult {

@@ -6,6 +6,7 @@ use kafka_protocol::messages::incremental_alter_configs_request::{
 };
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+use kafka_protocol::protocol::StrBytes;
 use robustmq_common::ids::KafkaTopic;
 
 use super::describe_configs::TOPIC;
@@ -43,15 +44,22 @@ async fn alter(
     resource: &AlterConfigsResource,
     validate_only: bool,
 ) -> Result<(), (ResponseError, String)> {
-    if resource.resource_type != TOPIC {
-        let message = "only topics can be configured".to_owned();
-        return Err((ResponseError::InvalidRequest, message));
-    }
-    let name = KafkaTopic::new(&resource.resource_name)
-        .map_err(|error| (ResponseError::InvalidTopicException, error.to_string()))?;
+    let name = topic_name(resource.resource_type, &resource.resource_name)?;
     let changes = resource.configs.iter().map(change).collect::<Result<Vec<_>, _>>()?;
     let altered = kafka.topics.alter_config(&name, &changes, validate_only).await;
     altered.map(drop).map_err(|error| (error.kafka(), error.to_string()))
+}
+
+/// The topic that a resource names; anything else cannot be configured.
+pub(super) fn topic_name(
+    resource_type: i8,
+    name: &StrBytes,
+) -> Result<KafkaTopic, (ResponseError, String)> {
+    if resource_type != TOPIC {
+        let message = "only topics can be configured".to_owned();
+        return Err((ResponseError::InvalidRequest, message));
+    }
+    KafkaTopic::new(name).map_err(|error| (ResponseError::InvalidTopicException, error.to_string()))
 }
 
 fn change(config: &AlterableConfig) -> Result<ConfigChange, (ResponseError, String)> {

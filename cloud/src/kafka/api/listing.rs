@@ -1,21 +1,23 @@
 //! All topics at once, as Metadata answers them: encoded page by page, and kept for as long as the catalogue does not change.
 //!
 //! **Invariant:** one list is built at a time; whoever asks meanwhile takes that one, if it was begun after they asked.
-//! **Invariant:** what is kept takes at most [`limits::KAFKA_TOPIC_LISTING_BYTES`]; what is larger is charged to the answers' memory.
+//! **Invariant:** a list is charged to the answers' memory while it is built; what is kept takes at most
+//! [`limits::KAFKA_TOPIC_LISTING_BYTES`], and what is larger stays charged until it is sent.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::MetadataResponse;
 use kafka_protocol::protocol::Encodable as _;
 use robustmq_common::ids::KafkaTopic;
 use robustmq_common::limits;
 
 use super::{Kafka, metadata};
-use crate::kafka::memory::Charge;
+use crate::kafka::errors::KafkaCode as _;
+use crate::kafka::memory::{AnswerMemory, Charge};
 use crate::kafka::parts::Parts;
-use crate::store::StoreError;
 
 /// The lists that are kept, newest last.
 #[derive(Default)]
@@ -52,7 +54,11 @@ impl Listing {
 
 impl Listings {
     /// All topics, as Metadata in `version` has them.
-    pub(super) async fn topics(&self, kafka: &Kafka, version: i16) -> Result<Listing, StoreError> {
+    pub(super) async fn topics(
+        &self,
+        kafka: &Kafka,
+        version: i16,
+    ) -> Result<Listing, ResponseError> {
         let asked_at = kafka.topics.version();
         if let Some(kept) = self.find(version, asked_at) {
             return Ok(kept);
@@ -89,24 +95,29 @@ impl Listings {
     }
 }
 
-async fn build(kafka: &Kafka, version: i16) -> Result<Listing, StoreError> {
+/// One at a time, so that it may wait for memory while it holds some.
+async fn build(kafka: &Kafka, version: i16) -> Result<Listing, ResponseError> {
+    let failed = |error: &dyn std::fmt::Display, answer: ResponseError| {
+        tracing::warn!(%error, "the topics cannot be listed");
+        answer
+    };
     let catalogue = kafka.topics.version();
     let (mut count, mut bytes, mut pages) = (0, 0, Vec::new());
-    let mut charge = Charge::default();
+    let mut memory = AnswerMemory::new(&kafka.answer_memory);
     let mut after: Option<KafkaTopic> = None;
     loop {
-        let listed = kafka.topics.list(after.as_ref(), limits::TOPIC_PAGE).await?;
+        let listed = kafka.topics.list(after.as_ref(), limits::TOPIC_PAGE).await;
+        let listed = listed.map_err(|error| failed(&error, error.kafka()))?;
+        let most = listed.topics.iter().map(|topic| metadata::encoded_bytes(topic)).sum();
+        memory.grow_alone(most).await.map_err(|error| failed(&error, error.kafka()))?;
         let mut page = BytesMut::new();
         for topic in &listed.topics {
             let topic = metadata::describe(kafka, version, topic);
-            topic
-                .encode(&mut page, version)
-                .map_err(|error| StoreError::Read(error.to_string()))?;
+            let encoded = topic.encode(&mut page, version);
+            encoded.map_err(|error| failed(&error, ResponseError::UnknownServerError))?;
         }
         count += listed.topics.len();
         bytes += page.len();
-        let more = kafka.answer_memory.charge(page.len(), limits::KAFKA_MEMORY_WAIT).await;
-        charge.merge(more.map_err(|error| StoreError::Read(error.to_string()))?);
         // Without the room that the buffer grew beyond its content.
         pages.push(Bytes::copy_from_slice(&page));
         match listed.topics.last() {
@@ -114,7 +125,8 @@ async fn build(kafka: &Kafka, version: i16) -> Result<Listing, StoreError> {
             _ => break,
         }
     }
-    let topics = Encoded { count, pages, bytes, charge: Mutex::new(charge) };
+    let charge = Mutex::new(memory.sending(bytes));
+    let topics = Encoded { count, pages, bytes, charge };
     Ok(Listing { catalogue, version, topics: Arc::new(topics) })
 }
 

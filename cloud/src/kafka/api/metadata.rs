@@ -5,11 +5,13 @@
 //! that got one here would send it with each Fetch, and partitions need not be loaded to be listed. Authorized
 //! operations are not reported.
 //!
-//! All topics at once: see `listing`.
+//! All topics at once: see `listing`. What is built is charged to the answer memory before; topics for which there is none are refused
+//! with LEADER_NOT_AVAILABLE, which clients retry.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Buf as _;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
@@ -23,45 +25,46 @@ use uuid::Uuid;
 use super::resolve::{self, TopicRef, wall_ms};
 use super::{Answer, Frame, Kafka, RequestError, decode, encode, frame_parts, listing, text};
 use crate::kafka::errors::KafkaCode as _;
+use crate::kafka::memory::AnswerMemory;
 use crate::topics::{NewTopic, Topic, TopicError};
 
 pub(super) async fn answer(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestError> {
-    let (version, api) = (frame.version, frame.api.key);
     let request: MetadataRequest = decode(frame)?;
-    let response = this_broker(kafka);
-    let asked = match request.topics {
+    let (api, version, id) = (frame.api.key, frame.version, frame.correlation_id);
+    match request.topics {
         // Version 0 has no null: an empty list asks for everything.
-        Some(asked) if version >= 1 || !asked.is_empty() => asked,
-        _ => {
-            let listed = kafka.listings.topics(kafka, version).await;
-            return match listed {
-                Ok(listed) => {
-                    let body = listing::with_topics(version, &response, &listed);
-                    let reason = |error: anyhow::Error| error.to_string();
-                    let body = body.map_err(|error| RequestError::Encode {
-                        api,
-                        version,
-                        reason: reason(error),
-                    })?;
-                    frame_parts(frame, body, listed.memory())
-                }
-                Err(error) if version >= 13 => encode(
-                    api,
-                    version,
-                    frame.correlation_id,
-                    &response.with_error_code(error.code()),
-                ),
-                Err(error) => {
-                    // There is no place for an error: an empty list makes clients ask again.
-                    tracing::warn!(%error, "the topics cannot be listed");
-                    encode(api, version, frame.correlation_id, &response)
-                }
-            };
+        Some(asked) if version >= 1 || !asked.is_empty() => {
+            let mut memory = AnswerMemory::new(&kafka.answer_memory);
+            let may_create = request.allow_auto_topic_creation;
+            let topics = these_topics(kafka, version, asked, may_create, &mut memory).await;
+            let response = this_broker(kafka).with_topics(topics);
+            let encoded = encode(api, version, id, &response)?;
+            drop(response);
+            let memory = memory.sending(encoded.bytes.remaining());
+            Ok(Answer { _memory: memory, ..encoded })
         }
+        _ => all_topics(kafka, frame).await,
+    }
+}
+
+async fn all_topics(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestError> {
+    let (api, version, id) = (frame.api.key, frame.version, frame.correlation_id);
+    let response = this_broker(kafka);
+    let response = match kafka.listings.topics(kafka, version).await {
+        Ok(listed) => {
+            let body = listing::with_topics(version, &response, &listed);
+            let body = body.map_err(|error| RequestError::Encode {
+                api,
+                version,
+                reason: error.to_string(),
+            })?;
+            return frame_parts(frame, body, listed.memory());
+        }
+        Err(error) if version >= 13 => response.with_error_code(error.code()),
+        // There is no place for an error: an empty list makes clients ask again.
+        Err(_) => response,
     };
-    let may_create = request.allow_auto_topic_creation;
-    let topics = these_topics(kafka, version, asked, may_create).await;
-    encode(api, version, frame.correlation_id, &response.with_topics(topics))
+    encode(api, version, id, &response)
 }
 
 fn this_broker(kafka: &Kafka) -> MetadataResponse {
@@ -83,6 +86,7 @@ async fn these_topics(
     version: i16,
     asked: Vec<MetadataRequestTopic>,
     may_create: bool,
+    memory: &mut AnswerMemory,
 ) -> Vec<MetadataResponseTopic> {
     let mut created = HashMap::new();
     if kafka.settings.auto_create_topics && may_create {
@@ -101,7 +105,7 @@ async fn these_topics(
         resolve::load(kafka, names.map(|name| TopicRef::Name(name)).chain(by_id)).await;
         for wanted in page {
             if answered.insert((wanted.name.clone(), wanted.topic_id)) {
-                topics.push(one_topic(kafka, version, wanted, &created).await);
+                topics.push(one_topic(kafka, version, wanted, &created, memory).await);
             }
         }
     }
@@ -134,6 +138,7 @@ async fn one_topic(
     version: i16,
     wanted: &MetadataRequestTopic,
     created: &Created,
+    memory: &mut AnswerMemory,
 ) -> MetadataResponseTopic {
     let refuse = |error: ResponseError, name: Option<TopicName>| {
         let name = if version < 12 { Some(name.unwrap_or_default()) } else { name };
@@ -155,9 +160,33 @@ async fn one_topic(
         None => resolve::topic(kafka, TopicRef::Id(wanted.topic_id)).await,
     };
     match found {
-        Ok(topic) => describe(kafka, version, &topic),
+        Ok(topic) => match memory.grow(answer_bytes(&topic)).await {
+            Ok(()) => describe(kafka, version, &topic),
+            Err(error) => {
+                tracing::warn!(topic = topic.name.as_str(), %error, "it is left out of a Metadata answer");
+                refuse(error.kafka(), wanted.name.clone())
+            }
+        },
         Err(error) => refuse(error, wanted.name.clone()),
     }
+}
+
+/// What a topic takes of memory in an answer: as built here, and as encoded.
+fn answer_bytes(topic: &Topic) -> usize {
+    // Replicas and in-sync replicas: one number each, in an allocation of its own.
+    const LISTS_BYTES: usize = 2 * 32;
+    let partitions = usize::try_from(topic.partitions).unwrap_or(0);
+    size_of::<MetadataResponseTopic>()
+        + topic.name.as_str().len()
+        + partitions * (size_of::<MetadataResponsePartition>() + LISTS_BYTES)
+        + encoded_bytes(topic)
+}
+
+/// The most that a topic takes in an encoded answer.
+pub(super) fn encoded_bytes(topic: &Topic) -> usize {
+    const ENCODED_BYTES: usize = 40;
+    let partitions = usize::try_from(topic.partitions).unwrap_or(0);
+    topic.name.as_str().len() + (1 + partitions) * ENCODED_BYTES
 }
 
 pub(super) fn describe(kafka: &Kafka, version: i16, topic: &Topic) -> MetadataResponseTopic {

@@ -10,10 +10,11 @@ use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 
 use super::frame::{Frame, FrameError};
-use super::memory::Charge;
+use super::memory::{AnswerMemory, Charge};
 use super::parts::Parts;
 use super::{Kafka, Peer};
 
+mod alter_configs;
 mod api_versions;
 mod create_partitions;
 mod create_topics;
@@ -138,7 +139,10 @@ async fn answer_group(kafka: &Kafka, peer: &Peer, frame: &Frame) -> Result<Answe
             answer(frame, async |r| offset_delete::handle(kafka, r).await).await
         }
         ApiKey::DescribeGroups => {
-            answer(frame, async |r| describe_groups::handle(kafka, version, r).await).await
+            answer_charged(kafka, frame, async |r, memory| {
+                describe_groups::handle(kafka, version, r, memory).await
+            })
+            .await
         }
         ApiKey::ListGroups => {
             answer(frame, async |r| list_groups::handle(kafka, version, r).await).await
@@ -181,7 +185,13 @@ async fn answer_topic(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestErr
             answer(frame, async |r| delete_records::handle(kafka, r).await).await
         }
         ApiKey::DescribeConfigs => {
-            answer(frame, async |r| describe_configs::handle(kafka, version, r).await).await
+            answer_charged(kafka, frame, async |r, memory| {
+                describe_configs::handle(kafka, version, r, memory).await
+            })
+            .await
+        }
+        ApiKey::AlterConfigs => {
+            answer(frame, async |r| alter_configs::handle(kafka, r).await).await
         }
         ApiKey::DescribeLogDirs => {
             answer(frame, async |r| describe_log_dirs::handle(kafka, version, r).await).await
@@ -193,7 +203,10 @@ async fn answer_topic(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestErr
             answer(frame, async |r| describe_cluster::handle(kafka, version, &r)).await
         }
         ApiKey::DescribeTopicPartitions => {
-            answer(frame, async |r| describe_topic_partitions::handle(kafka, r).await).await
+            answer_charged(kafka, frame, async |r, memory| {
+                describe_topic_partitions::handle(kafka, r, memory).await
+            })
+            .await
         }
         key => Err(RequestError::no_handler(key, version)),
     }
@@ -216,6 +229,20 @@ async fn answer<R: Request>(
 ) -> Result<Answer, RequestError> {
     let response = handle(decode(frame)?).await;
     encode(frame.api.key, frame.version, frame.correlation_id, &response)
+}
+
+/// As [`answer`], where a short request may have a long answer.
+async fn answer_charged<R: Request>(
+    kafka: &Kafka,
+    frame: &Frame,
+    handle: impl AsyncFnOnce(R, &mut AnswerMemory) -> R::Response,
+) -> Result<Answer, RequestError> {
+    let mut memory = AnswerMemory::new(&kafka.answer_memory);
+    let response = handle(decode(frame)?, &mut memory).await;
+    let encoded = encode(frame.api.key, frame.version, frame.correlation_id, &response)?;
+    drop(response);
+    let memory = memory.sending(encoded.bytes.remaining());
+    Ok(Answer { _memory: memory, ..encoded })
 }
 
 fn decode<R: Request>(frame: &Frame) -> Result<R, RequestError> {
@@ -316,6 +343,7 @@ pub(super) fn decode_any(frame: &Frame) -> Result<(), RequestError> {
         ApiKey::InitProducerId => decode::<m::InitProducerIdRequest>(frame).map(drop),
         ApiKey::OffsetForLeaderEpoch => decode::<m::OffsetForLeaderEpochRequest>(frame).map(drop),
         ApiKey::DescribeConfigs => decode::<m::DescribeConfigsRequest>(frame).map(drop),
+        ApiKey::AlterConfigs => decode::<m::AlterConfigsRequest>(frame).map(drop),
         ApiKey::DescribeLogDirs => decode::<m::DescribeLogDirsRequest>(frame).map(drop),
         ApiKey::CreatePartitions => decode::<m::CreatePartitionsRequest>(frame).map(drop),
         ApiKey::DeleteGroups => decode::<m::DeleteGroupsRequest>(frame).map(drop),

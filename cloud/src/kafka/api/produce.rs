@@ -2,7 +2,7 @@
 //!
 //! Each partition's batch is checked (CRC32C, sizes, counts) and given its offsets before the next request of the connection
 //! is begun; the answer waits until all of them are durable, whatever `acks` above 0 says. Batches are stored as the client
-//! compressed them. `acks=0` has no answer; a failure closes the connection then, as in Apache Kafka.
+//! compressed them; only those of compacted topics are looked into, since each of their records needs a key. `acks=0` has no answer; a failure closes the connection then, as in Apache Kafka.
 //!
 //! Versions 0-2 are advertised because clients look for them, and answered UNSUPPORTED_FOR_MESSAGE_FORMAT: they carry message
 //! formats that Apache Kafka 4 does not take either. Not done: transactions, topic ids (13), `timeout_ms`.
@@ -20,7 +20,7 @@ use robustmq_common::record::{RecordBatch, split_batches};
 use super::resolve::{self, TopicRef, wall_ms};
 use super::{Answer, Begun, Frame, Kafka, RequestError, decode, encode, finish, text};
 use crate::kafka::errors::KafkaCode as _;
-use crate::log::{AppendContext, AppendError, Partition, PendingAppend};
+use crate::log::{AppendContext, AppendError, Partition, PendingAppend, check_keys};
 use crate::topics::Topic;
 
 /// How often an append that finds the store's queue full, or its state being read again, is tried.
@@ -105,6 +105,10 @@ async fn append(
         let message = "a partition has to come with exactly one record batch";
         return Err(Refused::new(ResponseError::InvalidRecord, message));
     };
+    if topic.config.compaction.is_some() {
+        let keyed = check_keys(&batch).await;
+        keyed.map_err(|error| Refused::new(error.kafka(), error))?;
+    }
     let (size, records) = (batch.size(), batch.records_count());
     let pending = append_batch(&partition, batch, topic).await;
     let pending = pending.map_err(|error| Refused::new(error.kafka(), error))?;

@@ -49,6 +49,7 @@ pub(crate) fn sample(api: &Api, version: i16) -> Bytes {
         | ApiKey::CreatePartitions
         | ApiKey::DeleteRecords
         | ApiKey::DescribeConfigs
+        | ApiKey::AlterConfigs
         | ApiKey::IncrementalAlterConfigs => admin(api.key, version),
         key => other(key, version),
     }
@@ -252,6 +253,14 @@ fn admin(key: ApiKey, version: i16) -> Bytes {
                 .with_resource_name(s("topic"))
                 .with_configuration_keys(Some(vec![s("a"), s("b")]));
             framed(version, &DescribeConfigsRequest::default().with_resources(vec![resource]))
+        }
+        ApiKey::AlterConfigs => {
+            use alter_configs_request::{AlterConfigsResource, AlterableConfig};
+            let config = AlterableConfig::default().with_name(s("a")).with_value(Some(s("b")));
+            let resource = AlterConfigsResource::default()
+                .with_resource_name(s("topic"))
+                .with_configs(vec![config]);
+            framed(version, &AlterConfigsRequest::default().with_resources(vec![resource]))
         }
         _ => {
             use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};

@@ -10,9 +10,11 @@ use kafka_protocol::messages::{
     FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
     TopicName, TransactionalId,
 };
+use robustmq_common::ids::KafkaTopic;
 use robustmq_common::record::split_batches;
 
 use super::*;
+use crate::topics::NewTopic;
 
 #[tokio::test]
 async fn log_dirs_tell_the_size_of_what_is_stored() {
@@ -179,6 +181,59 @@ async fn batches_that_cannot_be_taken_are_refused_each_with_its_error() {
     let error = answer.responses[0].partition_responses[0].error_code;
     assert_eq!(error, code(ResponseError::TransactionalIdAuthorizationFailed));
     assert_eq!(produce(&mut client, "t", good).await.base_offset, 0, "none of them took a place");
+}
+
+/// Records with these keys.
+fn keyed(compression: Compression, keys: &[Option<&str>]) -> Bytes {
+    let mut builder = BatchBuilder::new(compression);
+    for key in keys {
+        let key = key.map(str::as_bytes);
+        let record = NewRecord { key, value: Some(b"value"), ..NewRecord::default() };
+        builder.push(&record).expect("a small record");
+    }
+    builder.build().expect("a batch").into_bytes()
+}
+
+/// An intact batch whose records only look compressed.
+fn not_gzip() -> Bytes {
+    const ATTRIBUTES_AT: usize = 21;
+    let mut bytes = keyed(Compression::None, &[Some("k")]).to_vec();
+    bytes[ATTRIBUTES_AT + 1] |= Compression::Gzip.code();
+    let checksum = crc32c::crc32c(&bytes[ATTRIBUTES_AT..]).to_be_bytes();
+    bytes[ATTRIBUTES_AT - 4..ATTRIBUTES_AT].copy_from_slice(&checksum);
+    bytes.into()
+}
+
+/// Compacted topics took records without a key, which compaction could never remove.
+#[tokio::test]
+async fn compacted_topics_take_only_records_with_a_key_and_others_are_not_looked_into() {
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    for policy in ["delete", "compact", "compact,delete"] {
+        let new = NewTopic {
+            name: KafkaTopic::new(&policy.replace(',', "-")).expect("a legal name"),
+            partitions: 1,
+            overrides: [("cleanup.policy".to_owned(), policy.to_owned())].into(),
+        };
+        broker.kafka.topics.create(vec![new], false, 0).await.remove(0).expect("created");
+    }
+    for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+        let (all, some) = ([Some("a"), Some("")], [Some("a"), None]);
+        for topic in ["compact", "compact-delete"] {
+            let answer = produce(&mut client, topic, keyed(compression, &all)).await;
+            assert_eq!(answer.error_code, 0, "{topic} {compression}");
+            let answer = produce(&mut client, topic, keyed(compression, &some)).await;
+            assert_eq!(answer.error_code, code(ResponseError::InvalidRecord), "{topic}");
+            let message = answer.error_message.unwrap_or_default();
+            assert!(message.contains("record 1") && message.contains("no key"), "{message}");
+        }
+        let answer = produce(&mut client, "delete", keyed(compression, &some)).await;
+        assert_eq!(answer.error_code, 0, "{compression}");
+    }
+    let answer = produce(&mut client, "compact", not_gzip()).await;
+    assert_eq!(answer.error_code, code(ResponseError::CorruptMessage));
+    let answer = produce(&mut client, "delete", not_gzip()).await;
+    assert_eq!(answer.error_code, 0, "nobody looked");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Metadata and everything that changes topics.
 
+use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -7,7 +8,7 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    AlterConfigsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
     DescribeTopicPartitionsRequest, MetadataRequest, TopicName,
 };
 
@@ -213,4 +214,75 @@ async fn a_topics_configuration_is_described_with_its_sources() {
         .map(|entry| (entry.name.as_str(), entry.value.as_deref(), entry.config_source))
         .collect();
     assert_eq!(entries, [("cleanup.policy", Some("delete"), 5), ("retention.ms", Some("1000"), 1)]);
+}
+
+/// What the topic sets itself.
+async fn overrides(client: &mut Client, topic: &str) -> Vec<(String, String)> {
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text(topic))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let answer = client.call(4, &request).await;
+    let entries = answer.results[0].configs.iter().filter(|entry| entry.config_source == 1);
+    entries
+        .map(|entry| (entry.name.to_string(), entry.value.clone().unwrap_or_default().to_string()))
+        .collect()
+}
+
+/// aiokafka's `alter_configs` and librdkafka's older one failed: there was IncrementalAlterConfigs only.
+#[tokio::test]
+async fn alter_configs_replaces_all_that_a_topic_sets() {
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let config = |(name, value): &(&str, &str)| {
+        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+    };
+    let before = [("retention.ms", "1000"), ("cleanup.policy", "compact")];
+    let topic = new("t", 1).with_configs(before.iter().map(config).collect());
+    create(&mut client, vec![topic]).await;
+    let entry = |name: &str, value: Option<&str>| {
+        AlterableConfig::default().with_name(text(name)).with_value(value.map(text))
+    };
+    let resource = |kind: i8, name: &str, configs: Vec<AlterableConfig>| {
+        AlterConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(text(name))
+            .with_configs(configs)
+    };
+    let request = |resource| AlterConfigsRequest::default().with_resources(vec![resource]);
+    let good = || resource(2, "t", vec![entry("retention.bytes", Some("5000"))]);
+
+    let checked = client.call(2, &request(good()).with_validate_only(true)).await;
+    assert_eq!(checked.responses[0].error_code, 0);
+    let refusals = [
+        (resource(2, "t", vec![entry("no.such.entry", Some("1"))]), ResponseError::InvalidConfig),
+        (resource(2, "t", vec![entry("retention.ms", Some("soon"))]), ResponseError::InvalidConfig),
+        (resource(2, "t", vec![entry("retention.ms", None)]), ResponseError::InvalidRequest),
+        (resource(2, "none", Vec::new()), ResponseError::UnknownTopicOrPartition),
+        (resource(2, "a/b", Vec::new()), ResponseError::InvalidTopicException),
+        (resource(4, "1", Vec::new()), ResponseError::InvalidRequest),
+    ];
+    for (refused, error) in refusals {
+        let answer = client.call(2, &request(refused)).await.responses.remove(0);
+        assert_eq!(answer.error_code, code(error), "{answer:?}");
+        assert!(answer.error_message.is_some_and(|message| !message.is_empty()));
+    }
+    let unchanged = [("cleanup.policy", "compact"), ("retention.ms", "1000")];
+    let unchanged = unchanged.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(overrides(&mut client, "t").await, unchanged);
+
+    for version in 0..=2 {
+        let answer = client.call(version, &request(good())).await;
+        assert_eq!(answer.responses[0].error_code, 0);
+        let only = ("retention.bytes".to_owned(), "5000".to_owned());
+        assert_eq!(
+            overrides(&mut client, "t").await,
+            [only],
+            "cleanup.policy is the default again"
+        );
+    }
+    let answer = client.call(2, &request(resource(2, "t", Vec::new()))).await;
+    assert_eq!(answer.responses[0].error_code, 0);
+    assert!(overrides(&mut client, "t").await.is_empty());
 }

@@ -6,6 +6,7 @@
 //!   0x20 chunk      last_offset(8)                        -> base_offset(8) bytes(8) max_timestamp(8)
 //!   0x30 end                                              -> next_offset(8) leader_epoch(4) open chunk(24)
 //!   0x31 start                                            -> log_start(8)
+//!   0x32 cleaned                                          -> first_dirty(8) pass_end(8) next(8) horizon(8)
 //!   0x40 epoch      leader_epoch(4)                       -> start_offset(8)
 //!   0x50 producer   producer_id(8)                        -> epoch(2) time(8) count(1), then for each of the last
 //!                                                            batches first_sequence(4) last_offset(8) delta(4) time(8)
@@ -43,6 +44,8 @@ pub enum Kind {
     End = 0x30,
     /// Below it nothing is readable.
     Start = 0x31,
+    /// How far the log is compacted.
+    Cleaned = 0x32,
     /// Where each leader epoch started.
     Epoch = 0x40,
     /// Idempotent producers.
@@ -121,6 +124,12 @@ impl PartitionKeys {
     #[must_use]
     pub fn log_start(&self) -> Bytes {
         self.start(Kind::Start, 0).freeze()
+    }
+
+    /// The key of [`Cleaned`].
+    #[must_use]
+    pub fn cleaned(&self) -> Bytes {
+        self.start(Kind::Cleaned, 0).freeze()
     }
 
     /// The key of a leader epoch's first offset.
@@ -285,6 +294,63 @@ impl LogEnd {
             return Err(ValueError::Field("next_offset"));
         }
         Ok(end)
+    }
+}
+
+/// How far compaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Passes that were completed have gone over everything below it.
+    pub first_dirty: Offset,
+    /// Where the keys end that the pass in progress knows.
+    pub pass_end: Offset,
+    /// The pass in progress has rewritten everything below it.
+    pub next: Offset,
+    /// The earliest delete horizon of a tombstone that stayed, milliseconds since 1970; `i64::MAX` for none.
+    pub horizon_ms: i64,
+}
+
+impl Cleaned {
+    /// Of a log that was never compacted.
+    pub const NEVER: Self =
+        Self { first_dirty: Offset(0), pass_end: Offset(0), next: Offset(0), horizon_ms: i64::MAX };
+
+    /// No pass is in progress.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.first_dirty == self.pass_end && self.next >= self.pass_end
+    }
+
+    /// The value's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut value = Vec::with_capacity(33);
+        value.put_u8(VALUE_VERSION);
+        for number in [self.first_dirty.0, self.pass_end.0, self.next.0, self.horizon_ms] {
+            value.put_i64(number);
+        }
+        value.into()
+    }
+
+    /// Reads the value's bytes.
+    ///
+    /// # Errors
+    /// [`ValueError`].
+    pub fn decode(value: &[u8]) -> Result<Self, ValueError> {
+        let mut reader = Reader::new(value);
+        reader.version(VALUE_VERSION)?;
+        let cleaned = Self {
+            first_dirty: Offset(reader.i64()?),
+            pass_end: Offset(reader.i64()?),
+            next: Offset(reader.i64()?),
+            horizon_ms: reader.i64()?,
+        };
+        reader.end()?;
+        let Self { first_dirty, pass_end, next, .. } = cleaned;
+        match first_dirty.0 < 0 || pass_end < first_dirty || next.0 < 0 {
+            true => Err(ValueError::Field("first_dirty")),
+            false => Ok(cleaned),
+        }
     }
 }
 

@@ -44,6 +44,26 @@ async fn a_failed_write_takes_with_it_what_waits_behind_it() {
     }
 }
 
+/// Each refused write of a full disk used to be queued, to fail and to start a new era, so that producers of many partitions kept
+/// each other from ever hearing why: their partitions read their state again and again.
+#[tokio::test]
+async fn a_full_disk_refuses_without_a_new_era_and_takes_writes_when_there_is_room() {
+    let store = MemoryStore::new();
+    write(&store, put("before")).await.expect("written");
+    store.set_full(true);
+    for _ in 0..3 {
+        let refused = write(&store, put("a")).await;
+        assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+        assert_eq!(store.era(), Era(1), "only what was on its way when the disk filled up");
+        assert!(store.stats().no_space.is_some());
+    }
+    assert!(store.get(b"before").await.expect("readable").is_some());
+    store.set_full(false);
+    write(&store, WriteBatch::new()).await.expect("an empty write shows that there is room");
+    assert_eq!(store.stats().no_space, None);
+    write(&store, put("a").in_era(Era(1))).await.expect("there is room again");
+}
+
 #[tokio::test]
 async fn a_poisoned_store_takes_no_more_writes_and_can_be_read() {
     let store = MemoryStore::new();

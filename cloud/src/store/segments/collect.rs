@@ -10,9 +10,10 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use robustmq_common::disk::read_up_to;
+use bytes::Bytes;
+use robustmq_common::disk::read_range;
 use robustmq_common::limits;
 
 use super::files::Files;
@@ -26,6 +27,8 @@ use crate::store::{StoreError, WriteOp};
 pub(super) struct Collected {
     pub removed_segments: usize,
     pub moved_bytes: u64,
+    /// How long it took to find out what lives.
+    pub counting: Duration,
 }
 
 pub(super) struct Collector {
@@ -50,7 +53,9 @@ impl Collector {
     /// Collects the segments below `durable`: those that the index will never be told of again.
     pub(super) fn collect(&self, durable: u32) -> Result<Collected, StoreError> {
         let mut collected = Collected::default();
+        let started = Instant::now();
         let mut sealed = self.count(durable)?;
+        collected.counting = started.elapsed();
         // The dead ones first: they cost nothing, and may be enough.
         sealed.retain(|segment| {
             let dead = segment.live == 0;
@@ -233,10 +238,8 @@ impl<'a> Groups<'a> {
             |error: std::io::Error| StoreError::Read(format!("{}: {error}", path.display()));
         let file = self.files.get(self.number).map_err(failed)?;
         let file = file.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-        let mut buffer = BytesMut::zeroed(usize::try_from(bytes).unwrap_or(usize::MAX));
-        let filled = read_up_to(&*file, &mut buffer, at).map_err(failed)?;
-        buffer.truncate(filled);
-        Ok(buffer.freeze())
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        read_range(&*file, at, bytes).map(Bytes::from).map_err(failed)
     }
 
     fn damaged(&self, at: u64) -> StoreError {

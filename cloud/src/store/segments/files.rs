@@ -5,12 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
-use robustmq_common::disk::{Disk, DiskFile, read_up_to};
+use bytes::Bytes;
+use robustmq_common::disk::{Disk, DiskFile, read_range};
 use robustmq_common::limits;
 
 use super::format::{HEADER_BYTES, SegmentHeader};
 use super::index::Locator;
+use super::recent::Recent;
 use crate::store::StoreError;
 
 /// All segments of one store. At most [`limits::STORE_OPEN_SEGMENTS`] of them are open.
@@ -18,6 +19,7 @@ pub(super) struct Files {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     table: Mutex<Table>,
+    recent: Recent,
 }
 
 #[derive(Default)]
@@ -52,7 +54,7 @@ fn file_name(number: u32) -> String {
 
 impl Files {
     /// Finds the segments of a directory; opens none.
-    pub(super) fn find(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Self> {
+    pub(super) fn find(disk: Arc<dyn Disk>, dir: &Path, recent_bytes: usize) -> io::Result<Self> {
         let mut segments = BTreeMap::new();
         for name in disk.list(dir)? {
             let number = name.strip_suffix(".seg").and_then(|number| number.parse().ok());
@@ -62,7 +64,7 @@ impl Files {
             }
         }
         let table = Mutex::new(Table { segments, ..Table::default() });
-        Ok(Self { disk, dir: dir.to_owned(), table })
+        Ok(Self { disk, dir: dir.to_owned(), table, recent: Recent::new(recent_bytes) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -71,11 +73,6 @@ impl Files {
 
     pub(super) fn path(&self, number: u32) -> PathBuf {
         self.dir.join(file_name(number))
-    }
-
-    /// What may still be written.
-    pub(super) fn free_bytes(&self) -> Option<u64> {
-        self.disk.free_bytes(&self.dir)
     }
 
     /// All segments and their sizes, by number.
@@ -159,37 +156,52 @@ impl Files {
         self.disk.sync_dir(&self.dir)
     }
 
+    /// The values written last: [`Files::read`] need not read them.
+    pub(super) fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
     /// The values at `places`, in that order; `None` if a segment is not there any more, so that its values have moved or
-    /// gone since they were looked up. Neighbours are read together.
+    /// gone since they were looked up.
     pub(super) fn read(&self, places: &[Locator]) -> Result<Option<Vec<Bytes>>, StoreError> {
         let mut values = Vec::with_capacity(places.len());
+        let recent = self.recent.find(places);
         let mut rest = places;
         while let Some(first) = rest.first() {
-            let run = run_length(rest);
-            let (together, others) = rest.split_at(run);
+            if let Some(Some(value)) = recent.get(values.len()) {
+                values.push(value.clone());
+                rest = rest.get(1..).unwrap_or_default();
+                continue;
+            }
+            let (together, others) = rest.split_at(run_length(rest));
             rest = others;
-            let end = together.last().map_or(first.end(), Locator::end);
-            let failed = |error: io::Error| {
-                StoreError::Read(format!("{}: {error}", self.path(first.segment).display()))
+            let Some(file) = self.get(first.segment).map_err(|e| self.failed(first, &e))? else {
+                return Ok(None);
             };
-            let Some(file) = self.get(first.segment).map_err(failed)? else { return Ok(None) };
-            let start = u64::from(first.offset);
-            let wanted = usize::try_from(end - start)
-                .map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
-            let mut buffer = BytesMut::zeroed(wanted);
-            let filled = read_up_to(&*file, &mut buffer, start).map_err(failed)?;
-            if filled != wanted {
-                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-            }
-            let buffer = buffer.freeze();
-            for place in together {
-                let from = usize::try_from(u64::from(place.offset) - start).unwrap_or(wanted);
-                let to = usize::try_from(place.end() - start).unwrap_or(wanted);
-                values.push(buffer.slice(from..to));
-            }
+            values.extend(read_run(&*file, together).map_err(|e| self.failed(first, &e))?);
         }
         Ok(Some(values))
     }
+
+    fn failed(&self, place: &Locator, error: &io::Error) -> StoreError {
+        StoreError::Read(format!("{}: {error}", self.path(place.segment).display()))
+    }
+}
+
+/// Reads neighbours with one call; they share its buffer.
+fn read_run(file: &dyn DiskFile, places: &[Locator]) -> io::Result<Vec<Bytes>> {
+    let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(Vec::new()) };
+    let start = u64::from(first.offset);
+    let wanted = usize::try_from(last.end() - start).map_err(io::Error::other)?;
+    let buffer = Bytes::from(read_range(file, start, wanted)?);
+    if buffer.len() != wanted {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let value = |place: &Locator| {
+        let from = usize::try_from(u64::from(place.offset) - start).map_err(io::Error::other)?;
+        Ok(buffer.slice(from..from + place.len as usize))
+    };
+    places.iter().map(value).collect()
 }
 
 /// How many of the first places lie one after the other, with small gaps.

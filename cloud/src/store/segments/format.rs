@@ -3,8 +3,7 @@
 //! ```text
 //! segment  = header(32) group*
 //! header   = magic(8) salt(4) number(4) first_sequence(8) zero(4) crc(4)              crc over the 28 bytes before it
-//! group    = crc(4) sequence(8) meta_bytes(4) values_bytes(8) meta_crc(4) values_crc(4)   meta values
-//!                                                                                     crc over the 28 bytes after it
+//! group    = crc(4) sequence(8) meta_bytes(4) values_bytes(8) meta_crc(4)   meta values    crc over the 24 bytes after it
 //! meta     = change*
 //! change   = 1 key value                  the value lies here          key, value, start, end, from: length(4) bytes
 //!          | 2 key bytes(4) crc(4)        the value is the next so many bytes of `values`
@@ -14,7 +13,8 @@
 //! ```
 //!
 //! One group is what one sync made durable: sequences count groups, from 1, through all segments. All checksums are CRC32C; those
-//! of groups start from the store's random salt, so that no stored value can be taken for a group.
+//! of heads and metas start from the store's random salt, so that no stored value can be taken for a group. A value's is in the meta
+//! and, with its place, in the index.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ use super::index::{Entry, Locator};
 use crate::store::WriteOp;
 
 pub(super) const HEADER_BYTES: u64 = 32;
-pub(super) const HEAD_BYTES: u64 = 32;
+pub(super) const HEAD_BYTES: u64 = 28;
 const MAGIC: &[u8; 8] = b"RMQSEG1\n";
 
 const PUT: u8 = 1;
@@ -78,7 +78,6 @@ pub(super) struct GroupHead {
     pub meta_bytes: u32,
     pub values_bytes: u64,
     pub meta_crc: u32,
-    pub values_crc: u32,
 }
 
 impl GroupHead {
@@ -88,7 +87,6 @@ impl GroupHead {
         bytes.put_u32(self.meta_bytes);
         bytes.put_u64(self.values_bytes);
         bytes.put_u32(self.meta_crc);
-        bytes.put_u32(self.values_crc);
         let crc = crc32c::crc32c_append(salt, bytes.get(4..).unwrap_or_default());
         bytes.splice(..4, crc.to_be_bytes());
         bytes
@@ -107,7 +105,6 @@ impl GroupHead {
             meta_bytes: bytes.get_u32(),
             values_bytes: bytes.get_u64(),
             meta_crc: bytes.get_u32(),
-            values_crc: bytes.get_u32(),
         })
     }
 
@@ -142,7 +139,6 @@ pub(super) struct GroupEncoder {
     meta: Vec<u8>,
     values: Vec<Bytes>,
     values_bytes: u64,
-    values_crc: u32,
     changes: Vec<Staged>,
 }
 
@@ -166,7 +162,6 @@ impl GroupEncoder {
             meta: Vec::new(),
             values: Vec::new(),
             values_bytes: 0,
-            values_crc: salt,
             changes: Vec::new(),
         }
     }
@@ -230,7 +225,6 @@ impl GroupEncoder {
         let crc = crc32c::crc32c(value);
         self.meta.put_u32(len);
         self.meta.put_u32(crc);
-        self.values_crc = crc32c::crc32c_combine(self.values_crc, crc, value.len());
         let at = self.values_bytes;
         self.values_bytes += u64::from(len);
         self.values.push(value.clone());
@@ -251,7 +245,6 @@ impl GroupEncoder {
             meta_bytes,
             values_bytes: self.values_bytes,
             meta_crc: crc32c::crc32c_append(self.salt, &self.meta),
-            values_crc: self.values_crc,
         };
         let values_at = offset + HEAD_BYTES + u64::from(meta_bytes);
         let place = |staged| match staged {

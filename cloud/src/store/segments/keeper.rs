@@ -87,18 +87,19 @@ impl Keeper {
             if !work.removed && !work.rolled {
                 continue;
             }
-            let started = Instant::now();
+            let mut counting = Duration::ZERO;
             match self.collect() {
-                Ok(collected) if collected != Collected::default() => {
-                    let Collected { removed_segments, moved_bytes } = collected;
+                Ok(collected) => {
+                    let Collected { removed_segments, moved_bytes, .. } = collected;
+                    counting = collected.counting;
                     tracing::debug!(removed_segments, moved_bytes, "space given back");
                 }
-                Ok(_) | Err(StoreError::Closed) => {}
+                Err(StoreError::Closed) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "space could not be given back; it is tried again")
+                    tracing::warn!(%error, "space could not be given back; it is tried again");
                 }
             }
-            not_before = Instant::now() + pause_after(started.elapsed());
+            not_before = Instant::now() + pause_after(counting);
         }
     }
 
@@ -120,7 +121,7 @@ impl Keeper {
     }
 }
 
-/// Collecting takes its share of the time and no more.
+/// Counting takes its share of the time and no more.
 fn pause_after(took: Duration) -> Duration {
     limits::STORE_COUNT_INTERVAL.max(took * limits::STORE_COUNT_SHARE)
 }

@@ -9,8 +9,9 @@
 //! What is written goes to disk once: a group of writes is appended to the last segment, values and all, and one sync makes it
 //! durable. Then the index is told, in memory; it is made durable when a segment is full. After a crash the groups that it was not
 //! told of, or has forgotten, are told to it again. Roles: `writer` (the only one that appends), `recover` (opening),
-//! `keeper` (index flushes) with `collect` (space), `files` (the segments and reading them).
+//! `keeper` (index flushes) with `collect` (space), `files` (the segments and reading them), `recent` (what was written last).
 //!
+//! **Invariant:** `segments.lock` is taken before anything else in the directory is touched, the index above all.
 //! **Invariant:** a write is answered only after a sync that covers it, and its index has it: reads see durable writes only.
 //! **Invariant:** what a start replays is what was written since the index was last made durable: about a segment.
 //! **Invariant:** a value's bytes never change where they lie; a segment is removed only when nothing points into it.
@@ -19,7 +20,7 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -30,7 +31,7 @@ use robustmq_common::disk::Disk;
 use robustmq_common::limits;
 use tokio::sync::Semaphore;
 
-use super::commit::{Committer, check_space};
+use super::commit::Committer;
 use super::{
     Era, PendingWrite, ScanLimit, ScanPage, Store, StoreError, StoreStats, WriteBatch, WriteOp,
 };
@@ -42,6 +43,7 @@ mod index;
 mod keeper;
 #[cfg(test)]
 mod memory_index;
+mod recent;
 mod recover;
 #[cfg(feature = "rocksdb")]
 mod rocks_index;
@@ -67,6 +69,8 @@ pub struct SegmentSettings {
     pub separated_bytes: usize,
     /// Dead bytes that are left alone, besides a fifth of what lives.
     pub dead_bytes: u64,
+    /// The values written last, kept in memory for their readers.
+    pub recent_bytes: usize,
 }
 
 impl Default for SegmentSettings {
@@ -76,15 +80,16 @@ impl Default for SegmentSettings {
             segment_bytes: limits::STORE_SEGMENT_BYTES,
             separated_bytes: limits::STORE_SEPARATED_BYTES,
             dead_bytes: limits::STORE_DEAD_BYTES,
+            recent_bytes: limits::STORE_RECENT_BYTES,
         }
     }
 }
 
 /// A store in one directory. Only one process may have it open.
 pub struct SegmentStore {
-    shared: Arc<Shared>,
-    signals: Arc<Signals>,
     keeper: Arc<Keeper>,
+    /// After the keeper, which has the index: the lock in here is let go last.
+    shared: Arc<Shared>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -99,40 +104,54 @@ struct Shared {
     /// `None` once closed.
     index: Mutex<Option<Arc<dyn Index>>>,
     reads: Semaphore,
-    reserved_disk_bytes: AtomicU64,
     hardware_crc32c: Option<bool>,
     /// Held for as long as the store is open.
     _lock: Box<dyn Send + Sync>,
 }
 
+/// An index that was opened.
+struct OpenIndex {
+    index: Arc<dyn Index>,
+    hardware_crc32c: Option<bool>,
+}
+
 impl SegmentStore {
-    /// Opens the segments of `dir` over an index that is open already.
+    /// Opens the segments of `dir`, and the index when they are locked: an engine that finds its own lock taken reports it in its own
+    /// words, and nobody else may look at an index that belongs to another process.
     fn open_with(
         disk: Arc<dyn Disk>,
         dir: &Path,
-        index: Arc<dyn Index>,
-        hardware_crc32c: Option<bool>,
         settings: &SegmentSettings,
+        open_index: impl FnOnce() -> Result<OpenIndex, StoreError>,
     ) -> Result<Self, StoreError> {
         let failed = |reason: String| StoreError::Open { path: dir.display().to_string(), reason };
         disk.create_dir(dir).map_err(|error| failed(error.to_string()))?;
         let lock =
             disk.lock(&dir.join("segments.lock")).map_err(|error| failed(error.to_string()))?;
-        let lock = lock.ok_or_else(|| failed("another process holds its lock".to_owned()))?;
+        let lock = lock.ok_or_else(|| {
+            failed("a broker that runs has it locked: stop that one first".to_owned())
+        })?;
+        let OpenIndex { index, hardware_crc32c } = open_index()?;
         let writer_settings = WriterSettings {
             segment_bytes: settings.segment_bytes,
             separated_bytes: settings.separated_bytes,
+            recent_bytes: settings.recent_bytes,
         };
         let fresh_salt = rand::rng().random();
-        let (writer, replayed) =
-            recover::recover(disk, dir, Arc::clone(&index), fresh_salt, writer_settings)?;
+        let (writer, replayed) = recover::recover(
+            Arc::clone(&disk),
+            dir,
+            Arc::clone(&index),
+            fresh_salt,
+            writer_settings,
+        )?;
         if replayed.groups > 0 || replayed.cut_bytes > 0 {
             let (groups, cut_bytes) = (replayed.groups, replayed.cut_bytes);
             tracing::info!(groups, cut_bytes, "the store replayed what its index had not kept");
         }
-        let commits = Arc::new(Committer::new(dir.to_owned()));
+        let reserved = settings.reserved_disk_bytes;
+        let commits = Arc::new(Committer::new(dir.to_owned(), Arc::clone(&disk), reserved));
         let files = Arc::clone(&writer.files);
-        let signals = Arc::new(Signals::default());
         let keeper = Arc::new(Keeper {
             collector: Collector {
                 files: Arc::clone(&files),
@@ -141,7 +160,7 @@ impl SegmentStore {
                 tolerated_bytes: settings.dead_bytes,
                 unmovable: Mutex::default(),
             },
-            signals: Arc::clone(&signals),
+            signals: Arc::new(Signals::default()),
             durable: AtomicU32::new(0),
             one_at_a_time: Mutex::new(()),
         });
@@ -150,18 +169,17 @@ impl SegmentStore {
             commits,
             index: Mutex::new(Some(index)),
             reads: Semaphore::new(limits::STORE_CONCURRENT_READS),
-            reserved_disk_bytes: AtomicU64::new(settings.reserved_disk_bytes),
             hardware_crc32c,
             _lock: lock,
         });
         let threads = start(Arc::clone(&shared), writer, Arc::clone(&keeper))
             .map_err(|error| failed(error.to_string()))?;
-        Ok(Self { shared, signals, keeper, threads: Mutex::new(Some(threads)) })
+        Ok(Self { shared, keeper, threads: Mutex::new(Some(threads)) })
     }
 
     /// Changes how many bytes have to stay free on the disk.
     pub fn set_reserved_disk_bytes(&self, bytes: u64) {
-        self.shared.reserved_disk_bytes.store(bytes, Ordering::Relaxed);
+        self.shared.commits.set_reserved_disk_bytes(bytes);
     }
 
     /// Gives space back now, where the keeper would wait for its turn.
@@ -179,7 +197,7 @@ impl SegmentStore {
     /// Tells the threads to finish; returns them, to be joined.
     fn start_closing(&self) -> Option<Threads> {
         self.shared.commits.close();
-        self.signals.close();
+        self.keeper.signals.close();
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -208,8 +226,7 @@ impl Shared {
     fn run_writer(&self, writer: &mut Writer, signals: &Signals) {
         while let Some(group) = self.commits.next_group() {
             let segment = writer.end.segment;
-            let reserved = self.reserved_disk_bytes.load(Ordering::Relaxed);
-            let space = check_space(&group, self.files.free_bytes(), reserved);
+            let space = self.commits.check_space(&group);
             let outcome = space.and_then(|()| writer.write(&group));
             if writer.end.segment != segment {
                 signals.rolled();

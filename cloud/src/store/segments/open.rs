@@ -6,7 +6,7 @@ use std::sync::Arc;
 use robustmq_common::disk::RealDisk;
 
 use super::rocks_index::RocksIndex;
-use super::{SegmentSettings, SegmentStore};
+use super::{OpenIndex, SegmentSettings, SegmentStore};
 use crate::store::StoreError;
 use crate::store::rocks::RocksOptions;
 
@@ -16,13 +16,10 @@ impl SegmentStore {
     /// # Errors
     /// [`StoreError::Open`].
     pub fn open(dir: &Path, settings: &SegmentSettings) -> Result<Self, StoreError> {
-        let failed = |error: std::io::Error| StoreError::Open {
-            path: dir.display().to_string(),
-            reason: error.to_string(),
-        };
-        std::fs::create_dir_all(dir).map_err(failed)?;
-        let index = Arc::new(RocksIndex::open(&dir.join("index"), &RocksOptions::default())?);
-        let hardware_crc32c = index.hardware_crc32c();
-        Self::open_with(Arc::new(RealDisk), dir, index, hardware_crc32c, settings)
+        Self::open_with(Arc::new(RealDisk), dir, settings, || {
+            let index = RocksIndex::open(&dir.join("index"), &RocksOptions::default())?;
+            let hardware_crc32c = index.hardware_crc32c();
+            Ok(OpenIndex { index: Arc::new(index), hardware_crc32c })
+        })
     }
 }

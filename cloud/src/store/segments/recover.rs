@@ -2,13 +2,17 @@
 //!
 //! A group is begun only after the one before it was synced. So the last group alone can be torn, and whatever follows an unreadable
 //! group proves that it was whole once: that is damage to what was promised, and the store is not opened.
+//!
+//! The last group may be whole and yet not be on the disk: the process was killed before its sync, or the sync failed, after which
+//! the kernel counts the pages as clean. It is written again and synced before the index hears of it, since the index may be made
+//! durable at any time.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use robustmq_common::disk::{Disk, DiskFile, read_up_to};
+use bytes::Bytes;
+use robustmq_common::disk::{Disk, DiskFile, read_range, write_all};
 
 use super::files::Files;
 use super::format::{
@@ -37,6 +41,7 @@ struct Candidate {
     at: u64,
     head: GroupHead,
     changes: Vec<IndexChange>,
+    values: Vec<Locator>,
     end: Position,
 }
 
@@ -50,7 +55,7 @@ pub(super) fn recover(
 ) -> Result<(Writer, Replayed), StoreError> {
     let failed = |reason: String| StoreError::Open { path: dir.display().to_string(), reason };
     let io_failed = |error: io::Error| failed(error.to_string());
-    let files = Arc::new(Files::find(disk, dir).map_err(io_failed)?);
+    let files = Arc::new(Files::find(disk, dir, settings.recent_bytes).map_err(io_failed)?);
     let known = Position::read(&*index)?;
     let numbers: Vec<u32> = files.all().into_iter().map(|(number, _)| number).collect();
     let mut recovery = Recovery { files: &files, index: &*index, replayed: Replayed::default() };
@@ -156,6 +161,12 @@ impl Recovery<'_> {
     fn replay_segment(&mut self, salt: u32, from: Position) -> Result<(Position, u64), String> {
         let file = self.file(from.segment)?;
         let length = file.byte_len().map_err(|error| error.to_string())?;
+        if length < from.offset {
+            return Err(format!(
+                "{}: it ends at byte {length}, before what the index knows to be written: restore the directory from a backup",
+                self.files.path(from.segment).display()
+            ));
+        }
         let mut end = from;
         let mut candidate: Option<Candidate> = None;
         loop {
@@ -163,7 +174,7 @@ impl Recovery<'_> {
             let next = self.group(&*file, salt, at, length)?;
             if let Some(whole) = candidate.take() {
                 // The next group was begun after this one was synced; without a next one, its values have to prove it.
-                if next.is_none() && !values_are_whole(&*file, &whole, salt)? {
+                if next.is_none() && !make_durable(&*file, &whole)? {
                     return Ok((end, length));
                 }
                 end = whole.end;
@@ -205,8 +216,13 @@ impl Recovery<'_> {
         let changes = logged
             .into_iter()
             .map(|change| index_change(change, at.segment, values_at))
-            .collect::<Result<_, String>>()?;
-        Ok(Some(Candidate { at: at.offset, head, changes, end }))
+            .collect::<Result<Vec<_>, String>>()?;
+        let places = changes.iter().filter_map(|change| match &change.op {
+            WriteOp::Put(_, entry) => Locator::of_entry(entry),
+            _ => None,
+        });
+        let values = places.collect();
+        Ok(Some(Candidate { at: at.offset, head, changes, values, end }))
     }
 
     /// Cuts off what follows the last whole group, unless it is more than a write that nobody was told of.
@@ -232,16 +248,25 @@ impl Recovery<'_> {
 
 fn read(file: &dyn DiskFile, at: u64, bytes: u64) -> Result<Bytes, String> {
     let bytes = usize::try_from(bytes).map_err(|error| error.to_string())?;
-    let mut buffer = BytesMut::zeroed(bytes);
-    let filled = read_up_to(file, &mut buffer, at).map_err(|error| error.to_string())?;
-    buffer.truncate(filled);
-    Ok(buffer.freeze())
+    read_range(file, at, bytes).map(Bytes::from).map_err(|error| error.to_string())
 }
 
-fn values_are_whole(file: &dyn DiskFile, group: &Candidate, salt: u32) -> Result<bool, String> {
-    let at = group.at + HEAD_BYTES + u64::from(group.head.meta_bytes);
-    let values = read(file, at, group.head.values_bytes)?;
-    Ok(crc32c::crc32c_append(salt, &values) == group.head.values_crc)
+/// Whether the values of the last group are whole; then the group is on the disk afterwards.
+fn make_durable(file: &dyn DiskFile, group: &Candidate) -> Result<bool, String> {
+    let bytes = read(file, group.at, group.head.group_bytes())?;
+    let is_whole = |value: &Locator| {
+        let range = usize::try_from(u64::from(value.offset) - group.at)
+            .ok()
+            .and_then(|from| bytes.get(from..from + value.len as usize));
+        range.is_some_and(|range| crc32c::crc32c(range) == value.crc)
+    };
+    if !group.values.iter().all(is_whole) {
+        return Ok(false);
+    }
+    write_all(file, &bytes, group.at)
+        .and_then(|()| file.sync())
+        .map_err(|error| error.to_string())?;
+    Ok(true)
 }
 
 /// What a logged change means for the index, its value lying in `segment` after `values_at`.

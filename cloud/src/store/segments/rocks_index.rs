@@ -12,7 +12,7 @@ use bytes::Bytes;
 use rocksdb::{DB, ErrorKind, FlushOptions, ReadOptions, ReadTier, WriteOptions};
 
 use super::index::Index;
-use crate::store::rocks::{RocksOptions, crc_support, for_index};
+use crate::store::rocks::{RocksOptions, crc_support, explained, for_index};
 use crate::store::{StoreError, WriteOp};
 
 pub(super) struct RocksIndex {
@@ -28,7 +28,10 @@ impl RocksIndex {
     pub(super) fn open(path: &Path, settings: &RocksOptions) -> Result<Self, StoreError> {
         let hardware_crc32c = Arc::new(AtomicU8::new(0));
         let db = DB::open(&for_index(settings, &hardware_crc32c), path).map_err(|error| {
-            StoreError::Open { path: path.display().to_string(), reason: error.into_string() }
+            StoreError::Open {
+                path: path.display().to_string(),
+                reason: explained(error.into_string()),
+            }
         })?;
         Ok(Self { db, hardware_crc32c })
     }

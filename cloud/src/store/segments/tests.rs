@@ -9,7 +9,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use robustmq_common::disk::sim::{Faults, SimDisk};
 
 use super::memory_index::MemoryIndex;
-use super::{SegmentSettings, SegmentStore};
+use super::{OpenIndex, SegmentSettings, SegmentStore};
 use crate::store::contract::contract;
 use crate::store::{ScanLimit, Store, StoreError, WriteBatch, write};
 
@@ -29,13 +29,21 @@ impl Machine {
             segment_bytes: 4096,
             separated_bytes: 64,
             dead_bytes: 0,
+            recent_bytes: if seed.is_multiple_of(2) { 0 } else { 2048 },
         };
         Self { disk: SimDisk::new(seed), index: MemoryIndex::new(seed, 0.05), settings }
     }
 
     fn try_open(&self) -> Result<SegmentStore, StoreError> {
-        let (disk, index) = (Arc::new(self.disk.clone()), Arc::new(self.index.clone()));
-        SegmentStore::open_with(disk, Path::new(DIR), index, None, &self.settings)
+        self.try_open_noting(&mut false)
+    }
+
+    fn try_open_noting(&self, index_opened: &mut bool) -> Result<SegmentStore, StoreError> {
+        let disk = Arc::new(self.disk.clone());
+        SegmentStore::open_with(disk, Path::new(DIR), &self.settings, || {
+            *index_opened = true;
+            Ok(OpenIndex { index: Arc::new(self.index.clone()), hardware_crc32c: None })
+        })
     }
 
     fn open(&self) -> SegmentStore {
@@ -194,6 +202,28 @@ async fn a_failed_sync_poisons_until_it_is_opened_again() {
     write(&store, put("c", "1")).await.expect("it takes writes again");
 }
 
+/// A group whose sync had failed was found whole at the next start, and the index heard of it and was made durable. The next power
+/// cut took the group, which had never been on the disk, and the index pointed to nothing.
+#[tokio::test]
+async fn what_a_start_finds_unsynced_is_on_the_disk_before_the_index_hears_of_it() {
+    for seed in 0..20 {
+        let machine = Machine::new(seed);
+        let store = machine.open();
+        write(&store, put("a", vec![1; 900])).await.expect("written");
+        machine.disk.set_faults(Faults { fail_sync_after: Some(0), ..Faults::default() });
+        let failed = write(&store, put("b", vec![2; 900])).await;
+        assert!(matches!(failed, Err(StoreError::Poisoned(_))), "{failed:?}");
+        // The process ends; the machine runs on.
+        store.close().await.expect("closed");
+        drop(store);
+        let store = machine.open();
+        let found = content(&store).await;
+        store.close().await.expect("closed: the index is durable");
+        machine.crash(store);
+        assert_eq!(content(&machine.open()).await, found);
+    }
+}
+
 #[tokio::test]
 async fn damage_before_the_last_group_is_not_taken_for_a_torn_end() {
     for same_segment in [true, false] {
@@ -215,9 +245,16 @@ async fn damage_before_the_last_group_is_not_taken_for_a_torn_end() {
 #[tokio::test]
 async fn a_second_opener_is_refused() {
     let machine = Machine::new(8);
-    let _store = machine.open();
-    let Err(StoreError::Open { reason, .. }) = machine.try_open() else { panic!("it opened") };
+    let store = machine.open();
+    // The index was opened first: RocksDB, whose lock was taken as well, logged a warning with its own files' names.
+    let mut index_opened = false;
+    let refused = machine.try_open_noting(&mut index_opened);
+    let Err(StoreError::Open { reason, .. }) = refused else { panic!("it opened") };
     assert!(reason.contains("lock"), "{reason}");
+    assert!(!index_opened, "it belongs to the first");
+    drop(store);
+    machine.try_open_noting(&mut index_opened).expect("the lock went with the store");
+    assert!(index_opened);
 }
 
 #[derive(Debug, Clone)]
@@ -305,6 +342,7 @@ async fn run(machine: &Machine, steps: Vec<Step>) {
             Step::Close => {
                 store.close().await.expect("closed");
                 drop(store);
+                machine.disk.kill();
                 store = machine.open();
             }
             Step::Crash => {

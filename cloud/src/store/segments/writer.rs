@@ -1,6 +1,7 @@
 //! The writer: a group becomes bytes at the end of the last segment, a sync, and changes of the index, in that order.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use robustmq_common::limits;
 
 use super::files::Files;
 use super::format::{EncodedGroup, GroupEncoder, IndexChange, SegmentHeader, TooLarge};
-use super::index::{Index, Position};
+use super::index::{Index, Locator, Position};
 use crate::store::write::QueuedWrite;
 use crate::store::{StoreError, WriteOp};
 
@@ -29,15 +30,7 @@ pub(super) struct Writer {
 pub(super) struct WriterSettings {
     pub segment_bytes: u64,
     pub separated_bytes: usize,
-}
-
-impl Default for WriterSettings {
-    fn default() -> Self {
-        Self {
-            segment_bytes: limits::STORE_SEGMENT_BYTES,
-            separated_bytes: limits::STORE_SEPARATED_BYTES,
-        }
-    }
+    pub recent_bytes: usize,
 }
 
 fn too_large(error: TooLarge) -> StoreError {
@@ -71,6 +64,14 @@ impl Writer {
             .map_err(|error| StoreError::Poisoned(format!("a sync failed: {error}")))?;
         self.end = Position { sequence, segment: self.end.segment, offset: written };
         self.files.set_bytes(self.end.segment, written);
+        // What was moved is old, and nobody is likelier to read it now.
+        if !group.iter().any(QueuedWrite::is_guarded) {
+            let places = changes.iter().filter_map(|change| match &change.op {
+                WriteOp::Put(_, entry) => Locator::of_entry(entry),
+                _ => None,
+            });
+            self.files.recent().remember(places.zip(values));
+        }
         apply(&*self.index, changes, self.end).map_err(|error| {
             StoreError::Poisoned(format!("the index failed after a sync: {error}"))
         })
@@ -144,10 +145,35 @@ pub(super) fn apply(
             (WriteOp::Put(key, _), Some(expected)) => index.get(key)? == Some(expected),
             _ => true,
         };
-        if counts {
-            ops.push(op);
+        match op {
+            _ if !counts => {}
+            WriteOp::DeleteRange(range) => delete_range(index, range, &mut ops)?,
+            op => ops.push(op),
         }
     }
     ops.push(end.op());
     index.apply(&ops)
+}
+
+/// A range that holds few keys is deleted key by key: RocksDB looks through the ranges that were deleted at each read, and sorts them anew
+/// after each one that is added.
+fn delete_range(
+    index: &dyn Index,
+    range: Range<Bytes>,
+    ops: &mut Vec<WriteOp>,
+) -> Result<(), StoreError> {
+    let is_inside = |op: &WriteOp| matches!(op, WriteOp::Put(key, _) if range.contains(key));
+    let mut keys = Vec::new();
+    if !ops.iter().any(is_inside) {
+        index.walk(&range, &mut |key, _| {
+            keys.push(Bytes::copy_from_slice(key));
+            keys.len() <= limits::STORE_POINT_DELETIONS
+        })?;
+        if keys.len() <= limits::STORE_POINT_DELETIONS {
+            ops.extend(keys.into_iter().map(WriteOp::Delete));
+            return Ok(());
+        }
+    }
+    ops.push(WriteOp::DeleteRange(range));
+    Ok(())
 }

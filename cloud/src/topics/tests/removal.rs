@@ -57,7 +57,8 @@ impl Store for Counting {
     }
 
     fn submit(&self, batch: WriteBatch) -> Result<PendingWrite, StoreError> {
-        let is_range = |op: &&WriteOp| matches!(op, WriteOp::DeleteRange(_));
+        let is_range =
+            |op: &&WriteOp| matches!(op, WriteOp::DeleteRange(range) if range.start < range.end);
         let ranges = batch.ops().iter().filter(is_range).count();
         self.count(|calls| {
             calls.writes += 1;

@@ -34,13 +34,16 @@ impl Server {
             Ok(client) => client,
             Err(reason) => return self.refuse(now, conn, connect.version, reason),
         };
+        let expiry = self.expiry_for(&connect);
+        if self.failing && expiry > 0 {
+            return self.refuse(now, conn, connect.version, ReasonCode::ServerUnavailable);
+        }
         self.leave_predecessor(now, &client, connect.clean_start);
         let existing = self.by_client.get(&client.id).copied();
         if existing.is_none() && self.sessions.len() >= self.settings.max_sessions {
             return self.refuse(now, conn, connect.version, ReasonCode::QuotaExceeded);
         }
         let id = existing.unwrap_or_else(|| self.create_session(now, &client.id, connect.version));
-        let expiry = self.expiry_for(&connect);
         self.attach(now, conn, id, &connect, expiry);
         let acknowledgement = self.connack(&connect, &client, existing.is_some(), expiry);
         let persistent = self.sessions.get(&id).is_some_and(|session| session.persistent);
@@ -223,7 +226,13 @@ impl Server {
         Packet::ConnAck(Box::new(ConnAck { session_present, reason, properties }))
     }
 
-    fn refuse(&mut self, now: Millis, conn: ConnId, version: ProtocolVersion, reason: ReasonCode) {
+    pub(super) fn refuse(
+        &mut self,
+        now: Millis,
+        conn: ConnId,
+        version: ProtocolVersion,
+        reason: ReasonCode,
+    ) {
         self.counters.connects_refused += 1;
         let sayable =
             version == ProtocolVersion::V5 || ConnectReturnCode::for_reason(reason).is_some();

@@ -93,6 +93,11 @@ impl Server {
         let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) else { return };
         let id = session.id;
         session.conn = None;
+        self.session_left(now, id);
+    }
+
+    /// The session has no connection any more: it ends, or waits for the next one.
+    pub(super) fn session_left(&mut self, now: Millis, id: SessionId) {
         self.hand_over(now, id, Readiness::Busy);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         // A QoS 0 message is not kept for later.

@@ -8,10 +8,12 @@
 //!               position that the rows reflect; restored(now) once
 //! connections   connected(now, ConnId, PeerInfo) / recv(now, ConnId, Packet) / malformed(now, ConnId, &DecodeError) /
 //!               written(now, ConnId, bytes) / closed(now, ConnId, CloseReason)
-//! answers       stored(now, StoreTicket, Result<(), StoreRefusal>) / persisted(now, PersistTicket)
+//! answers       stored(now, StoreTicket, Result<(), StoreRefusal>) / persisted(now, PersistTicket) / set_failing(now, bool)
 //! time          timer(now); next_deadline() -> Option<Millis>
+//!               set_listening(now, bool) / set_unread(ConnId, bool): what the driver does not read is not silent
 //! its own       publish_local(now, LocalPublish) -> LocalTicket / disconnect(now, &ClientId, ReasonCode) /
 //!               shutdown(now) / checkpoint()
+//! in between    work(now) while has_work(): what takes long goes on a bit each time
 //! afterwards    poll() -> Option<Action> until None; counters(), gauges()
 //! ```
 //!
@@ -29,7 +31,8 @@
 //!   lost.
 //! - To a persistent session, a QoS 2 PUBLISH waits until message and packet id are durable, and PUBREL until the
 //!   release is; otherwise a crash would let the message come again as a new one.
-//! - CONNACK, SUBACK and UNSUBACK of a persistent session wait until what they say is durable.
+//! - CONNACK, SUBACK and UNSUBACK of a persistent session wait until what they say is durable. While nothing can be made
+//!   durable, its CONNECT and SUBSCRIBE are refused instead; all that needs no disk goes on.
 //! - A session that ends with its connection costs no durable write at all.
 //!
 //! Packets that wait hold back those behind them on the same connection, so the order never changes.
@@ -46,7 +49,9 @@ mod api;
 mod changes;
 mod connect;
 mod disconnect;
+mod failing;
 mod fanout;
+mod feed;
 mod journal;
 mod outbound;
 mod publish;
@@ -79,6 +84,7 @@ pub use api::{
 pub use changes::{Message, Outgoing, OutgoingPhase, SessionState, StateChange, Subscription};
 pub use rows::{InvalidRow, Row};
 
+use self::feed::Searching;
 use self::journal::Journal;
 use self::publish::Intake;
 use self::retained::Retained;
@@ -100,7 +106,13 @@ pub struct Server {
     tree: SubscriptionTree,
     shared: SharedGroups,
     retained: Retained,
+    searching: Searching,
     timers: Timers,
+    /// Connections are read, since then.
+    listening: bool,
+    listening_since: Millis,
+    /// Nothing can be made durable for now.
+    failing: bool,
     journal: Journal,
     intake: Intake,
     /// Connections with packets that wait for durability.
@@ -129,7 +141,11 @@ impl Server {
             tree: SubscriptionTree::default(),
             shared: SharedGroups::default(),
             retained: Retained::default(),
+            searching: Searching::default(),
             timers: Timers::default(),
+            failing: false,
+            listening: true,
+            listening_since: Millis::default(),
             journal: Journal::new(),
             intake: Intake::default(),
             holding: BTreeSet::new(),

@@ -8,13 +8,11 @@ use super::changes::{Message, OutgoingPhase, StateChange};
 use super::journal::Existed;
 use super::session::{Connection, Delivery, Held, Session};
 use super::shared::Readiness;
+use crate::limits;
 use crate::mqtt::codec::encoded_len;
 use crate::mqtt::packet::{
     Ack, Packet, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode,
 };
-
-/// Retained messages are queued only while fewer messages than this wait for the session.
-const RETAINED_AHEAD_MESSAGES: usize = 32;
 
 impl Server {
     /// The driver has written so many bytes of what it was given for this connection.
@@ -111,6 +109,7 @@ impl Server {
             self.actions.push_back(Action::Pause { conn });
         } else if connection.paused && !above(2) {
             connection.paused = false;
+            connection.was_unread = true;
             self.paused.remove(&conn);
             self.actions.push_back(Action::Resume { conn });
         }
@@ -183,8 +182,9 @@ impl Server {
     /// Sends a session what its window and its connection have room for: first what was in flight on an earlier
     /// connection, in the original order [MQTT-4.4.0-1], [MQTT-4.6.0-1], then what waits.
     pub(super) fn pump(&mut self, now: Millis, id: SessionId) {
+        let mut steps = limits::MQTT_RETAINED_STEPS;
         loop {
-            self.feed_retained(now, id);
+            self.feed_retained(now, id, &mut steps);
             let Some(session) = self.sessions.get_mut(&id) else { return };
             let Some(conn) = session.conn else { return };
             let Some(connection) = self.conns.get(&conn) else { return };
@@ -268,29 +268,6 @@ impl Server {
             session.out.push_inflight(delivery, true);
         }
         self.send(conn, packet, until);
-    }
-
-    /// Queues retained messages for new subscriptions, a few at a time.
-    fn feed_retained(&mut self, now: Millis, id: SessionId) {
-        loop {
-            let Some(session) = self.sessions.get_mut(&id) else { return };
-            let Some(cursor) = session.retained.front_mut() else { return };
-            if session.conn.is_none() || session.out.queued().len() >= RETAINED_AHEAD_MESSAGES {
-                return;
-            }
-            let found =
-                self.retained.next_match(cursor.filter.as_str(), cursor.after.as_ref(), now);
-            let Some(message) = found else {
-                session.retained.pop_front();
-                continue;
-            };
-            cursor.after = Some(message.topic.clone());
-            let (options, identifier) = (cursor.options, cursor.identifier);
-            let mut delivery = new_delivery(&message, options.maximum_qos);
-            delivery.retain = true;
-            delivery.identifiers.extend(identifier);
-            self.enqueue(id, delivery);
-        }
     }
 }
 

@@ -32,6 +32,16 @@ pub(super) enum Kept {
     Full,
 }
 
+/// What a search came upon.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Search {
+    Found(Arc<Message>),
+    /// There is no further match.
+    Nothing,
+    /// Nothing yet; it goes on after this topic.
+    GoOn(Option<TopicName>),
+}
+
 impl Retained {
     pub(super) fn len(&self) -> usize {
         self.messages.len()
@@ -60,17 +70,20 @@ impl Retained {
         true
     }
 
-    /// The first message after topic `after` whose topic matches and which has not expired.
+    /// The first message after topic `after` whose topic matches and which has not expired. Each message that is looked at
+    /// takes one of `steps`; where they run out, the search says from where to go on.
     pub(super) fn next_match(
         &self,
         filter: &str,
         after: Option<&TopicName>,
         now: Millis,
-    ) -> Option<Arc<Message>> {
+        steps: &mut usize,
+    ) -> Search {
         let live = |message: &Message| message.expires_at.is_none_or(|at| at > now);
         if !filter.contains(['+', '#']) {
-            let found = self.messages.get(filter)?;
-            return (after.is_none() && live(found)).then(|| found.clone());
+            *steps = steps.saturating_sub(1);
+            let found = self.messages.get(filter).filter(|found| after.is_none() && live(found));
+            return found.map_or(Search::Nothing, |found| Search::Found(found.clone()));
         }
         // All topics that match start with what stands before the first wildcard; `a/#` matches `a` too.
         let prefix = filter.split(['+', '#']).next().unwrap_or_default();
@@ -83,11 +96,22 @@ impl Retained {
             Some(topic) => Bound::Excluded(topic.as_str()),
             None => Bound::Included(prefix),
         };
-        self.messages
+        let candidates = self
+            .messages
             .range::<str, _>((start, Bound::Unbounded))
-            .take_while(|(topic, _)| topic.as_str().starts_with(prefix))
-            .find(|(topic, message)| topic_matches_filter(topic.as_str(), filter) && live(message))
-            .map(|(_, message)| message.clone())
+            .take_while(|(topic, _)| topic.as_str().starts_with(prefix));
+        let mut last = after;
+        for (topic, message) in candidates {
+            let Some(left) = steps.checked_sub(1) else { return Search::GoOn(last.cloned()) };
+            *steps = left;
+            if topic_matches_filter(topic.as_str(), filter) && live(message) {
+                return Search::Found(message.clone());
+            }
+            last = Some(topic);
+        }
+        // A filter that finds nothing takes a step too: there may be many of them.
+        *steps = steps.saturating_sub(1);
+        Search::Nothing
     }
 
     /// Removes what has expired and names it. Looks through all messages, so it does so only now and then.
@@ -115,7 +139,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::{Kept, Retained};
+    use super::{Kept, Retained, Search};
     use crate::mqtt::packet::{MessageProperties, QoS, TopicName};
     use crate::mqtt::server::{Message, Millis};
 
@@ -137,9 +161,16 @@ mod tests {
         }
         let check = |filter: &str, expected: &[&str]| {
             let (mut found, mut after) = (Vec::new(), None);
-            while let Some(next) = retained.next_match(filter, after.as_ref(), Millis(0)) {
-                found.push(next.topic.as_str().to_owned());
-                after = Some(next.topic.clone());
+            loop {
+                // So few steps that most searches have to go on.
+                match retained.next_match(filter, after.as_ref(), Millis(0), &mut 2) {
+                    Search::Found(next) => {
+                        found.push(next.topic.as_str().to_owned());
+                        after = Some(next.topic.clone());
+                    }
+                    Search::GoOn(topic) => after = topic,
+                    Search::Nothing => break,
+                }
             }
             assert_eq!(found, expected, "{filter}");
         };
@@ -158,8 +189,9 @@ mod tests {
     fn an_expired_message_is_not_found_and_is_swept() {
         let mut retained = Retained::default();
         retained.insert(message("a", Some(10)), 1, 100);
-        assert!(retained.next_match("a", None, Millis(9)).is_some());
-        assert!(retained.next_match("a", None, Millis(10)).is_none());
+        let found = |now| retained.next_match("a", None, Millis(now), &mut 9) != Search::Nothing;
+        assert!(found(9));
+        assert!(!found(10));
         assert_eq!(retained.sweep(Millis(9)), []);
         assert_eq!(retained.sweep(Millis(10)), [], "it was swept just now");
         assert_eq!(retained.sweep(Millis(10_009)).len(), 1);

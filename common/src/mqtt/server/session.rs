@@ -37,7 +37,7 @@ pub(super) struct Session {
     pub pending: usize,
     pub out: Outbound,
     /// Retained messages that are still to be sent.
-    pub retained: VecDeque<RetainedCursor>,
+    pub retained: BTreeMap<TopicFilter, RetainedCursor>,
 }
 
 /// How far a QoS 2 publish from the client has got.
@@ -51,7 +51,6 @@ pub(super) enum Received {
 
 /// Where sending a subscription's retained messages stands.
 pub(super) struct RetainedCursor {
-    pub filter: TopicFilter,
     pub options: SubscriptionOptions,
     pub identifier: Option<NonZeroU32>,
     pub after: Option<TopicName>,
@@ -79,7 +78,7 @@ impl Session {
             received: BTreeMap::new(),
             pending: 0,
             out: Outbound::new(all),
-            retained: VecDeque::new(),
+            retained: BTreeMap::new(),
         }
     }
 
@@ -324,7 +323,7 @@ pub(super) struct Connection {
     /// `None` until its CONNECT is accepted.
     pub session: Option<SessionId>,
     pub version: ProtocolVersion,
-    pub opened_at: Millis,
+    /// When it was last heard of: a packet came, or the server was not listening to it until then.
     pub last_received: Millis,
     pub keep_alive_secs: u16,
     /// QoS 1 and 2 messages that the client takes at once.
@@ -342,6 +341,10 @@ pub(super) struct Connection {
     /// Packets that wait for state to be durable, and those behind them.
     pub held: VecDeque<Held>,
     pub paused: bool,
+    /// The driver does not read it for now.
+    pub unread: bool,
+    /// At some time since its deadline was set it was not read.
+    pub was_unread: bool,
 }
 
 /// A packet in [`Connection::held`].
@@ -357,7 +360,6 @@ impl Connection {
             peer,
             session: None,
             version: ProtocolVersion::V311,
-            opened_at: now,
             last_received: now,
             keep_alive_secs: 0,
             window: 0,
@@ -368,13 +370,15 @@ impl Connection {
             unwritten_bytes: 0,
             held: VecDeque::new(),
             paused: false,
+            unread: false,
+            was_unread: false,
         }
     }
 
     /// When it is closed if nothing is received: connect timeout, or 1.5 times the keep alive [MQTT-3.1.2-22].
     pub(super) fn deadline(&self, settings: &ServerSettings) -> Option<Millis> {
         if self.session.is_none() {
-            return Some(self.opened_at.after(settings.connect_timeout));
+            return Some(self.last_received.after(settings.connect_timeout));
         }
         let keep_alive = Duration::from_millis(u64::from(self.keep_alive_secs) * 1500);
         (!keep_alive.is_zero()).then(|| self.last_received.after(keep_alive))

@@ -20,13 +20,15 @@ impl Server {
     pub(super) fn recv_subscribe(&mut self, now: Millis, conn: ConnId, subscribe: Subscribe) {
         let Some(id) = session_of(self.conns.get(&conn)) else { return };
         let identifier = subscribe.properties.subscription_identifier;
+        let before = self.journal.version();
         // [MQTT-3.8.4-5], [MQTT-3.8.4-6]: as if the filters had come one by one, but one SUBACK for all.
         let reasons = subscribe
             .filters
             .into_iter()
             .map(|(filter, options)| self.subscribe(id, filter, options, identifier))
             .collect();
-        let until = self.durable_for(id);
+        let changed = self.journal.version() != before;
+        let until = if changed { self.durable_for(id) } else { None };
         let packet_id = subscribe.packet_id;
         let ack = SubAck { packet_id, properties: AckProperties::default(), reasons };
         self.send(conn, Packet::SubAck(ack), until);
@@ -55,6 +57,9 @@ impl Server {
         if filter.as_str().len() > MQTT_FILTER_BYTES {
             return ReasonCode::TopicFilterInvalid;
         }
+        if self.failing && session.persistent {
+            return ReasonCode::QuotaExceeded;
+        }
         let is_new = !session.subscriptions.contains_key(&filter);
         if is_new && session.subscriptions.len() >= self.settings.max_subscriptions {
             return ReasonCode::QuotaExceeded;
@@ -73,9 +78,8 @@ impl Server {
         };
         // A shared subscription gets no retained messages (section 4.8.2).
         if wants_retained && filter.shared().is_none() {
-            session.retained.retain(|cursor| cursor.filter != filter);
-            let filter = filter.clone();
-            session.retained.push_back(RetainedCursor { filter, options, identifier, after: None });
+            let cursor = RetainedCursor { options, identifier, after: None };
+            session.retained.insert(filter.clone(), cursor);
         }
         self.index(id, &filter, options, identifier);
         match options.maximum_qos.as_u8() {
@@ -128,7 +132,7 @@ impl Server {
             return ReasonCode::UnspecifiedError;
         };
         // What is already queued is still delivered (section 3.10.4).
-        session.retained.retain(|cursor| cursor.filter != *filter);
+        session.retained.remove(filter);
         if session.subscriptions.remove(filter).is_none() {
             return ReasonCode::NoSubscriptionExisted;
         }

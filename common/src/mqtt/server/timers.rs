@@ -63,6 +63,21 @@ impl Server {
         self.next_deadline()
     }
 
+    /// The driver takes nothing from any connection for now (`false`), or does so again. Meanwhile no client is silent.
+    pub fn set_listening(&mut self, now: Millis, listening: bool) {
+        if listening && !self.listening {
+            self.listening_since = now;
+        }
+        self.listening = listening;
+    }
+
+    /// The driver does not read this connection for now although it was not told to pause (`true`), or does so again.
+    pub fn set_unread(&mut self, conn: ConnId, unread: bool) {
+        let Some(connection) = self.conns.get_mut(&conn) else { return };
+        connection.unread = unread;
+        connection.was_unread = true;
+    }
+
     /// When [`Server::timer`] has to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
@@ -71,12 +86,15 @@ impl Server {
 
     fn connection_due(&mut self, now: Millis, conn: ConnId) {
         let Some(connection) = self.conns.get_mut(&conn) else { return };
-        if connection.paused
-            && connection.unwritten_bytes < self.settings.connection_backlog_bytes / 2
-        {
-            // It is not read because the store is behind: that is not the client's silence.
+        // Who takes nothing of what it is sent is not read either, and that is its own fault.
+        let waits_for_store = connection.paused
+            && connection.unwritten_bytes < self.settings.connection_backlog_bytes / 2;
+        let unread = !self.listening || connection.unread || waits_for_store;
+        if unread || std::mem::replace(&mut connection.was_unread, unread) {
+            // What it sent meanwhile may lie unread still: that is not the client's silence.
             connection.last_received = now;
         }
+        connection.last_received = connection.last_received.max(self.listening_since);
         let deadline = connection.deadline(&self.settings);
         if deadline.is_some_and(|at| at > now) {
             // Something was received since the deadline was set.

@@ -2,6 +2,8 @@
 
 mod bench;
 mod client;
+mod full_disk;
+mod large;
 mod limits;
 mod messages;
 mod restart;

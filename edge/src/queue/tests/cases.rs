@@ -197,6 +197,33 @@ fn drop_oldest_explains_what_it_dropped_even_after_a_crash() {
     assert!(read_all(&queue, 0).unwrap().skips.is_empty());
 }
 
+/// The gauge counted sequences: of 160 records that it showed, 98 had been dropped long ago.
+#[test]
+fn what_was_dropped_is_not_in_the_queue_any_more() {
+    let mut machine = Machine::new(1);
+    drop_oldest(&mut machine);
+    let (queue, _) = machine.open();
+    for n in 1..=40 {
+        append(&queue, &record(0, vec![n; 100_000])).unwrap();
+    }
+    let check = |queue: &Queue, what: &str| {
+        let account = read_all(queue, 0).unwrap();
+        let status = now(queue.status()).unwrap()[0];
+        assert!(status.drops.dropped_records > 0);
+        assert_eq!(status.depth_records, account.entries.len() as u64, "{what}");
+        account
+    };
+    let account = check(&queue, "after the drops");
+    let dropped = account.skips[0];
+    queue.acknowledge(LANE, EdgeSeq(dropped.from.0 + 3)).unwrap();
+    check(&queue, "the cloud has heard of some of the drops");
+    queue.acknowledge(LANE, EdgeSeq(dropped.to.0 + 1)).unwrap();
+    check(&queue, "and has two records");
+    drop(queue);
+    machine.crash();
+    check(&machine.open().0, "after a crash");
+}
+
 #[test]
 fn drop_oldest_takes_from_less_important_lanes_first_and_never_from_more_important_ones() {
     let mut machine = Machine::new(1);
@@ -384,6 +411,51 @@ fn the_identity_stays_with_the_directory() {
     let (wiped, recovered) = Machine::new(1).open();
     assert!(recovered.new_store);
     assert_ne!(wiped.store_id(), store);
+}
+
+/// The identity's register is overwritten in place, which on a file system that copies on write takes space. The queue said
+/// that a new incarnation was durable while the disk was full, and the uplink began to send under it: after a power cut the
+/// queue did not know the incarnation under which the cloud had its records.
+#[test]
+fn an_incarnation_that_found_no_space_does_not_count_and_can_be_tried_again() {
+    let machine = Machine::new(1);
+    let (queue, _) = machine.open();
+    now(queue.set_incarnation(Incarnation(8))).unwrap();
+    let capacity_bytes = Some(machine.disk.used_bytes());
+    machine.disk.set_faults(Faults { capacity_bytes, copies_on_write: true, ..Faults::default() });
+    for _ in 0..2 {
+        let refused = now(queue.set_incarnation(Incarnation(9)));
+        assert!(matches!(refused, Err(QueueError::DiskFull { .. })), "{refused:?}");
+        assert_eq!(queue.incarnation(), Some(Incarnation(8)), "nothing may be sent under it");
+        assert_eq!(queue.position(LANE).unwrap().incarnation, Some(Incarnation(8)));
+    }
+    assert_eq!(queue.poisoned(), None);
+    machine.disk.set_faults(Faults::default());
+    now(queue.flush()).unwrap();
+    assert_eq!(queue.incarnation(), Some(Incarnation(8)), "nobody asks for it any more");
+    now(queue.set_incarnation(Incarnation(9))).unwrap();
+    drop(queue);
+    machine.crash();
+    assert_eq!(machine.open().0.incarnation(), Some(Incarnation(9)));
+}
+
+/// The same fault for cursors: a flush said that an acknowledgement was durable although its cursor had found no space.
+#[test]
+fn a_flush_on_a_full_disk_does_not_say_that_cursors_are_durable() {
+    let mut machine = Machine::new(1);
+    machine.settings.cursor_delay = Duration::from_secs(3600);
+    let (queue, _) = machine.open();
+    append(&queue, &record(0, "a")).unwrap();
+    let capacity_bytes = Some(machine.disk.used_bytes());
+    machine.disk.set_faults(Faults { capacity_bytes, copies_on_write: true, ..Faults::default() });
+    queue.acknowledge(LANE, EdgeSeq(1)).unwrap();
+    let refused = now(queue.flush());
+    assert!(matches!(refused, Err(QueueError::DiskFull { .. })), "{refused:?}");
+    machine.disk.set_faults(Faults::default());
+    now(queue.flush()).unwrap();
+    drop(queue);
+    machine.crash();
+    assert_eq!(machine.open().0.position(LANE).unwrap().acknowledged_through, EdgeSeq(1));
 }
 
 #[test]

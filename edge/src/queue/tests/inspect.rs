@@ -52,6 +52,8 @@ fn damage_and_missing_files_are_named() {
 #[test]
 fn an_unfinished_append_is_no_problem() {
     let machine = written(40);
+    // After the cursor was stored, so that nothing says that it was ever synced.
+    append(&machine.open().0, &record(0, vec![7u8; 500])).unwrap();
     let last = machine.segments(0).pop().unwrap();
     machine.disk.corrupt(&last, |bytes| bytes.truncate(bytes.len() - 3));
     let found = look(&machine, Depth::Verify);
@@ -102,4 +104,51 @@ fn looking_changes_nothing_even_while_the_queue_is_open() {
     assert_eq!(found.lanes.len(), 3);
     assert!(found.lanes.iter().all(|lane| lane.segments.is_empty()));
     assert!(found.is_sound(), "{found}");
+}
+
+/// `verify` judged the last segment by a rule that recovery had left behind: it called cut short what the cursor, or a
+/// record further on, showed to have been synced, said that all was well, and the next start reported damage.
+#[test]
+fn verify_and_recovery_say_the_same_of_a_damaged_last_segment() {
+    let same = |what: &str, cursor: bool, harm: &dyn Fn(&mut Vec<u8>)| {
+        let machine = Machine::new(5);
+        let (queue, _) = machine.open();
+        for _ in 0..5 {
+            append(&queue, &record(0, vec![7u8; 500])).unwrap();
+        }
+        if cursor {
+            queue.acknowledge(LaneId(0), EdgeSeq(1)).unwrap();
+        }
+        append(&queue, &record(0, vec![7u8; 500])).unwrap();
+        drop(queue);
+        machine.crash();
+        let [path] = &machine.segments(0)[..] else { panic!("one segment") };
+        machine.disk.corrupt(path, harm);
+        let found = look(&machine, Depth::Verify);
+        let (queue, recovered) = machine.open();
+        assert_eq!(found.is_sound(), recovered.damage.is_empty(), "{what}: {found}{recovered:?}");
+        let unfinished: u64 = found.lanes[0].segments.iter().map(|s| s.unfinished_bytes).sum();
+        assert_eq!(unfinished, recovered.lanes[0].truncated_bytes, "{what}: {found}");
+        assert_eq!(found.lanes[0].next_sequence, recovered.lanes[0].next_seq.0, "{what}: {found}");
+        let readable: u64 = found.lanes[0].segments.iter().filter_map(|s| s.records).sum();
+        assert_eq!(readable, queue.replay(LaneId(0), EdgeSeq(0)).count() as u64, "{what}: {found}");
+        found.is_sound()
+    };
+    const RECORD: usize = 56 + 8 + 500;
+    for cursor in [false, true] {
+        for n in 0..6 {
+            let at = HEADER_BYTES + n * RECORD;
+            let flip = |bytes: &mut Vec<u8>| bytes[at + 100] ^= 1;
+            same(&format!("record {n} flipped"), cursor, &flip);
+            same(&format!("cut in record {n}"), cursor, &|bytes| bytes.truncate(at + 100));
+            same(&format!("cut before record {n}"), cursor, &|bytes| bytes.truncate(at));
+            same(&format!("zeros from record {n}"), cursor, &|bytes| bytes[at..].fill(0));
+        }
+        same("header gone", cursor, &|bytes| bytes[3] ^= 1);
+        same("empty", cursor, &Vec::clear);
+        same("more behind", cursor, &|bytes| bytes.extend_from_slice(&[3; 5000]));
+    }
+    let cut_in_the_fifth = |bytes: &mut Vec<u8>| bytes.truncate(HEADER_BYTES + 4 * RECORD + 9);
+    assert!(same("nothing says that it was synced", false, &cut_in_the_fifth));
+    assert!(!same("the cursor says so", true, &cut_in_the_fifth));
 }

@@ -8,8 +8,8 @@ use robustmq_common::ids::{
 use uuid::Uuid;
 
 use super::{
-    Chunk, Kind, LogEnd, PartitionKeys, ProducedBatch, ProducerEntry, decode_offset, decode_origin,
-    encode_offset, encode_origin, topic_range, trailing_epoch, trailing_number,
+    Chunk, Cleaned, Kind, LogEnd, PartitionKeys, ProducedBatch, ProducerEntry, decode_offset,
+    decode_origin, encode_offset, encode_origin, topic_range, trailing_epoch, trailing_number,
 };
 
 fn keys(topic: u8, partition: i32) -> PartitionKeys {
@@ -29,6 +29,7 @@ fn golden_key_bytes() {
     assert_eq!(keys.chunk(Offset(1)), golden(&[0x20, 0, 0, 0, 0, 0, 0, 0, 1]));
     assert_eq!(keys.end(), golden(&[0x30]));
     assert_eq!(keys.log_start(), golden(&[0x31]));
+    assert_eq!(keys.cleaned(), golden(&[0x32]));
     assert_eq!(keys.epoch(LeaderEpoch(5)), golden(&[0x40, 0, 0, 0, 5]));
     assert_eq!(keys.producer(ProducerId(9)), golden(&[0x50, 0, 0, 0, 0, 0, 0, 0, 9]));
     assert_eq!(
@@ -47,6 +48,17 @@ fn golden_value_bytes() {
     assert_eq!(&end.encode()[..], expected);
     assert_eq!(LogEnd::decode(&end.encode()), Ok(end));
     assert_eq!(Chunk::decode(&open_chunk.encode()), Ok(open_chunk));
+    let cleaned = Cleaned {
+        first_dirty: Offset(1),
+        pass_end: Offset(2),
+        next: Offset(3),
+        horizon_ms: i64::MAX,
+    };
+    let mut expected = vec![1];
+    expected.extend([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
+    expected.extend(i64::MAX.to_be_bytes());
+    assert_eq!(&cleaned.encode()[..], expected);
+    assert_eq!(Cleaned::decode(&cleaned.encode()), Ok(cleaned));
     assert_eq!(decode_offset(&encode_offset(Offset(5))), Ok(Offset(5)));
     assert_eq!(decode_origin(&encode_origin(EdgeSeq(5))), Ok(EdgeSeq(5)));
 }
@@ -75,6 +87,8 @@ fn damaged_values_are_errors() {
     assert!(LogEnd::decode(&end[..end.len() - 1]).is_err());
     assert!(LogEnd::decode(&[&end[..], &[0]].concat()).is_err());
     assert!(LogEnd::decode(&[&[9], &end[1..]].concat()).is_err());
+    let backwards = Cleaned { first_dirty: Offset(2), pass_end: Offset(1), ..Cleaned::NEVER };
+    assert!(Cleaned::decode(&backwards.encode()).is_err());
     assert!(decode_offset(&encode_offset(Offset(-1))).is_err());
     assert!(ProducerEntry::decode(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6]).is_err());
     assert!(Chunk::decode(b"").is_err());

@@ -1,0 +1,176 @@
+//! Which partitions are looked at, and what that costs, with the clock in hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex};
+use robustmq_common::limits;
+use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
+
+use super::Upkeeper;
+use crate::log::{AppendContext, CompactionQueue, Log, Partition};
+use crate::store::{MemoryStore, Store};
+use crate::topics::{Catalogue, ConfigChange, ConfigOp, NewTopic, Topic};
+
+struct World {
+    store: Arc<MemoryStore>,
+    log: Arc<Log>,
+    topics: Arc<Catalogue>,
+    cleaner: Arc<CompactionQueue>,
+    upkeeper: Upkeeper,
+}
+
+impl World {
+    async fn over(store: MemoryStore) -> Self {
+        let store = Arc::new(store);
+        let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
+        let topics = Arc::new(Catalogue::new(Arc::clone(&log)));
+        let cleaner = Arc::new(CompactionQueue::default());
+        let upkeeper = Upkeeper::new(Arc::clone(&topics), Arc::clone(&log), Arc::clone(&cleaner));
+        Self { store, log, topics, cleaner, upkeeper }
+    }
+
+    async fn create(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Arc<Topic> {
+        let entry = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let overrides: BTreeMap<_, _> = configs.iter().map(entry).collect();
+        let name = KafkaTopic::new(name).expect("a legal name");
+        let new = NewTopic { name, partitions, overrides };
+        let mut answers = self.topics.create(vec![new], false, 0).await;
+        answers.remove(0).expect("created")
+    }
+
+    async fn partition(&self, topic: &Topic, index: i32) -> Arc<Partition> {
+        self.log.partition(topic.id, PartitionIndex(index)).await.expect("an intact store")
+    }
+
+    /// Appends a record that fills a chunk.
+    async fn fill(&self, topic: &Topic, index: i32, timestamp_ms: i64) {
+        let value = vec![0; limits::LOG_CHUNK_BYTES];
+        let mut builder = BatchBuilder::new(Compression::None);
+        let record = NewRecord { timestamp_ms, value: Some(&value), ..NewRecord::default() };
+        builder.push(&record).expect("it fits");
+        let mut context = AppendContext::at(0);
+        context.rules.max_batch_bytes = usize::MAX;
+        let batch = builder.build().expect("it fits");
+        let pending = self.partition(topic, index).await.append(batch, &context).expect("taken");
+        pending.durable().await.expect("durable");
+    }
+
+    async fn log_start(&self, topic: &Topic, index: i32) -> Offset {
+        self.partition(topic, index).await.offsets().log_start_offset
+    }
+}
+
+#[tokio::test]
+async fn partitions_in_memory_are_looked_at_when_there_is_something_to_do() {
+    let mut world = World::over(MemoryStore::new()).await;
+    let topic = world.create("t", 1, &[("retention.ms", "1000")]).await;
+    world.fill(&topic, 0, 5000).await;
+    world.upkeeper.ask(5500).await;
+    assert_eq!(world.log_start(&topic, 0).await, Offset(0));
+    world.upkeeper.ask(6000).await;
+    assert_eq!(world.log_start(&topic, 0).await, Offset(0), "not older than retention.ms yet");
+    world.upkeeper.ask(6001).await;
+    assert_eq!(world.log_start(&topic, 0).await, Offset(1));
+    // What grew is looked at though no time has come.
+    let change = |value: &str| {
+        let op = ConfigOp::Set(value.to_owned());
+        [ConfigChange { name: "retention.bytes".to_owned(), op }]
+    };
+    world.topics.alter_config(&topic.name, &change("1500000"), false).await.expect("changed");
+    for _ in 0..3 {
+        world.fill(&topic, 0, 9000).await;
+    }
+    world.upkeeper.ask(9000).await;
+    assert_eq!(world.log_start(&topic, 0).await, Offset(2));
+    // A changed configuration is found out, if not at once.
+    world.topics.alter_config(&topic.name, &change("1"), false).await.expect("changed");
+    world.upkeeper.ask(9100).await;
+    assert_eq!(world.log_start(&topic, 0).await, Offset(2));
+    let interval = i64::try_from(limits::RETENTION_INTERVAL.as_millis()).expect("minutes");
+    world
+        .topics
+        .alter_config(
+            &topic.name,
+            &[ConfigChange { name: "retention.ms".to_owned(), op: ConfigOp::Set("-1".to_owned()) }],
+            false,
+        )
+        .await
+        .expect("changed");
+    world.upkeeper.ask(9000 + interval).await;
+    assert_eq!(world.log_start(&topic, 0).await, Offset(3), "more than a byte is left");
+}
+
+#[tokio::test]
+async fn what_is_not_in_memory_is_found_by_the_walk_and_left_where_it_was() {
+    let world = World::over(MemoryStore::new()).await;
+    let topics = [
+        world.create("a", 3, &[("retention.ms", "1000")]).await,
+        world.create("b", 2, &[("retention.ms", "-1")]).await,
+        world.create("c", 1, &[("retention.bytes", "0")]).await,
+    ];
+    for (topic, index) in [(0, 0), (0, 2), (1, 1), (2, 0)] {
+        world.fill(&topics[topic], index, 5000).await;
+    }
+    let mut world = World::over(world.store.crash(0)).await;
+    assert_eq!(world.log.loaded(), 0, "a start reads no partition");
+    world.upkeeper.ask(1_000_000).await;
+    world.upkeeper.step(1_000_000).await;
+    assert_eq!((world.log.loaded(), world.upkeeper.walk.is_over), (0, true));
+    for (topic, index, start) in [(0, 0, 1), (0, 1, 0), (0, 2, 1), (1, 1, 0), (2, 0, 1)] {
+        let found = world.log_start(&topics[topic], index).await;
+        assert_eq!(found, Offset(start), "topic {topic} partition {index}");
+    }
+}
+
+#[tokio::test]
+async fn the_walk_takes_small_steps_and_starts_anew_not_too_soon() {
+    let mut world = World::over(MemoryStore::new()).await;
+    let step = i32::try_from(limits::UPKEEP_STEP_PARTITIONS).expect("some");
+    world.create("large", 2 * step + 1, &[]).await;
+    let last = world.create("small", 1, &[("retention.ms", "1")]).await;
+    world.fill(&last, 0, 0).await;
+    world.log.unload((last.id, PartitionIndex(0)));
+    for expected in [step, 2 * step] {
+        world.upkeeper.step(1000).await;
+        assert_eq!((world.upkeeper.walk.partition, world.upkeeper.walk.is_over), (expected, false));
+    }
+    world.upkeeper.step(1000).await;
+    assert!(world.upkeeper.walk.is_over);
+    assert_eq!(world.log_start(&last, 0).await, Offset(1));
+    let interval = i64::try_from(limits::RETENTION_INTERVAL.as_millis()).expect("minutes");
+    world.upkeeper.step(interval - 1).await;
+    assert!(world.upkeeper.walk.is_over);
+    world.upkeeper.step(interval).await;
+    assert_eq!(world.upkeeper.walk.began_ms, interval);
+    assert_eq!(world.upkeeper.walk.partition, step);
+}
+
+#[tokio::test]
+async fn what_is_dirty_is_offered_to_the_cleaner_until_it_is_clean() {
+    let mut world = World::over(MemoryStore::new()).await;
+    let topic = world.create("t", 2, &[("cleanup.policy", "compact")]).await;
+    world.create("other", 1, &[]).await;
+    world.fill(&topic, 1, 5000).await;
+    let id = (topic.id, PartitionIndex(1));
+    for now_ms in [6000, 6001] {
+        world.upkeeper.ask(now_ms).await;
+        assert_eq!(world.cleaner.take().now_or_never(), Some(id), "at {now_ms}");
+        assert_eq!(world.cleaner.take().now_or_never(), None);
+    }
+    let rules = topic.config.compaction.expect("asked for");
+    let partition = world.partition(&topic, 1).await;
+    let done = partition.compact(&rules, 7000, limits::COMPACTION_MAP_BYTES).await;
+    assert!(done.expect("compacted").was_due);
+    drop(partition);
+    world.upkeeper.ask(7000).await;
+    assert_eq!(world.cleaner.take().now_or_never(), None);
+    // After a restart, what is dirty is found by the walk.
+    world.fill(&topic, 0, 5000).await;
+    let mut world = World::over(world.store.crash(0)).await;
+    world.upkeeper.step(8000).await;
+    let id = (topic.id, PartitionIndex(0));
+    assert_eq!(world.cleaner.take().now_or_never(), Some(id));
+    assert_eq!((world.cleaner.take().now_or_never(), world.log.loaded()), (None, 0));
+}
