@@ -153,19 +153,39 @@ fn gauge(value: u64) -> ConstGauge<i64> {
     ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
+impl Shared {
+    /// What is in memory of all the topics that there are.
+    fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let gauges = [
+            (
+                "robustmq_cloud_topics_active",
+                "Topics whose traffic is counted",
+                self.traffic.tracked(),
+            ),
+            ("robustmq_cloud_partitions_loaded", "Partitions in memory", self.log.loaded()),
+            (
+                "robustmq_cloud_partitions_memory_bytes",
+                "What the state of partitions takes of memory, about",
+                self.log.memory_bytes(),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            gauge(value as u64).encode(metric)?;
+        }
+        let (name, help) =
+            ("robustmq_cloud_topics_uncounted_batches", "Batches of topics beyond those");
+        let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(self.traffic.untracked_batches()).encode(metric)
+    }
+}
+
 impl Collector for Busiest {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let shared = &*self.shared;
         shared.asked.store(true, Ordering::Relaxed);
         let figures = Arc::clone(&shared.figures.lock().unwrap_or_else(PoisonError::into_inner));
-        let tracked = ("robustmq_cloud_topics_active", "Topics whose traffic is counted");
-        let metric = encoder.encode_descriptor(tracked.0, tracked.1, None, MetricType::Gauge)?;
-        gauge(shared.traffic.tracked() as u64).encode(metric)?;
-        let untracked =
-            ("robustmq_cloud_topics_uncounted_batches", "Batches of topics beyond those");
-        let metric =
-            encoder.encode_descriptor(untracked.0, untracked.1, None, MetricType::Counter)?;
-        ConstCounter::new(shared.traffic.untracked_batches()).encode(metric)?;
+        shared.encode_memory(&mut encoder)?;
         for (name, help, value) in COUNTERS {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for one in figures.iter() {
