@@ -81,7 +81,9 @@ impl Busiest {
             let now = Instant::now();
             shared.traffic.tick(now.saturating_duration_since(last));
             last = now;
-            let is_due = looked_up.is_none_or(|then| now - then >= limits::TOPIC_FIGURES_INTERVAL);
+            // Before there were any topics there was nothing to look up.
+            let is_due = looked_up.is_none_or(|then| now - then >= limits::TOPIC_FIGURES_INTERVAL)
+                || (shared.figures().is_empty() && shared.traffic.tracked() > 0);
             if is_due && shared.most > 0 && shared.asked.swap(false, Ordering::Relaxed) {
                 looked_up = Some(now);
                 tokio::select! {
@@ -154,6 +156,10 @@ fn gauge(value: u64) -> ConstGauge<i64> {
 }
 
 impl Shared {
+    fn figures(&self) -> Arc<Vec<Figures>> {
+        Arc::clone(&self.figures.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// What is in memory of all the topics that there are.
     fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let gauges = [
@@ -184,7 +190,7 @@ impl Collector for Busiest {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let shared = &*self.shared;
         shared.asked.store(true, Ordering::Relaxed);
-        let figures = Arc::clone(&shared.figures.lock().unwrap_or_else(PoisonError::into_inner));
+        let figures = shared.figures();
         shared.encode_memory(&mut encoder)?;
         for (name, help, value) in COUNTERS {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -4,7 +4,7 @@
 //! loaded for it. A request for all topics (null) is answered with the partitions that hold something, since a million
 //! empty ones would say nothing. How large the disk is (version 4) is not told (-1).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
@@ -89,21 +89,32 @@ async fn these(
     kafka: &Kafka,
     asked: Vec<DescribableLogDirTopic>,
 ) -> Result<Vec<DescribeLogDirsTopic>, ResponseError> {
-    let mut wanted: HashMap<TopicName, Vec<i32>> = HashMap::new();
+    let mut wanted: BTreeMap<TopicName, Vec<i32>> = BTreeMap::new();
     for DescribableLogDirTopic { topic, partitions, .. } in asked {
         wanted.entry(topic).or_default().extend(partitions);
     }
+    let wanted: Vec<(TopicName, Vec<i32>)> = wanted.into_iter().collect();
     let mut topics = Vec::new();
-    for (name, mut indexes) in wanted {
-        let Ok(found) = resolve::topic(kafka, TopicRef::Name(&name)).await else { continue };
-        indexes.sort_unstable();
-        indexes.dedup();
-        indexes.retain(|index| (0..found.partitions).contains(index));
-        let keys = |n| PartitionKeys { topic: found.id, partition: PartitionIndex(n) };
-        let keys: Vec<PartitionKeys> = indexes.into_iter().map(keys).collect();
+    for page in wanted.chunks(limits::TOPIC_PAGE) {
+        resolve::load(kafka, page.iter().map(|(name, _)| TopicRef::Name(name))).await;
+        let (mut names, mut keys) = (Vec::new(), Vec::new());
+        for (name, indexes) in page {
+            let Ok(found) = resolve::topic(kafka, TopicRef::Name(name)).await else { continue };
+            let mut indexes = indexes.clone();
+            indexes.sort_unstable();
+            indexes.dedup();
+            indexes.retain(|index| (0..found.partitions).contains(index));
+            names.push((name, indexes.len()));
+            let of = |n| PartitionKeys { topic: found.id, partition: PartitionIndex(n) };
+            keys.extend(indexes.into_iter().map(of));
+        }
         let sizes = kafka.log.sizes(&keys).await.map_err(|error| error.kafka())?;
-        let sizes = keys.iter().zip(sizes).map(|(keys, size)| partition(keys.partition, size));
-        topics.push(topic(&name, sizes.collect()));
+        let mut sizes = keys.iter().zip(sizes);
+        for (name, count) in names {
+            let own = sizes.by_ref().take(count);
+            let own = own.map(|(keys, size)| partition(keys.partition, size)).collect();
+            topics.push(topic(name, own));
+        }
     }
     Ok(topics)
 }
