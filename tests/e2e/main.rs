@@ -5,6 +5,7 @@ mod edge_tokens;
 mod kafka_clients;
 mod kafka_frames;
 mod kill_rounds;
+mod many_topics;
 mod mqtt_clients;
 mod queue_limits;
 mod restore;

@@ -175,22 +175,12 @@ impl Registry {
         before - self.slots.len()
     }
 
-    /// Forgets the partitions of topics, and does not take them in again. Returns those that were loaded.
-    pub(super) fn drop_topics(
-        &mut self,
-        topics: impl IntoIterator<Item = TopicId>,
-        now: Instant,
-    ) -> Vec<Arc<Partition>> {
-        let mut closed = Vec::new();
-        for topic in topics {
-            self.dropped.insert(topic, now);
-            let range = (topic, PartitionIndex(i32::MIN))..=(topic, PartitionIndex(i32::MAX));
-            let doomed: Vec<_> = self.slots.range(range).map(|(key, _)| *key).collect();
-            for key in doomed {
-                let slot = self.slots.remove(&key);
-                closed.extend(slot.and_then(|slot| slot.cell.get().cloned()));
-            }
-        }
-        closed
+    /// Forgets the partitions of a topic, and does not take them in again. Returns those that were loaded.
+    pub(super) fn drop_topic(&mut self, topic: TopicId, now: Instant) -> Vec<Arc<Partition>> {
+        self.dropped.insert(topic, now);
+        let range = (topic, PartitionIndex(i32::MIN))..=(topic, PartitionIndex(i32::MAX));
+        let doomed: Vec<_> = self.slots.range(range).map(|(key, _)| *key).collect();
+        let slots = doomed.iter().filter_map(|key| self.slots.remove(key));
+        slots.filter_map(|slot| slot.cell.get().cloned()).collect()
     }
 }
