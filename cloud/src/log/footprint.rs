@@ -7,7 +7,7 @@ use super::Partition;
 
 /// A sum that each loaded partition has its part of, and what it may be. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Memory {
+pub(super) struct StateMemory {
     used: Arc<AtomicUsize>,
     pub budget_bytes: usize,
 }
@@ -22,7 +22,7 @@ pub(super) struct Footprint {
 /// Of a partition without producers and origins: what tokio's channel and lock allocate counts as much as the state itself.
 const PARTITION_BYTES: usize = 2 * size_of::<Partition>();
 
-impl Memory {
+impl StateMemory {
     pub(super) fn new(budget_bytes: usize) -> Self {
         Self { used: Arc::default(), budget_bytes }
     }

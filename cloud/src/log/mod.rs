@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_common::limits;
 
-use self::footprint::Memory;
+use self::footprint::StateMemory;
 use self::registry::{Registry, SharedRegistry};
 use crate::store::keys::partition::PartitionKeys;
 use crate::store::{Store, StoreError};
@@ -72,7 +72,7 @@ pub enum LogError {
 pub struct Log {
     store: Arc<dyn Store>,
     registry: SharedRegistry,
-    memory: Memory,
+    memory: StateMemory,
 }
 
 impl Log {
@@ -85,7 +85,7 @@ impl Log {
     /// As [`Log::new`]; the state of loaded partitions takes `budget_bytes` of memory.
     #[must_use]
     pub fn with_budget(store: Arc<dyn Store>, budget_bytes: usize) -> Self {
-        let memory = Memory::new(budget_bytes);
+        let memory = StateMemory::new(budget_bytes);
         Self { store, registry: SharedRegistry::new(Registry::new(memory.clone())), memory }
     }
 

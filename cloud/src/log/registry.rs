@@ -9,7 +9,7 @@ use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits;
 use tokio::sync::OnceCell;
 
-use super::footprint::Memory;
+use super::footprint::StateMemory;
 use super::{LogError, Partition, PartitionId as Key};
 
 type Cell = Arc<OnceCell<Arc<Partition>>>;
@@ -30,7 +30,7 @@ impl SharedRegistry {
 pub(super) struct Registry {
     slots: BTreeMap<Key, Slot>,
     dropped: Dropped,
-    memory: Memory,
+    memory: StateMemory,
 }
 
 struct Slot {
@@ -77,7 +77,7 @@ impl Dropped {
 }
 
 impl Registry {
-    pub(super) fn new(memory: Memory) -> Self {
+    pub(super) fn new(memory: StateMemory) -> Self {
         Self { slots: BTreeMap::new(), dropped: Dropped::default(), memory }
     }
 
