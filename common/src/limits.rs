@@ -341,6 +341,9 @@ pub const REMOVED_TOPICS: usize = 500;
 pub const REMOVED_SINGLE_KEYS: usize = 64;
 /// Removing deleted topics rests for so many times as long as it works.
 pub const REMOVAL_REST: u32 = 3;
+/// The pause before deleted topics are looked for again. Each look goes over the notes that went before, as long as the store has not
+/// forgotten them.
+pub const REMOVAL_PAUSE: Duration = Duration::from_millis(500);
 /// The pause after removing deleted topics failed.
 pub const REMOVAL_RETRY: Duration = Duration::from_secs(5);
 /// Partitions of one topic.

@@ -58,8 +58,8 @@ impl Removal {
         let work = async {
             loop {
                 match self.pass(limits::REMOVAL_REST).await {
-                    // Notes may have come in before the place where the pass was.
-                    Ok(1..) => {}
+                    // Notes may have come in before the place where the pass was. Those that come in now go together.
+                    Ok(1..) => tokio::time::sleep(limits::REMOVAL_PAUSE).await,
                     Ok(0) => self.woken.notified().await,
                     Err(StoreError::Closed) => return,
                     Err(error) => {
@@ -105,11 +105,11 @@ impl Removal {
                 self.remove(&topics).await?;
                 removed += topics.len();
             }
+            tokio::time::sleep(started.elapsed() * rest).await;
             match page.resume {
                 Some(resume) => range.start = resume,
                 None => return Ok(removed),
             }
-            tokio::time::sleep(started.elapsed() * rest).await;
         }
     }
 
