@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use robustmq_common::config::{self, Invalid};
 use robustmq_common::limits;
-use robustmq_common::telemetry::LogSettings;
+use robustmq_common::telemetry::{LogFormat, LogSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::group::machine::Timing;
@@ -29,8 +29,8 @@ pub struct Settings {
     pub uplink: UplinkSection,
     /// Status and metrics.
     pub admin: AdminSection,
-    /// Logs.
-    pub log: LogSettings,
+    /// Logs: both what the broker says, and the log of records.
+    pub log: LogSection,
 }
 
 impl Default for Settings {
@@ -42,7 +42,7 @@ impl Default for Settings {
             groups: GroupSection::default(),
             uplink: UplinkSection::default(),
             admin: AdminSection::default(),
-            log: LogSettings::default(),
+            log: LogSection::default(),
         }
     }
 }
@@ -151,9 +151,33 @@ impl Default for AdminSection {
     }
 }
 
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSection {
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`), or directives such as `info,robustmq_cloud::kafka=debug`.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// What the newest batches of all partitions may take of memory: all of `memory` topics, what `hybrid` has not written.
+    pub memory_bytes: usize,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        let LogSettings { level, format } = LogSettings::default();
+        Self { level, format, memory_bytes: limits::LOG_MEMORY_BYTES }
+    }
+}
+
 impl config::Settings for Settings {
     fn validate(&self) -> Result<(), Invalid> {
-        let Self { kafka, groups, uplink, .. } = self;
+        let Self { kafka, groups, uplink, log, .. } = self;
+        if log.memory_bytes < limits::LOG_MEMORY_BYTES_MIN {
+            let least = limits::LOG_MEMORY_BYTES_MIN;
+            let why = format!("{} is less than {least}", log.memory_bytes);
+            return Err(Invalid::new("log.memory_bytes", why));
+        }
         if let Some(advertise) = &kafka.advertise {
             parse_advertise(advertise).map_err(|why| Invalid::new("kafka.advertise", why))?;
         } else if kafka.listen.ip().is_unspecified() {
@@ -210,6 +234,12 @@ impl Settings {
             session_min: Duration::from_millis(self.groups.min_session_timeout_ms),
             session_max: Duration::from_millis(self.groups.max_session_timeout_ms),
         }
+    }
+
+    /// What the broker says, and how.
+    #[must_use]
+    pub fn telemetry(&self) -> LogSettings {
+        LogSettings { level: self.log.level.clone(), format: self.log.format }
     }
 
     /// Host and port that clients are told, given the address that is really listened on.
@@ -274,6 +304,7 @@ mod tests {
         check("[kafka]\nrequest_memory_bytes = 10", "[kafka] request_memory_bytes");
         check("[kafka]\nmax_connections = 0", "[kafka] max_connections");
         check("[groups]\nmin_session_timeout_ms = 9999999", "[groups] min_session_timeout_ms");
+        check("[log]\nmemory_bytes = 10", "[log] memory_bytes");
         check("[uplink]\ntls_cert = 'a.pem'", "[uplink] tls_key");
         check("[kafka]\nlisten_on = 1", "listen_on");
     }

@@ -288,6 +288,37 @@ pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 pub const CACHED_ORIGINS_PER_PARTITION: usize = 4096;
 /// Bytes of batches that one entry of the time index covers.
 pub const LOG_CHUNK_BYTES: usize = 1024 * 1024;
+/// Memory for the newest batches, of all partitions together (`[log] memory_bytes`): all of a `memory` topic, what `hybrid` has
+/// not written yet, and what consumers read most of the others.
+pub const LOG_MEMORY_BYTES: usize = 128 * 1024 * 1024;
+/// The least that `[log] memory_bytes` may be.
+pub const LOG_MEMORY_BYTES_MIN: usize = 1024 * 1024;
+/// What a batch in memory takes besides its bytes.
+pub const LOG_BATCH_OVERHEAD_BYTES: usize = 96;
+/// When the memory is used up, this fraction of it is freed at once.
+pub const LOG_MEMORY_FREED_FRACTION: usize = 16;
+/// Of one partition: batches that are durable and stay in memory for those who read the tail.
+pub const LOG_TAIL_BYTES: usize = 1024 * 1024;
+/// Of one partition in `hybrid`: batches that are not written yet. Beyond it appends wait.
+pub const WRITE_BEHIND_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of batches that one write carries when what a partition has in memory only is written out.
+pub const WRITE_OUT_BYTES: usize = 8 * 1024 * 1024;
+/// How long `hybrid` may hold what was acknowledged before it is written (`robustmq.flush.ms`).
+pub const WRITE_BEHIND: Duration = Duration::from_millis(200);
+/// The shortest `robustmq.flush.ms`.
+pub const WRITE_BEHIND_MIN: Duration = Duration::from_millis(1);
+/// The longest `robustmq.flush.ms`.
+pub const WRITE_BEHIND_MAX: Duration = Duration::from_secs(60);
+/// The pause after a failed write-behind.
+pub const WRITE_BEHIND_RETRY: Duration = Duration::from_millis(250);
+/// How long a stop tries to write what is in memory only, where the disk is full.
+pub const WRITE_OUT_AT_STOP: Duration = Duration::from_secs(10);
+/// Partitions that are written out at once at a stop.
+pub const WRITE_OUTS_AT_ONCE: usize = 64;
+/// Offsets that a volatile mode reserves by one durable write. A crash skips what is left of them.
+pub const OFFSET_BLOCK: i64 = 1 << 20;
+/// Topics whose mode was changed that are remembered, so that a request on its way cannot change it back.
+pub const CHANGED_MODES: usize = 65_536;
 /// Producer ids, and other ids that are never used twice, reserved by one durable write.
 pub const ID_BLOCK: u32 = 1000;
 /// Deleted topics remembered so that an append on its way cannot bring one back.

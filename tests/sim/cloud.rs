@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use robustmq_cloud::log::{Log, Origin, OriginKey};
+use robustmq_cloud::log::{Log, Origin, OriginKey, StorageMode};
 use robustmq_cloud::store::MemoryStore;
 use robustmq_cloud::uplink::{
     AppendLimits, Ingest, IngestLog, IngestSettings, IngestTopic, LogFailure, PartitionId,
@@ -151,6 +151,7 @@ fn fresh_topic(id: usize, partitions: i32) -> IngestTopic {
         partitions,
         max_message_bytes: 1_000,
         log_append_time: false,
+        storage: StorageMode::Persistent,
         writable: true,
     }
 }

@@ -59,6 +59,7 @@ impl Housekeeping {
                 None => self.store_ready.ready(),
             },
             Work::Evict => {
+                self.log.settle_idle(limits::PARTITION_IDLE).await;
                 let evicted = self.log.evict_idle(limits::PARTITION_IDLE);
                 tracing::debug!(evicted, "idle partitions given back");
             }

@@ -35,6 +35,7 @@ fn seen(topic: &Topic) -> IngestTopic {
         partitions: topic.partitions,
         max_message_bytes: topic.config.max_message_bytes,
         log_append_time: topic.config.log_append_time,
+        storage: topic.config.storage_mode,
         // Read-only topics come with datasets.
         writable: true,
     }

@@ -1,7 +1,8 @@
 //! The composition root: puts store, log, catalogue, groups and listeners together. The store's engine comes from outside.
 //!
 //! **Invariant:** nothing listens before the store has been read; the `ready` line comes after every listener is up.
-//! **Invariant:** at shutdown the listeners drain first, then the groups, then the store is closed.
+//! **Invariant:** at shutdown the listeners drain first, then the groups; then the log writes what it holds in memory, and the store
+//! is closed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,6 +44,9 @@ pub struct Broker {
     pub admin: SocketAddr,
     tasks: Vec<JoinHandle<()>>,
     groups: Coordinator,
+    log: Arc<Log>,
+    /// Outlives the listeners: who waits for a write-behind is answered.
+    write_behind: JoinHandle<()>,
     store: Arc<dyn Store>,
 }
 
@@ -138,6 +142,11 @@ pub async fn start(
         offset_retention: Duration::from_millis(settings.groups.offset_retention_ms),
     };
     let groups = parts.kafka.groups.clone();
+    let log = parts.kafka.log.clone();
+    let write_behind = tokio::spawn({
+        let log = log.clone();
+        async move { log.write_behind().await }
+    });
     let uplink =
         uplink::run(listeners.uplink.0, tls.map(Into::into), uplink_router, shutdown.clone());
     let admin = robustmq_common::admin::run(listeners.admin.0, admin_router, shutdown.clone());
@@ -153,6 +162,8 @@ pub async fn start(
         admin: admin_address,
         tasks,
         groups,
+        log,
+        write_behind,
         store: parts.store,
     })
 }
@@ -176,7 +187,7 @@ impl Parts {
         let fresh = CloudGeneration(rand::rng().random());
         let identity = StoreIdentity::load_or_create(&*store, fresh).await;
         let generation = identity.map_err(failed("the store cannot be used"))?.generation;
-        let log = Arc::new(Log::new(store.clone()));
+        let log = Arc::new(Log::with_memory(store.clone(), settings.log.memory_bytes));
         let topics = Catalogue::open(log.clone()).await;
         let topics = Arc::new(topics.map_err(failed("the topics cannot be read"))?);
 
@@ -223,7 +234,12 @@ impl Broker {
             }
         }
         self.groups.stopped().await;
-        self.store.close().await
+        let written = self.log.stop().await;
+        if let Err(error) = &written {
+            tracing::error!(%error, "records of hybrid topics that were acknowledged are not written");
+        }
+        self.write_behind.abort();
+        self.store.close().await.and(written)
     }
 }
 

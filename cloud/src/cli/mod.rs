@@ -173,9 +173,8 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
     if args.check_config || args.print_config {
         return Ok(());
     }
-    let log_level = telemetry::init(&settings.log).map_err(|error| StartError::Refused {
-        key: "[log] level".to_owned(),
-        reason: error.to_string(),
+    let log_level = telemetry::init(&settings.telemetry()).map_err(|error| {
+        StartError::Refused { key: "[log] level".to_owned(), reason: error.to_string() }
     })?;
     let shutdown = net::shutdown_on_signals()?;
     let store = broker::open_store(&settings).await?;

@@ -44,6 +44,10 @@ impl Broker {
     async fn start_with(settings: KafkaSettings) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let log = Arc::new(Log::new(store.clone()));
+        tokio::spawn({
+            let log = log.clone();
+            async move { log.write_behind().await }
+        });
         let topics = Catalogue::open(log.clone()).await.expect("an empty store");
         let shutdown = CancellationToken::new();
         let timing = Timing { initial_delay: Duration::from_millis(20), ..Timing::default() };

@@ -2,23 +2,26 @@
 //!
 //! [`Log`] hands out [`Partition`]s: their state is loaded when it is first used and given back when it is idle, so a
 //! million topics cost what the active ones cost. A partition assigns offsets under one lock, in the order of calls
-//! ([`Partition::append`] does not wait), and submits one atomic write for each batch; the returned [`PendingAppend`] resolves
-//! when that is durable.
+//! ([`Partition::append`] does not wait); the returned [`PendingAppend`] resolves when the batch is as durable as the topic's
+//! [`StorageMode`] promises. The modes differ in what an append does: `persistent` submits one atomic write (`append`); `memory` and
+//! `hybrid` take it into memory (`volatile`), and `hybrid` writes it later (`write_behind`). Reads ask memory first (`recent`), so
+//! that whoever reads the tail needs no store.
 //!
-//! **Invariant:** one append is one atomic write of everything that it changes: batch, end, time index, producer, origin.
-//! **Invariant:** the high watermark is the durable offset. No read passes it.
-//! **Invariant:** no offset is given twice to acknowledged records, and none is skipped.
+//! **Invariant:** in `persistent`, one append is one atomic write of everything that it changes: batch, end, time index, producer,
+//! origin. In `hybrid`, one write carries all of these of every append since the last one.
+//! **Invariant:** no read passes the high watermark; in `persistent` that is the durable offset.
+//! **Invariant:** no offset is given twice to records that were ever readable or acknowledged, whatever crashes. `persistent` skips
+//! none; the volatile modes skip what was reserved at a crash, and only then.
+//! **Invariant:** between log start and end no offset is out of range, also in a hole.
 //! **Invariant:** a duplicate (of a producer's batch, of an edge's records) is never stored again, and is not answered before its
 //! original is durable.
 //! **Invariant:** a failed write fails everything that was assigned after it; the state is then read again from the store.
-//!
-//! Here is only the storage mode `persistent`. The volatile modes will reserve blocks of offsets ([`IdBlocks`]) and bump the
-//! leader epoch after a crash, for which the `epoch` keys are written already.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, stream};
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_common::limits;
 use tokio::sync::OnceCell;
@@ -27,16 +30,29 @@ use crate::store::keys::partition::{PartitionKeys, topic_range};
 use crate::store::{PendingWrite, Store, StoreError, WriteBatch};
 
 mod append;
+mod change;
 mod id_blocks;
 mod lookup;
+mod memory;
+mod mode;
 mod origins;
 mod partition;
 mod producers;
+mod read;
+mod recent;
 mod retention;
+mod sequencer;
+mod volatile;
+mod write_behind;
+
+use memory::Memory;
+use partition::Shared;
+use write_behind::WriteBehind;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
 pub use id_blocks::{IdBlocks, ProducerIds};
 pub use lookup::{FoundOffset, LookupError};
+pub use mode::StorageMode;
 pub use origins::{Origin, OriginKey};
 pub use partition::{Offsets, Partition, ReadError, ReadResult, Visible};
 pub use producers::ProducerError;
@@ -58,7 +74,7 @@ pub enum LogError {
 
 /// All partitions of one store.
 pub struct Log {
-    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
     registry: Mutex<Registry>,
 }
 
@@ -66,6 +82,8 @@ pub struct Log {
 struct Registry {
     slots: BTreeMap<(TopicId, PartitionIndex), Slot>,
     dropped: Dropped,
+    /// The modes that were changed last, so that a request that knows only the old one does not bring it back.
+    changed_modes: HashMap<TopicId, StorageMode>,
 }
 
 struct Slot {
@@ -74,10 +92,13 @@ struct Slot {
 }
 
 impl Slot {
-    /// Nobody holds the partition: not a caller, not a write that is on its way. Only the registry can change that.
+    /// Nobody holds the partition: not a caller, not a write that is on its way. Only the registry can change that. And nothing
+    /// is lost with it.
     fn is_unused(&self) -> bool {
-        Arc::strong_count(&self.cell) == 1
-            && self.cell.get().is_none_or(|partition| Arc::strong_count(partition) == 1)
+        let unused = |partition: &Arc<Partition>| {
+            Arc::strong_count(partition) == 1 && partition.is_at_rest()
+        };
+        Arc::strong_count(&self.cell) == 1 && self.cell.get().is_none_or(unused)
     }
 }
 
@@ -101,17 +122,32 @@ impl Dropped {
     }
 }
 
+impl Registry {
+    fn loaded_of(&self, topic: TopicId) -> Vec<Arc<Partition>> {
+        let range = (topic, PartitionIndex(i32::MIN))..=(topic, PartitionIndex(i32::MAX));
+        self.slots.range(range).filter_map(|(_, slot)| slot.cell.get()).cloned().collect()
+    }
+}
+
 impl Log {
     /// The partitions of `store`. Loads nothing.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, registry: Mutex::new(Registry::default()) }
+        Self::with_memory(store, limits::LOG_MEMORY_BYTES)
+    }
+
+    /// As [`Log::new`], with `memory_bytes` for the newest batches of all partitions.
+    #[must_use]
+    pub fn with_memory(store: Arc<dyn Store>, memory_bytes: usize) -> Self {
+        let memory = Arc::new(Memory::new(memory_bytes));
+        let shared = Shared { store, memory, write_behind: WriteBehind::default() };
+        Self { shared: Arc::new(shared), registry: Mutex::new(Registry::default()) }
     }
 
     /// The store underneath.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+        &self.shared.store
     }
 
     /// A partition, loaded if it is not in memory. One that was never written is empty and costs no key: whether the
@@ -130,13 +166,20 @@ impl Log {
         let keys = PartitionKeys { topic, partition };
         let loaded = cell
             .get_or_try_init(|| async {
-                Partition::load(Arc::clone(&self.store), keys).await.map(Arc::new)
+                Partition::load(Arc::clone(&self.shared), keys).await.map(Arc::new)
             })
             .await?;
-        // The topic may have been dropped while the state was read.
-        if self.lock().dropped.topics.contains(&topic) {
+        // The topic may have been dropped, or its mode changed, while the state was read.
+        let (dropped, mode) = {
+            let registry = self.lock();
+            (registry.dropped.topics.contains(&topic), registry.changed_modes.get(&topic).copied())
+        };
+        if dropped {
             loaded.close();
             return Err(LogError::Dropped(topic));
+        }
+        if let Some(mode) = mode {
+            loaded.adopt(mode);
         }
         Ok(Arc::clone(loaded))
     }
@@ -179,6 +222,92 @@ impl Log {
         before - registry.slots.len()
     }
 
+    /// Changes the mode of a topic's partitions, of which the caller says that they have none of the old mode's promises to
+    /// keep any more when this returns: what the old mode held in memory is written first. Appends that know only the old
+    /// mode follow the new one. Call it before the topic's configuration says a more durable mode, and after it says a
+    /// less durable one, so that a failure never leaves a topic with less than it says.
+    ///
+    /// # Errors
+    /// [`LogError`]: some partitions may have the old mode. Call it again.
+    pub async fn change_mode(&self, topic: TopicId, mode: StorageMode) -> Result<(), LogError> {
+        let partitions = {
+            let mut registry = self.lock();
+            if registry.changed_modes.len() >= limits::CHANGED_MODES {
+                // Only requests that were on their way would still need them.
+                registry.changed_modes.clear();
+            }
+            registry.changed_modes.insert(topic, mode);
+            registry.loaded_of(topic)
+        };
+        for partition in partitions {
+            partition.change_mode(mode).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what `hybrid` topics hold when it is due. Runs until it is dropped; without it they write only when they stop.
+    pub async fn write_behind(&self) {
+        self.shared.write_behind.run().await;
+    }
+
+    /// Brings partitions of volatile modes that nobody used for `idle` to rest, so that they can be given back: not those that
+    /// hold records in memory only for good.
+    pub async fn settle_idle(&self, idle: Duration) {
+        let now = Instant::now();
+        let idle: Vec<Arc<Partition>> = {
+            let registry = self.lock();
+            let slots = registry.slots.values();
+            let idle = slots.filter(|slot| now.saturating_duration_since(slot.last_used) >= idle);
+            let loaded = idle.filter_map(|slot| slot.cell.get());
+            loaded.filter(|loaded| !loaded.has_ring() && !loaded.is_at_rest()).cloned().collect()
+        };
+        for partition in idle {
+            if let Err(error) = partition.stop().await {
+                tracing::debug!(%error, "an idle partition stays in memory");
+            }
+        }
+    }
+
+    /// Ends the use of all partitions: what `hybrid` holds is written, and volatile modes waste no offsets. Of `memory` the
+    /// records are lost. Append nothing after it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: something is not written, because the disk stayed full or the store failed.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        let mut partitions: Vec<Arc<Partition>> = {
+            let registry = self.lock();
+            let loaded = registry.slots.values().filter_map(|slot| slot.cell.get());
+            loaded.filter(|partition| !partition.is_at_rest()).cloned().collect()
+        };
+        let deadline = tokio::time::Instant::now() + limits::WRITE_OUT_AT_STOP;
+        loop {
+            let stops = std::mem::take(&mut partitions).into_iter().map(|partition| async move {
+                let stopped = partition.stop().await;
+                (partition, stopped)
+            });
+            let mut stops = stream::iter(stops).buffer_unordered(limits::WRITE_OUTS_AT_ONCE);
+            let mut failure = None;
+            while let Some((partition, stopped)) = stops.next().await {
+                if let Err(error) = stopped {
+                    partitions.push(partition);
+                    failure = Some(error);
+                }
+            }
+            let Some(error) = failure else { return Ok(()) };
+            let transient = matches!(error, StoreError::NoSpace(_) | StoreError::StaleEra);
+            if !transient || tokio::time::Instant::now() >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(limits::WRITE_BEHIND_RETRY).await;
+        }
+    }
+
+    /// Bytes of batches in memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.shared.memory.used()
+    }
+
     /// Partitions in memory.
     #[must_use]
     pub fn loaded(&self) -> usize {
@@ -209,7 +338,7 @@ impl Log {
             }
         }
         batch.delete_range(topic_range(topic));
-        self.store.submit(batch)
+        self.shared.store.submit(batch)
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {

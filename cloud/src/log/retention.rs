@@ -61,12 +61,13 @@ impl Partition {
         write.delete_range(keys.batches(Offset(0), before));
         write.delete_range(keys.chunk(Offset(0))..keys.chunk(before));
         // Readers are told before the records go, so that none sees a hole where it may not be.
-        self.set_log_start(before);
+        self.recent.move_log_start(before);
         let written = store::write(self.store(), write).await;
         if let Err(error) = written {
-            self.set_log_start(offsets.log_start_offset);
+            self.recent.restore_log_start(offsets.log_start_offset);
             return Err(error.into());
         }
+        self.recent.drop_before(before);
         Ok(before)
     }
 
@@ -88,6 +89,7 @@ impl Partition {
             .age
             .map(|age| now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
         let mut keep_from = start;
+        let mut is_empty = true;
         let mut resume = self.keys().chunks_from(start);
         'pages: while !resume.is_empty() {
             for (chunk, last) in self.chunk_page(&mut resume).await? {
@@ -95,11 +97,16 @@ impl Partition {
                 let expired =
                     oldest_kept.is_some_and(|oldest| (0..oldest).contains(&chunk.max_timestamp));
                 if !expired && chunk.bytes > excess {
+                    is_empty = false;
                     break 'pages;
                 }
                 excess = excess.saturating_sub(chunk.bytes);
                 keep_from = after(last);
             }
+        }
+        // Of a ring that comes after nothing in the store, single batches go.
+        if is_empty && let Some(ring_start) = self.recent.expired(oldest_kept, excess) {
+            keep_from = keep_from.max(ring_start);
         }
         // A chunk's last offset may be durable a moment before readers are told of it.
         let keep_from = keep_from.min(self.offsets().high_watermark);
@@ -109,12 +116,16 @@ impl Partition {
         self.delete_records(Some(keep_from)).await
     }
 
-    /// Bytes of the partition's batches, from its time index: exact to about a chunk.
+    /// Bytes of the partition's batches, from its time index and what is in memory only: exact to about a chunk.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn size_bytes(&self) -> Result<u64, StoreError> {
-        let mut bytes = self.sequencer().end.open_chunk.bytes;
+        let mut bytes = self.recent.unstored_batch_bytes();
+        {
+            let sequencer = self.sequencer();
+            bytes = bytes.saturating_add(sequencer.end.open_chunk.bytes);
+        }
         let mut resume: std::ops::Range<Bytes> =
             self.keys().chunks_from(self.offsets().log_start_offset);
         while !resume.is_empty() {

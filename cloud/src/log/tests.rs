@@ -18,6 +18,8 @@ use super::{
 use crate::store::{MemoryStore, Store, StoreError, WriteBatch};
 
 mod model;
+mod volatile;
+mod volatile_model;
 
 struct World {
     store: Arc<MemoryStore>,
@@ -146,7 +148,7 @@ async fn reads_are_bounded_and_give_at_least_one_batch() {
     for _ in 0..4 {
         append(&partition, at_times(&[0, 0])).await.expect("taken");
     }
-    let size = at_times(&[0, 0]).size() + 64;
+    let size = at_times(&[0, 0]).size();
     assert_eq!(base_offsets(&partition, 0, 0).await, [0]);
     assert_eq!(base_offsets(&partition, 3, 1).await, [2]);
     assert_eq!(base_offsets(&partition, 3, 2 * size).await, [2, 4]);

@@ -17,8 +17,8 @@ mod config_keys;
 
 pub use catalogue::{Catalogue, NewTopic, Topic, TopicError, TopicPage};
 pub use config::{
-    ConfigChange, ConfigEntry, ConfigError, ConfigOp, ConfigSource, StorageMode, TopicConfig,
-    apply_changes, describe,
+    ConfigChange, ConfigEntry, ConfigError, ConfigOp, ConfigSource, TopicConfig, apply_changes,
+    describe,
 };
 pub use config_keys::{ConfigKey, ConfigType, KEYS};
 

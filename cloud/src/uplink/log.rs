@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use robustmq_common::ids::{EdgeSeq, KafkaTopic, PartitionIndex, TopicId};
 use robustmq_common::record::RecordBatch;
 
-use crate::log::{AppendContext, AppendError, AppendRules, Log, LogError, Origin, OriginKey};
+use crate::log::{
+    AppendContext, AppendError, AppendRules, Log, LogError, Origin, OriginKey, StorageMode,
+};
 
 /// A topic as ingest sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct IngestTopic {
     pub max_message_bytes: usize,
     /// Whether the broker's time replaces the records' (`message.timestamp.type=LogAppendTime`).
     pub log_append_time: bool,
+    /// When an append is durable (`robustmq.storage.mode`).
+    pub storage: StorageMode,
     /// Whether producers may write to it: dataset topics are read-only.
     pub writable: bool,
 }
@@ -97,6 +101,8 @@ pub struct AppendLimits {
     pub max_message_bytes: usize,
     /// Whether the broker's time replaces the records' (`message.timestamp.type=LogAppendTime`).
     pub log_append_time: bool,
+    /// When an append is durable (`robustmq.storage.mode`).
+    pub storage: StorageMode,
     /// The broker's wall clock, milliseconds since the Unix epoch.
     pub now_ms: i64,
 }
@@ -115,7 +121,8 @@ pub async fn applied_in(
     partition.origin_applied(origin).await.map_err(unavailable)
 }
 
-/// Appends to a partition of the log and waits until it is durable.
+/// Appends to a partition of the log and waits until it is durable in the topic's mode: what is acknowledged to an edge is gone
+/// from there.
 ///
 /// # Errors
 /// All of [`LogFailure`] but [`LogFailure::IllegalTopic`].
@@ -130,6 +137,7 @@ pub async fn append_to(
     let rules = AppendRules {
         max_batch_bytes: limits.max_message_bytes,
         log_append_time: limits.log_append_time,
+        storage: limits.storage,
     };
     let context = AppendContext { now_ms: limits.now_ms, rules, origin: Some(origin) };
     for _ in 0..APPEND_ATTEMPTS {

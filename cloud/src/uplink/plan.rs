@@ -215,8 +215,9 @@ impl Shared {
                 let found = self.log.topic(name).await;
                 let found = found.map_err(|failure| IngestError::Log(failure.to_string()))?;
                 if let Some(found) = found.filter(|found| found.id == *topic) {
-                    let IngestTopic { max_message_bytes, log_append_time, .. } = found;
-                    let found = AppendLimits { max_message_bytes, log_append_time, now_ms };
+                    let IngestTopic { max_message_bytes, log_append_time, storage, .. } = found;
+                    let found =
+                        AppendLimits { max_message_bytes, log_append_time, storage, now_ms };
                     limits.insert(*topic, found);
                 }
             }

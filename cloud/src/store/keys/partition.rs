@@ -6,6 +6,8 @@
 //!   0x20 chunk      last_offset(8)                        -> base_offset(8) bytes(8) max_timestamp(8)
 //!   0x30 end                                              -> next_offset(8) leader_epoch(4) open chunk(24)
 //!   0x31 start                                            -> log_start(8)
+//!   0x32 reserved                                         -> offset(8): those below it may have been given to records that
+//!                                                            were in memory only; there while the mode is a volatile one
 //!   0x40 epoch      leader_epoch(4)                       -> start_offset(8)
 //!   0x50 producer   producer_id(8)                        -> epoch(2) time(8) count(1), then for each of the last
 //!                                                            batches first_sequence(4) last_offset(8) delta(4) time(8)
@@ -43,6 +45,8 @@ pub enum Kind {
     End = 0x30,
     /// Below it nothing is readable.
     Start = 0x31,
+    /// Offsets that a volatile mode may have given.
+    Reserved = 0x32,
     /// Where each leader epoch started.
     Epoch = 0x40,
     /// Idempotent producers.
@@ -121,6 +125,12 @@ impl PartitionKeys {
     #[must_use]
     pub fn log_start(&self) -> Bytes {
         self.start(Kind::Start, 0).freeze()
+    }
+
+    /// The key of the offset below which all may have been given, of a partition in a volatile mode.
+    #[must_use]
+    pub fn reserved(&self) -> Bytes {
+        self.start(Kind::Reserved, 0).freeze()
     }
 
     /// The key of a leader epoch's first offset.
@@ -278,7 +288,7 @@ impl LogEnd {
     }
 }
 
-/// The value of [`PartitionKeys::log_start`], [`PartitionKeys::epoch`].
+/// The value of [`PartitionKeys::log_start`], [`PartitionKeys::reserved`], [`PartitionKeys::epoch`].
 #[must_use]
 pub fn encode_offset(offset: Offset) -> Bytes {
     let mut value = vec![VALUE_VERSION];

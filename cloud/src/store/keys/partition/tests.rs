@@ -29,6 +29,7 @@ fn golden_key_bytes() {
     assert_eq!(keys.chunk(Offset(1)), golden(&[0x20, 0, 0, 0, 0, 0, 0, 0, 1]));
     assert_eq!(keys.end(), golden(&[0x30]));
     assert_eq!(keys.log_start(), golden(&[0x31]));
+    assert_eq!(keys.reserved(), golden(&[0x32]));
     assert_eq!(keys.epoch(LeaderEpoch(5)), golden(&[0x40, 0, 0, 0, 5]));
     assert_eq!(keys.producer(ProducerId(9)), golden(&[0x50, 0, 0, 0, 0, 0, 0, 0, 9]));
     assert_eq!(
