@@ -30,6 +30,8 @@ pub struct Metrics {
     pub produced_records: Counter,
     /// Bytes of record batches given to consumers.
     pub fetched_bytes: Counter,
+    /// Bytes of the newest batches in memory.
+    pub log_memory_bytes: Gauge,
     /// Offsets removed because nobody needs them any more.
     pub expired_offsets: Counter,
 }
@@ -66,6 +68,13 @@ impl Metrics {
             "Record batches given to consumers",
             Unit::Bytes,
             self.fetched_bytes.clone(),
+        );
+        let log = registry.sub_registry_with_prefix("robustmq_cloud_log");
+        log.register_with_unit(
+            "memory",
+            "The newest batches in memory",
+            Unit::Bytes,
+            self.log_memory_bytes.clone(),
         );
         let groups = registry.sub_registry_with_prefix("robustmq_cloud_groups");
         groups.register(

@@ -311,6 +311,8 @@ pub const WRITE_BEHIND_MIN: Duration = Duration::from_millis(1);
 pub const WRITE_BEHIND_MAX: Duration = Duration::from_secs(60);
 /// The pause after a failed write-behind.
 pub const WRITE_BEHIND_RETRY: Duration = Duration::from_millis(250);
+/// How long an append waits until `hybrid` has room again.
+pub const WRITE_BEHIND_WAIT: Duration = Duration::from_secs(10);
 /// How long a stop tries to write what is in memory only, where the disk is full.
 pub const WRITE_OUT_AT_STOP: Duration = Duration::from_secs(10);
 /// Partitions that are written out at once at a stop.

@@ -53,11 +53,15 @@ impl Housekeeping {
 
     async fn work(&self, work: Work) {
         match work {
-            Work::Health => match self.store.stats().poisoned {
-                // It refuses writes until it is opened again: the broker has to be restarted.
-                Some(reason) => self.store_ready.not_ready(reason),
-                None => self.store_ready.ready(),
-            },
+            Work::Health => {
+                let memory_bytes = i64::try_from(self.log.memory_bytes()).unwrap_or(i64::MAX);
+                self.metrics.log_memory_bytes.set(memory_bytes);
+                match self.store.stats().poisoned {
+                    // It refuses writes until it is opened again: the broker has to be restarted.
+                    Some(reason) => self.store_ready.not_ready(reason),
+                    None => self.store_ready.ready(),
+                }
+            }
             Work::Evict => {
                 self.log.settle_idle(limits::PARTITION_IDLE).await;
                 let evicted = self.log.evict_idle(limits::PARTITION_IDLE);

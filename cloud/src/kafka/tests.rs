@@ -25,6 +25,7 @@ use crate::topics::Catalogue;
 
 mod frames;
 mod groups;
+mod modes;
 mod records;
 mod topics;
 

@@ -7,7 +7,7 @@
 //! **Invariant:** what leaves is durable, or of a ring, or removed from the log; a ring's log start moves with it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -66,6 +66,8 @@ pub(super) struct Recent {
     log_start: AtomicI64,
     /// Reads from here to the log start are in a hole that a crash or a stop has left, not out of range.
     hole_start: AtomicI64,
+    /// The budget knows of it: from the first batch on.
+    is_registered: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -79,7 +81,6 @@ struct Inner {
     /// The store has everything below it.
     stored: Offset,
     unstored: Unstored,
-    registered: bool,
 }
 
 impl Recent {
@@ -92,12 +93,12 @@ impl Recent {
             floor,
             stored: floor,
             unstored: Unstored::Submitted,
-            registered: false,
         };
         Self {
             memory,
             log_start: AtomicI64::new(log_start.0),
             hole_start: AtomicI64::new(i64::MAX),
+            is_registered: AtomicBool::new(false),
             inner: Mutex::new(inner),
         }
     }
@@ -137,11 +138,11 @@ impl Recent {
     pub(super) fn push(self: &Arc<Self>, batch: &RecordBatch, ring_bytes: Option<u64>) {
         let held = Held::of(batch);
         let size = held.size();
-        let mut inner = self.lock();
-        if !inner.registered {
-            inner.registered = true;
+        // Before the lock is taken: whoever makes room holds the budget's and then takes this one.
+        if !self.is_registered.swap(true, Ordering::AcqRel) {
             self.memory.register(self);
         }
+        let mut inner = self.lock();
         inner.batches.push_back(held);
         inner.bytes += size;
         self.memory.charge(size);

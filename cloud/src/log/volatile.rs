@@ -119,6 +119,11 @@ impl Partition {
         }
         tokio::select! {
             () = room => Ok(()),
+            // Others hold what there is, and cannot write it.
+            () = tokio::time::sleep(limits::WRITE_BEHIND_WAIT) => {
+                let queued_bytes = self.recent.unstored_bytes();
+                Err(StoreError::Busy { queued_bytes }.into())
+            }
             seen = stored.wait_for(|now| now.failures != failures) => {
                 let error = seen.ok().and_then(|seen| seen.error.clone());
                 Err(error.unwrap_or(StoreError::Closed).into())

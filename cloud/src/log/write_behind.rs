@@ -126,6 +126,9 @@ impl Partition {
             // Its completion looks at this, unless it came just before.
             self.is_urgent.store(true, Ordering::Release);
             step = self.submit_unstored(&mut sequencer, Purpose::Behind);
+            if !matches!(step, Ok(Step::Wait)) {
+                self.is_urgent.store(false, Ordering::Release);
+            }
         }
         drop(sequencer);
         if let Err(StoreError::Busy { .. }) = step {
@@ -290,14 +293,14 @@ impl Partition {
             self.recent.set_stored(through);
         }
         self.tell_stored(outcome, through);
+        // Whoever wants to be next from now on says so again.
+        let is_urgent = self.is_urgent.swap(false, Ordering::AcqRel);
         let behind = Duration::from_millis(self.write_behind_ms.load(Ordering::Acquire));
         if behind.is_zero() || self.recent.unstored_bytes() == 0 {
             return;
         }
         match outcome {
-            Ok(()) if self.is_urgent.load(Ordering::Acquire) => {
-                self.shared.write_behind.push(Instant::now(), Arc::downgrade(self));
-            }
+            Ok(()) if is_urgent => self.hurry_write_behind(),
             Ok(()) => self.queue_write_behind(behind),
             // Nothing was written, and there may be room next time.
             Err(StoreError::NoSpace(_) | StoreError::StaleEra | StoreError::Busy { .. }) => {

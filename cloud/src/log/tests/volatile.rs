@@ -190,8 +190,17 @@ async fn hybrid_is_written_when_it_is_due() {
     world.store.fail_next(StoreError::NoSpace("no room".to_owned()));
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.store.stats().writes, before + 2);
+    // Edges wait for the write, which does not let them wait.
+    partition.ready().await.expect("the store goes on");
+    assert_eq!(partition.origin_applied(&origin(1, 1).key).await, Ok(None));
+    let began = tokio::time::Instant::now();
+    for seq in 1..=3 {
+        let context = AppendContext { origin: Some(origin(seq, seq)), ..context(mode) };
+        append_with(&partition, at_times(&[0]), &context).await.expect("written");
+    }
+    assert!(began.elapsed() < Duration::from_millis(50), "{:?}", began.elapsed());
     let after = world.after_crash();
-    assert_eq!(base_offsets(&*after.partition().await, 0, usize::MAX).await, [0, 1]);
+    assert_eq!(base_offsets(&*after.partition().await, 0, usize::MAX).await, [0, 1, 2, 3, 4]);
     writer.abort();
 }
 
