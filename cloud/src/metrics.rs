@@ -59,6 +59,8 @@ pub struct Metrics {
     pub compaction_removed_bytes: Counter,
     /// Partitions that compaction gave up for the time being.
     pub compaction_failures: Counter,
+    /// Bytes of batches that are in memory only.
+    pub log_unstored_bytes: Gauge,
     /// Offsets removed because nobody needs them any more.
     pub expired_offsets: Counter,
 }
@@ -67,6 +69,12 @@ impl Metrics {
     /// Metrics that are registered.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
+        let log = registry.sub_registry_with_prefix("robustmq_cloud_log");
+        let log_unstored_bytes = registered(
+            log,
+            "unstored_bytes",
+            "Bytes of batches that are in memory only: memory topics, and what hybrid has not written",
+        );
         let groups = registry.sub_registry_with_prefix("robustmq_cloud_groups");
         let expired_offsets = registered(
             groups,
@@ -94,6 +102,7 @@ impl Metrics {
             compaction_passes,
             compaction_removed_bytes,
             compaction_failures,
+            log_unstored_bytes,
             kafka_connections: registered(kafka, "connections", "Open connections"),
             kafka_connections_refused: registered(
                 kafka,

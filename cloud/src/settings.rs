@@ -13,6 +13,7 @@ use robustmq_common::telemetry::LogSettings;
 use serde::{Deserialize, Serialize};
 
 use crate::group::machine::Timing;
+use crate::log::Budgets;
 
 /// All of `cloud.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub struct Settings {
     pub uplink: UplinkSection,
     /// Status and metrics.
     pub admin: AdminSection,
+    /// What storage modes take of memory.
+    pub storage: StorageSection,
     /// Logs.
     pub log: LogSettings,
 }
@@ -43,6 +46,7 @@ impl Default for Settings {
             groups: GroupSection::default(),
             uplink: UplinkSection::default(),
             admin: AdminSection::default(),
+            storage: StorageSection::default(),
             log: LogSettings::default(),
         }
     }
@@ -160,6 +164,20 @@ impl Default for AdminSection {
     }
 }
 
+/// `[storage]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageSection {
+    /// What batches that are in memory only may take, of all partitions: all of `memory` topics, what `hybrid` has not written.
+    pub memory_bytes: usize,
+}
+
+impl Default for StorageSection {
+    fn default() -> Self {
+        Self { memory_bytes: limits::UNSTORED_BYTES }
+    }
+}
+
 impl config::Settings for Settings {
     fn validate(&self) -> Result<(), Invalid> {
         if self.data_dir.as_os_str().is_empty() {
@@ -179,6 +197,10 @@ impl config::Settings for Settings {
         if self.admin.metrics_topics > limits::METRICS_TOPICS_MAX {
             let (topics, most) = (self.admin.metrics_topics, limits::METRICS_TOPICS_MAX);
             return Err(Invalid::new("admin.metrics_topics", format!("{topics} is above {most}")));
+        }
+        if self.storage.memory_bytes < limits::UNSTORED_BYTES_MIN {
+            let (bytes, least) = (self.storage.memory_bytes, limits::UNSTORED_BYTES_MIN);
+            return Err(Invalid::new("storage.memory_bytes", format!("{bytes} is below {least}")));
         }
         self.validate_exposure()?;
         self.validate_addresses()?;
@@ -319,6 +341,12 @@ impl Settings {
             session_min: Duration::from_millis(self.groups.min_session_timeout_ms),
             session_max: Duration::from_millis(self.groups.max_session_timeout_ms),
         }
+    }
+
+    /// What the log may take of memory.
+    #[must_use]
+    pub fn budgets(&self) -> Budgets {
+        Budgets { unstored_bytes: self.storage.memory_bytes, ..Budgets::default() }
     }
 
     /// Host and port that clients are told, given the address that is really listened on.

@@ -314,6 +314,8 @@ pub const STORE_OPEN_FILES: i32 = 512;
 pub const PARTITION_STATE_BYTES: usize = 128 * 1024 * 1024;
 /// A partition that nobody used for this long gives its memory back.
 pub const PARTITION_IDLE: Duration = Duration::from_secs(600);
+/// The same, of partitions of volatile modes, when there is no room for one more.
+pub const PARTITION_IDLE_WHEN_FULL: Duration = Duration::from_secs(1);
 /// Idempotent producers remembered for one partition; beyond it the one idle for longest is forgotten.
 pub const PRODUCERS_PER_PARTITION: usize = 4096;
 /// An idempotent producer that has not written for this long is forgotten (`producer.id.expiration.ms`).
@@ -329,6 +331,37 @@ pub const COMPACTION_MAP_BYTES: usize = 32 * 1024 * 1024;
 pub const COMPACTION_QUEUE: usize = 1024;
 /// A partition that could not be compacted, since a batch of it cannot be decoded, is tried again after this time.
 pub const COMPACTION_RETRY: Duration = Duration::from_secs(3600);
+/// Memory for batches that the store does not have, of all partitions together (`[storage] memory_bytes`): all of a `memory` topic, what
+/// `hybrid` has not written yet.
+pub const UNSTORED_BYTES: usize = 128 * 1024 * 1024;
+/// The least that `[storage] memory_bytes` may be.
+pub const UNSTORED_BYTES_MIN: usize = 1024 * 1024;
+/// What a batch in memory takes besides its bytes.
+pub const UNSTORED_BATCH_OVERHEAD_BYTES: usize = 96;
+/// When the memory is used up, this fraction of it is freed at once.
+pub const UNSTORED_FREED_FRACTION: usize = 16;
+/// Of one partition in `hybrid`: batches that are not written yet. Beyond it appends wait.
+pub const WRITE_BEHIND_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of batches that one write carries when what a partition has in memory only is written out.
+pub const WRITE_OUT_BYTES: usize = 8 * 1024 * 1024;
+/// How long `hybrid` may hold what was acknowledged before it is written (`robustmq.flush.ms`).
+pub const WRITE_BEHIND: Duration = Duration::from_millis(200);
+/// The shortest `robustmq.flush.ms`.
+pub const WRITE_BEHIND_MIN: Duration = Duration::from_millis(1);
+/// The longest `robustmq.flush.ms`.
+pub const WRITE_BEHIND_MAX: Duration = Duration::from_secs(60);
+/// The pause after a failed write-behind.
+pub const WRITE_BEHIND_RETRY: Duration = Duration::from_millis(250);
+/// How long an append waits until `hybrid` has room again.
+pub const WRITE_BEHIND_WAIT: Duration = Duration::from_secs(10);
+/// How long a stop tries to write what is in memory only, where the disk is full.
+pub const WRITE_OUT_AT_STOP: Duration = Duration::from_secs(10);
+/// Partitions that are written out at once at a stop.
+pub const WRITE_OUTS_AT_ONCE: usize = 64;
+/// Offsets that a volatile mode reserves by one durable write. A crash skips what is left of them.
+pub const OFFSET_BLOCK: i64 = 1 << 20;
+/// Topics whose mode was changed that are remembered, so that a request on its way cannot change it back.
+pub const CHANGED_MODES: usize = 65_536;
 /// Producer ids, and other ids that are never used twice, reserved by one durable write.
 pub const ID_BLOCK: u32 = 1000;
 /// Deleted topics remembered so that a request on its way cannot bring one back.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use robustmq_cloud::log::Log;
+use robustmq_cloud::log::{Log, StorageMode};
 use robustmq_cloud::store::MemoryStore;
 use robustmq_cloud::uplink::{
     Ingest, IngestLog, IngestSettings, IngestTopic, LogFailure, UplinkMetrics,
@@ -151,6 +151,7 @@ fn fresh_topic(id: usize, partitions: i32) -> IngestTopic {
         max_message_bytes: 1_000,
         log_append_time: false,
         compacted: false,
+        storage: StorageMode::Persistent,
         writable: true,
     }
 }

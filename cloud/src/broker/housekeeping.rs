@@ -51,11 +51,16 @@ impl Housekeeping {
 
     async fn work(&self, work: Work) {
         match work {
-            Work::Health => match refusal(&*self.store).await {
-                Some(reason) => self.store_ready.not_ready(reason),
-                None => self.store_ready.ready(),
-            },
+            Work::Health => {
+                let unstored_bytes = i64::try_from(self.log.unstored_bytes()).unwrap_or(i64::MAX);
+                self.metrics.log_unstored_bytes.set(unstored_bytes);
+                match refusal(&*self.store).await {
+                    Some(reason) => self.store_ready.not_ready(reason),
+                    None => self.store_ready.ready(),
+                }
+            }
             Work::Evict => {
+                self.log.settle_idle(limits::PARTITION_IDLE).await;
                 let evicted = self.log.evict_idle(limits::PARTITION_IDLE);
                 tracing::debug!(evicted, "idle partitions given back");
             }

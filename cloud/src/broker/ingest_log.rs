@@ -40,6 +40,7 @@ fn seen(topic: &Topic) -> IngestTopic {
         max_message_bytes: topic.config.max_message_bytes,
         log_append_time: topic.config.log_append_time,
         compacted: topic.config.compaction.is_some(),
+        storage: topic.config.storage_mode,
         // Read-only topics come with datasets.
         writable: true,
     }

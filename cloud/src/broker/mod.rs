@@ -2,7 +2,8 @@
 //!
 //! **Invariant:** `serve` and `check-config` both go through [`check`], so that neither takes what the other refuses.
 //! **Invariant:** nothing listens before the store has been read; the `ready` line comes after every listener is up.
-//! **Invariant:** at shutdown the listeners drain first, then the groups, then the store is closed.
+//! **Invariant:** at shutdown the listeners drain first, then the groups; then the log writes what it holds in memory, and the store
+//! is closed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,6 +53,9 @@ pub struct Broker {
     pub admin: SocketAddr,
     tasks: Vec<JoinHandle<()>>,
     groups: Coordinator,
+    log: Arc<Log>,
+    /// Outlives the listeners: who waits for a write-behind is answered.
+    write_behind: JoinHandle<()>,
     store: Arc<dyn Store>,
 }
 
@@ -177,9 +181,13 @@ pub async fn start(
     let dirty = Arc::new(CompactionQueue::default());
     let cleaner =
         Cleaner::new(topics.clone(), log.clone(), dirty.clone(), parts.kafka.metrics.clone());
-    let upkeep = Upkeeper::new(topics, log, dirty);
+    let upkeep = Upkeeper::new(topics, log.clone(), dirty);
     let groups = parts.kafka.groups.clone();
     let removal = parts.kafka.topics.clone();
+    let write_behind = tokio::spawn({
+        let log = log.clone();
+        async move { log.write_behind().await }
+    });
     let uplink =
         uplink::run(listeners.uplink.0, tls.map(Into::into), uplink_router, shutdown.clone());
     let admin = robustmq_common::admin::run(listeners.admin.0, admin_router, shutdown.clone());
@@ -199,6 +207,8 @@ pub async fn start(
         admin: admin_address,
         tasks,
         groups,
+        log,
+        write_behind,
         store: parts.store,
     })
 }
@@ -223,7 +233,7 @@ impl Parts {
         let fresh = CloudGeneration(rand::rng().random());
         let identity = StoreIdentity::load_or_create(&*store, fresh).await;
         let generation = identity.map_err(failed("the store cannot be used"))?.generation;
-        let log = Arc::new(Log::new(store.clone()));
+        let log = Arc::new(Log::with_budgets(store.clone(), settings.budgets()));
         let topics = Arc::new(Catalogue::new(log.clone()));
 
         let mut registry = Registry::default();
@@ -281,7 +291,12 @@ impl Broker {
             }
         }
         self.groups.stopped().await;
-        self.store.close().await
+        let written = self.log.stop().await;
+        if let Err(error) = &written {
+            tracing::error!(%error, "records of hybrid topics that were acknowledged are not written");
+        }
+        self.write_behind.abort();
+        self.store.close().await.and(written)
     }
 }
 

@@ -15,11 +15,12 @@ use robustmq_common::limits;
 use tokio_util::sync::CancellationToken;
 
 use crate::log::{
-    CompactionQueue, DeleteRecordsError, Log, LogError, Look, Partition, PartitionId, Upkeep,
+    CompactionQueue, DeleteRecordsError, Log, LogError, Look, Partition, PartitionId, StorageMode,
+    Upkeep,
 };
 use crate::store::StoreError;
 use crate::store::keys::partition::PartitionKeys;
-use crate::topics::{Catalogue, Topic};
+use crate::topics::{Catalogue, Topic, TopicConfig};
 
 /// Why a partition was not looked at, or not to the end.
 #[derive(Debug, thiserror::Error)]
@@ -216,7 +217,8 @@ impl Upkeeper {
     ) -> Result<i64, UpkeepError> {
         let retention = topic.config.retention;
         let mut due_ms = i64::MAX;
-        if retention.age.is_some() || retention.bytes.is_some() {
+        let is_ring = matches!(topic.config.storage_mode, StorageMode::Memory { .. });
+        if retention.age.is_some() || retention.bytes.is_some() || is_ring {
             partition.ready().await?;
             partition.enforce_retention(retention, now_ms).await?;
         }
@@ -239,8 +241,11 @@ impl Upkeeper {
 }
 
 fn needs_upkeep(topic: &Topic) -> bool {
-    let retention = topic.config.retention;
-    retention.age.is_some() || retention.bytes.is_some() || topic.config.compaction.is_some()
+    let TopicConfig { retention, compaction, storage_mode, .. } = &topic.config;
+    retention.age.is_some()
+        || retention.bytes.is_some()
+        || compaction.is_some()
+        || matches!(storage_mode, StorageMode::Memory { .. })
 }
 
 fn id_of(partition: &Partition) -> PartitionId {

@@ -27,6 +27,7 @@ mod frames;
 mod full_disk;
 mod groups;
 mod large_answers;
+mod modes;
 mod records;
 mod topics;
 mod traffic;
@@ -53,6 +54,10 @@ impl Broker {
         let memory = Arc::new(MemoryStore::new());
         let store: Arc<dyn Store> = memory.clone();
         let log = Arc::new(Log::new(store.clone()));
+        tokio::spawn({
+            let log = log.clone();
+            async move { log.write_behind().await }
+        });
         let topics = Catalogue::new(log.clone());
         let shutdown = CancellationToken::new();
         let timing = Timing { initial_delay: Duration::from_millis(20), ..Timing::default() };

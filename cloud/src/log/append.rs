@@ -1,17 +1,23 @@
-//! Appending: validation, assignment, one atomic write, and the answer when it is durable.
+//! Appending: validation, assignment, and the answer when it is as durable as the topic's mode promises. Here is the way of
+//! `persistent`: one atomic write. That of the volatile modes is in `volatile`.
 
 use std::sync::Arc;
 
-use robustmq_common::ids::{EdgeSeq, Offset, TopicId};
+use robustmq_common::ids::{EdgeSeq, Offset, ProducerId, TopicId};
 use robustmq_common::limits;
 use robustmq_common::record::{BatchError, RecordBatch};
 use tokio::sync::watch;
 
+use super::mode::StorageMode;
 use super::origins::{Origin, OriginCheck};
-use super::partition::{Partition, Sequencer, Visible};
+use super::partition::{Partition, Stored, Visible};
 use super::producers::{ProducerCheck, ProducerError};
-use super::{after, partition};
-use crate::store::keys::partition::{Chunk, LogEnd, encode_offset, encode_origin};
+use super::sequencer::Sequencer;
+use super::unstored::Held;
+use super::{after, volatile};
+use crate::store::keys::partition::{
+    Chunk, LogEnd, PartitionKeys, ProducerEntry, encode_offset, encode_origin,
+};
 use crate::store::{PendingWrite, StoreError, WriteBatch};
 
 /// What the topic's configuration asks of a batch.
@@ -21,11 +27,17 @@ pub struct AppendRules {
     pub max_batch_bytes: usize,
     /// `message.timestamp.type=LogAppendTime`: the broker's time replaces the records'.
     pub log_append_time: bool,
+    /// `robustmq.storage.mode`. It counts where the partition has none yet; [`super::Log::change_mode`] changes it.
+    pub storage: StorageMode,
 }
 
 impl Default for AppendRules {
     fn default() -> Self {
-        Self { max_batch_bytes: limits::MAX_MESSAGE_BYTES, log_append_time: false }
+        Self {
+            max_batch_bytes: limits::MAX_MESSAGE_BYTES,
+            log_append_time: false,
+            storage: StorageMode::Persistent,
+        }
     }
 }
 
@@ -51,8 +63,8 @@ impl AppendContext {
 /// Why a batch was not appended. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The state has to be read again after a failed write, or the store's queue is full: wait for
-    /// [`Partition::ready`] and append again.
+    /// The state has to be read again after a failed write, a queue is full, no offset is reserved, or the mode is being
+    /// changed: wait for [`Partition::ready`] and append again.
     #[error("the partition is not ready; wait for it and append again")]
     NotReady,
     /// The batch is larger than the topic allows. Kafka: MESSAGE_TOO_LARGE.
@@ -126,8 +138,8 @@ pub struct Appended {
     pub duplicate: bool,
 }
 
-/// An append on its way: offsets are assigned, [`PendingAppend::durable`] waits for the write. Dropping it does not take the
-/// append back.
+/// An append on its way: offsets are assigned, [`PendingAppend::durable`] waits for what the mode promises. Dropping it does
+/// not take the append back.
 #[derive(Debug)]
 #[must_use = "an append may be acknowledged only when it is durable"]
 pub struct PendingAppend {
@@ -137,8 +149,15 @@ pub struct PendingAppend {
 }
 
 #[derive(Debug)]
-enum Wait {
+pub(super) enum Wait {
+    /// It is all that it will be.
+    Nothing,
     Write(PendingWrite),
+    /// For a write-behind.
+    WriteBehind {
+        stored: watch::Receiver<Stored>,
+        failures: u64,
+    },
     /// For the original, whose write somebody else waits for.
     Original {
         visible: watch::Receiver<Visible>,
@@ -153,12 +172,25 @@ impl PendingAppend {
         self.appended
     }
 
-    /// Waits until the batch (of a duplicate: the original) is durable and readable.
+    /// Waits until the batch (of a duplicate: the original) is readable and as durable as the topic's mode promises: written in
+    /// `persistent`; taken in `memory` and `hybrid`, but of an edge's batch in `hybrid` written, since the edge forgets it then.
     ///
     /// # Errors
     /// [`AppendError::Store`]: it was not written.
     pub async fn durable(self) -> Result<Appended, AppendError> {
         match self.wait {
+            Wait::Nothing => {}
+            Wait::WriteBehind { mut stored, failures } => {
+                let end = after(self.appended.last_offset);
+                let seen = stored
+                    .wait_for(|now| now.through >= end || now.failures != failures)
+                    .await
+                    .map_err(|_| AppendError::Store(StoreError::Closed))?;
+                if seen.through < end {
+                    let error = seen.error.clone().unwrap_or(StoreError::StaleEra);
+                    return Err(AppendError::Store(error));
+                }
+            }
             Wait::Write(write) => write.await.map_err(AppendError::Store)?,
             Wait::Original { mut visible, failures } => {
                 let end = after(self.appended.last_offset);
@@ -177,7 +209,7 @@ impl PendingAppend {
 }
 
 impl Partition {
-    /// Assigns offsets to `batch` and submits its write, without waiting: the order of calls is the order in the log. The
+    /// Assigns offsets to `batch` and takes or submits it, without waiting: the order of calls is the order in the log. The
     /// batch is stored as it is; only base offset and leader epoch are set, and the broker's time where the topic asks for it.
     ///
     /// Idempotence is Apache Kafka's (`ProducerAppendInfo` of 3.x): an unknown producer id is accepted at any sequence; a
@@ -197,6 +229,9 @@ impl Partition {
         };
         let failures = self.visible().failures;
         let mut sequencer = self.sequencer();
+        if sequencer.mode.is_none() {
+            self.set_mode(&mut sequencer, context.rules.storage);
+        }
         sequencer.check_usable(self)?;
         let origin = context.origin.as_ref();
         if let Some(origin) = origin {
@@ -208,7 +243,9 @@ impl Partition {
                 OriginCheck::Unknown => return Err(AppendError::OriginNotLoaded),
             }
         }
-        if let ProducerCheck::Duplicate(original) = sequencer.producers.check(&batch)? {
+        if let ProducerCheck::Duplicate(original) =
+            sequencer.producers.check(&batch, sequencer.epoch_start)?
+        {
             let wait = Wait::Original { visible: self.subscribe(), failures };
             let appended = Appended {
                 base_offset: Offset(original.last_offset.0 - i64::from(original.last_offset_delta)),
@@ -219,46 +256,52 @@ impl Partition {
             };
             return Ok(PendingAppend { partition: Arc::clone(self), appended, wait });
         }
-        let (appended, write) = self.submit(&mut sequencer, batch, context)?;
-        Ok(PendingAppend { partition: Arc::clone(self), appended, wait: Wait::Write(write) })
+        let place = Place::next(&sequencer, &batch)?;
+        let batch = batch.placed(place.base, sequencer.end.leader_epoch);
+        let wait = match sequencer.mode {
+            Some(StorageMode::Memory { ring_bytes }) => {
+                self.take(&mut sequencer, &batch, place, context, volatile::Kept::Ring(ring_bytes))?
+            }
+            Some(StorageMode::Hybrid { .. }) => {
+                self.take(&mut sequencer, &batch, place, context, volatile::Kept::UntilWritten)?
+            }
+            Some(StorageMode::Persistent) | None => {
+                Wait::Write(self.submit(&mut sequencer, &batch, place, context)?)
+            }
+        };
+        drop(sequencer);
+        self.shared.unstored.make_room();
+        let appended = Appended {
+            base_offset: place.base,
+            last_offset: place.last,
+            log_append_time: context.rules.log_append_time.then_some(context.now_ms),
+            log_start_offset: self.log_start(),
+            duplicate: false,
+        };
+        Ok(PendingAppend { partition: Arc::clone(self), appended, wait })
     }
 
     /// Builds and submits the write, and only then changes the state in memory.
     fn submit(
         self: &Arc<Self>,
         sequencer: &mut Sequencer,
-        batch: RecordBatch,
+        batch: &RecordBatch,
+        place: Place,
         context: &AppendContext,
-    ) -> Result<(Appended, PendingWrite), AppendError> {
+    ) -> Result<PendingWrite, AppendError> {
         let keys = *self.keys();
-        let LogEnd { next_offset: base_offset, leader_epoch, open_chunk } = sequencer.end;
-        let span = i64::from(batch.header().last_offset_delta);
-        let last_offset = base_offset.checked_add(span).ok_or(AppendError::OffsetsExhausted)?;
-        let next_offset = last_offset.checked_add(1).ok_or(AppendError::OffsetsExhausted)?;
-        let batch = batch.placed(base_offset, leader_epoch);
-        let log_append_time = context.rules.log_append_time.then_some(context.now_ms);
-
         let mut write = WriteBatch::new();
-        write.put(keys.batch(last_offset), batch.as_bytes().clone());
-        let chunk = Chunk {
-            base_offset: open_chunk.base_offset,
-            bytes: open_chunk.bytes.saturating_add(batch.size() as u64),
-            max_timestamp: open_chunk.max_timestamp.max(batch.max_timestamp()),
-        };
-        let open_chunk = if chunk.bytes >= limits::LOG_CHUNK_BYTES as u64 {
-            write.put(keys.chunk(last_offset), chunk.encode());
-            Chunk::empty(next_offset)
-        } else {
-            chunk
-        };
-        let end = LogEnd { next_offset, leader_epoch, open_chunk };
+        let mut end = sequencer.end;
+        put_batch(&mut write, &keys, &mut end, &Held::of(batch));
         write.put(keys.end(), end.encode());
-        if base_offset == Offset(0) {
-            write.put(keys.epoch(leader_epoch), encode_offset(base_offset));
+        if !sequencer.epoch_stored {
+            write.put(keys.epoch(end.leader_epoch), encode_offset(sequencer.epoch_start));
         }
-        let producer =
-            sequencer.producers.entry_after(&batch, log_append_time, context.now_ms, last_offset);
-        let forgotten = sequencer.producers.choose_forgotten(&batch, context.now_ms);
+        if sequencer.has_reservation {
+            write.delete(keys.reserved());
+        }
+        let producer = sequencer.producer_after(batch, place, context);
+        let forgotten = sequencer.producers.choose_forgotten(batch, context.now_ms);
         for id in &forgotten {
             write.delete(keys.producer(*id));
         }
@@ -271,36 +314,83 @@ impl Partition {
         let completed = Arc::clone(self);
         let write = write
             .in_era(sequencer.era)
-            .on_complete(move |outcome| completed.complete(outcome.is_ok(), next_offset));
+            .on_complete(move |outcome| completed.complete(outcome, place.next));
         let pending = self.store().submit(write)?;
 
         sequencer.end = end;
+        sequencer.next_offset = place.next;
+        sequencer.epoch_stored = true;
+        sequencer.has_reservation = false;
         sequencer.producers.forget(&forgotten);
         if let Some((id, entry)) = producer {
             sequencer.producers.insert(id, entry);
         }
         if let Some(origin) = &context.origin {
-            sequencer.origins.record(origin, last_offset, self.visible().high_watermark);
+            sequencer.origins.record(origin, place.last, self.visible().high_watermark);
         }
         self.measure(sequencer);
-        let log_start_offset = self.log_start();
-        let appended = Appended {
-            base_offset,
-            last_offset,
-            log_append_time,
-            log_start_offset,
-            duplicate: false,
-        };
-        Ok((appended, pending))
+        Ok(pending)
     }
 }
 
+/// The offsets that a batch gets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub base: Offset,
+    pub last: Offset,
+    pub next: Offset,
+}
+
+impl Place {
+    fn next(sequencer: &Sequencer, batch: &RecordBatch) -> Result<Self, AppendError> {
+        let base = sequencer.next_offset;
+        let span = i64::from(batch.header().last_offset_delta);
+        let last = base.checked_add(span).ok_or(AppendError::OffsetsExhausted)?;
+        let next = last.checked_add(1).ok_or(AppendError::OffsetsExhausted)?;
+        Ok(Self { base, last, next })
+    }
+}
+
+/// Puts a batch and what the time index says of it, and moves `end` behind it.
+pub(super) fn put_batch(
+    write: &mut WriteBatch,
+    keys: &PartitionKeys,
+    end: &mut LogEnd,
+    batch: &Held,
+) {
+    let last = Offset(batch.next.0 - 1);
+    write.put(keys.batch(last), batch.bytes.clone());
+    let chunk = Chunk {
+        base_offset: end.open_chunk.base_offset,
+        bytes: end.open_chunk.bytes.saturating_add(batch.bytes.len() as u64),
+        max_timestamp: end.open_chunk.max_timestamp.max(batch.max_timestamp),
+    };
+    end.next_offset = batch.next;
+    end.open_chunk = if chunk.bytes >= limits::LOG_CHUNK_BYTES as u64 {
+        write.put(keys.chunk(last), chunk.encode());
+        Chunk::empty(batch.next)
+    } else {
+        chunk
+    };
+}
+
 impl Sequencer {
-    fn check_usable(&self, partition: &partition::Partition) -> Result<(), AppendError> {
+    /// What is remembered of the batch's producer once the batch is appended.
+    pub(super) fn producer_after(
+        &self,
+        batch: &RecordBatch,
+        place: Place,
+        context: &AppendContext,
+    ) -> Option<(ProducerId, ProducerEntry)> {
+        let time = context.rules.log_append_time.then_some(context.now_ms);
+        self.producers.entry_after(batch, time, context.now_ms, place.last)
+    }
+
+    fn check_usable(&self, partition: &Partition) -> Result<(), AppendError> {
         if self.closed {
             return Err(AppendError::Dropped(partition.keys().topic));
         }
-        if self.era != partition.store().era() {
+        if self.changing || self.era != partition.store().era() {
             return Err(AppendError::NotReady);
         }
         Ok(())

@@ -120,6 +120,11 @@ impl Partition {
         epoch: LeaderEpoch,
     ) -> Result<Option<(LeaderEpoch, Offset)>, StoreError> {
         let Offsets { high_watermark, leader_epoch, .. } = self.offsets();
+        // After a crash the store is told of the new epoch by its first reservation.
+        let (unstored_epoch, started) = {
+            let sequencer = self.sequencer();
+            (!sequencer.epoch_stored, sequencer.epoch_start)
+        };
         if epoch > leader_epoch || epoch.0 < 0 {
             return Ok(None);
         }
@@ -134,7 +139,11 @@ impl Partition {
                 false => found = Some((known, high_watermark)),
             }
         }
-        Ok(found.or(Some((leader_epoch, high_watermark))))
+        Ok(match found {
+            Some((before, _)) if unstored_epoch && epoch < leader_epoch => Some((before, started)),
+            Some(found) if !unstored_epoch => Some(found),
+            _ => Some((leader_epoch, high_watermark)),
+        })
     }
 
     /// The next page of the time index; `resume` becomes empty at its end.
@@ -163,10 +172,9 @@ impl Partition {
         if *from >= to {
             return Ok(Vec::new());
         }
-        let range = self.keys().batches(*from, to);
-        let page = self.store().scan(range, ScanLimit::bytes(limits::LOG_CHUNK_BYTES)).await?;
-        let mut batches = Vec::with_capacity(page.items.len());
-        for (_, bytes) in page.items {
+        let page = self.batches(*from, to, limits::LOG_CHUNK_BYTES).await?;
+        let mut batches = Vec::with_capacity(page.len());
+        for bytes in page {
             let batch = RecordBatch::from_store(bytes)
                 .map_err(|source| LookupError::Batch { base_offset: *from, source })?;
             *from = batch.next_offset();

@@ -3,6 +3,8 @@
 //! Both go through closed chunks. A partition that takes little may have one open chunk for months, so it is closed when
 //! its records are old enough for either, as Apache Kafka rolls its active segment.
 
+use std::sync::Arc;
+
 use robustmq_common::ids::Offset;
 
 use super::Partition;
@@ -43,7 +45,7 @@ impl Partition {
     /// # Errors
     /// [`MaintenanceError`]; [`StoreError::StaleEra`] after a failed write, then wait for [`Partition::ready`].
     pub(super) async fn close_open_chunk(
-        &self,
+        self: &Arc<Self>,
         is_due: impl FnOnce(&Chunk) -> bool,
     ) -> Result<Option<Offset>, MaintenanceError> {
         // The log's start is durable while this is held.
@@ -52,6 +54,13 @@ impl Partition {
         let (pending, last) = {
             // As in an append: decided, submitted and remembered under one lock.
             let mut sequencer = self.sequencer();
+            if sequencer.is_volatile() {
+                self.settle(&mut sequencer);
+                if sequencer.writing.is_some() {
+                    // Its outcome decides what the end is; there is another look.
+                    return Ok(None);
+                }
+            }
             let LogEnd { next_offset, leader_epoch, open_chunk } = sequencer.end;
             if open_chunk.bytes == 0 || !is_due(&open_chunk) {
                 return Ok(None);
@@ -67,8 +76,14 @@ impl Partition {
                 write.put(self.keys().chunk(last), open_chunk.encode());
             }
             write.put(self.keys().end(), end.encode());
-            let pending = self.store().submit(write.in_era(sequencer.era))?;
-            sequencer.end = end;
+            let pending = match sequencer.is_volatile() {
+                true => self.submit_closed_chunk(&mut sequencer, write, end)?,
+                false => {
+                    let pending = self.store().submit(write.in_era(sequencer.era))?;
+                    sequencer.end = end;
+                    pending
+                }
+            };
             (pending, last)
         };
         pending.await?;

@@ -1,51 +1,66 @@
 //! Partitions: offsets, idempotence, visibility and reads, over the [`Store`].
 //!
 //! [`Log`] hands out [`Partition`]s: their state is loaded when it is first used and given back when it is idle, so a
-//! million topics cost what the active ones cost, within one budget of bytes ([`limits::PARTITION_STATE_BYTES`]). A partition assigns offsets under one lock, in the order of calls
-//! ([`Partition::append`] does not wait), and submits one atomic write for each batch; the returned [`PendingAppend`] resolves
-//! when that is durable.
+//! million topics cost what the active ones cost, within one budget of bytes ([`Budgets`]). A partition assigns offsets under one lock, in the order of calls
+//! ([`Partition::append`] does not wait); the returned [`PendingAppend`] resolves when the batch is as durable as the topic's
+//! [`StorageMode`] promises. The modes differ in what an append does: `persistent` submits one atomic write (`append`); `memory` and
+//! `hybrid` take it into memory (`volatile`), and `hybrid` writes it later (`write_behind`). What the store does not have yet is read from memory
+//! (`unstored`).
 //!
-//! **Invariant:** one append is one atomic write of everything that it changes: batch, end, time index, producer, origin.
-//! **Invariant:** the high watermark is the durable offset. No read passes it.
-//! **Invariant:** no offset is given twice to acknowledged records, and none is skipped.
+//! **Invariant:** in `persistent`, one append is one atomic write of everything that it changes: batch, end, time index, producer,
+//! origin. In `hybrid`, one write carries all of these of every append since the last one.
+//! **Invariant:** no read passes the high watermark; in `persistent` that is the durable offset.
+//! **Invariant:** no offset is given twice to records that were ever readable or acknowledged, whatever crashes. `persistent` skips
+//! none; the volatile modes skip what was reserved at a crash, and only then.
+//! **Invariant:** between log start and end no offset is out of range, also in a hole.
 //! **Invariant:** a duplicate (of a producer's batch, of an edge's records) is never stored again, and is not answered before its
 //! original is durable.
 //! **Invariant:** a failed write fails everything that was assigned after it; the state is then read again from the store.
-//!
-//! Here is only the storage mode `persistent`. The volatile modes will reserve blocks of offsets ([`IdBlocks`]) and bump the
-//! leader epoch after a crash, for which the `epoch` keys are written already.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, stream};
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_common::limits;
 
 use self::footprint::StateMemory;
+use self::partition::Shared;
 use self::registry::{Registry, SharedRegistry};
+use self::unstored_memory::UnstoredMemory;
+use self::write_behind::WriteBehind;
 use crate::store::keys::partition::PartitionKeys;
 use crate::store::{Store, StoreError};
 
 mod append;
+mod change;
 mod compact;
 mod decompress;
 mod footprint;
 mod id_blocks;
 mod lookup;
 mod maintenance;
+mod mode;
 mod origins;
 mod partition;
 mod producers;
+mod read;
 mod registry;
 mod retention;
+mod sequencer;
 mod size;
+mod unstored;
+mod unstored_memory;
 mod upkeep;
+mod volatile;
+mod write_behind;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
 pub use compact::{Assessment, CompactError, CompactionQueue, CompactionRules, PassSummary};
 pub use decompress::check_keys;
 pub use id_blocks::{IdBlocks, ProducerIds};
 pub use lookup::{FoundOffset, LookupError};
+pub use mode::StorageMode;
 pub use origins::{Origin, OriginKey};
 pub use partition::{Offsets, Partition, ReadError, ReadResult, Visible};
 pub use producers::ProducerError;
@@ -68,31 +83,48 @@ pub enum LogError {
     Store(#[from] StoreError),
 }
 
+/// What a log may take of memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budgets {
+    /// The state of loaded partitions: offsets, producers, origins.
+    pub state_bytes: usize,
+    /// Batches that the store does not have: all of `memory` topics, what `hybrid` has not written.
+    pub unstored_bytes: usize,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self { state_bytes: limits::PARTITION_STATE_BYTES, unstored_bytes: limits::UNSTORED_BYTES }
+    }
+}
+
 /// All partitions of one store.
 pub struct Log {
-    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
     registry: SharedRegistry,
-    memory: StateMemory,
 }
 
 impl Log {
     /// The partitions of `store`. Loads nothing.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self::with_budget(store, limits::PARTITION_STATE_BYTES)
+        Self::with_budgets(store, Budgets::default())
     }
 
-    /// As [`Log::new`]; the state of loaded partitions takes `budget_bytes` of memory.
+    /// As [`Log::new`], within these bounds.
     #[must_use]
-    pub fn with_budget(store: Arc<dyn Store>, budget_bytes: usize) -> Self {
-        let memory = StateMemory::new(budget_bytes);
-        Self { store, registry: SharedRegistry::new(Registry::new(memory.clone())), memory }
+    pub fn with_budgets(store: Arc<dyn Store>, budgets: Budgets) -> Self {
+        let state = StateMemory::new(budgets.state_bytes);
+        let registry = SharedRegistry::new(Registry::new(state.clone()));
+        let unstored = Arc::new(UnstoredMemory::new(budgets.unstored_bytes));
+        let shared = Shared { store, state, unstored, write_behind: WriteBehind::default() };
+        Self { shared: Arc::new(shared), registry }
     }
 
     /// The store underneath.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+        &self.shared.store
     }
 
     /// A partition, loaded if it is not in memory. One that was never written is empty and costs no key: whether the
@@ -107,18 +139,35 @@ impl Log {
         topic: TopicId,
         partition: PartitionIndex,
     ) -> Result<Arc<Partition>, LogError> {
-        let cell = self.registry.lock().cell(topic, partition, Instant::now())?;
+        let cell = match self.registry.lock().cell(topic, partition, Instant::now()) {
+            // Those of volatile modes have to be brought to rest before they can be given back.
+            Err(LogError::TooManyPartitions(_)) => None,
+            found => Some(found?),
+        };
+        let cell = match cell {
+            Some(cell) => cell,
+            None => {
+                self.settle_idle(limits::PARTITION_IDLE_WHEN_FULL).await;
+                self.registry.lock().cell(topic, partition, Instant::now())?
+            }
+        };
         let keys = PartitionKeys { topic, partition };
         let loaded = cell
             .get_or_try_init(|| async {
-                let store = Arc::clone(&self.store);
-                Partition::load(store, keys, self.memory.footprint()).await.map(Arc::new)
+                Partition::load(Arc::clone(&self.shared), keys).await.map(Arc::new)
             })
             .await?;
-        // The topic may have been closed while the state was read.
-        if !self.registry.lock().has(topic, partition, &cell) {
+        // The topic may have been closed, or its mode changed, while the state was read.
+        let (is_there, mode) = {
+            let registry = self.registry.lock();
+            (registry.has(topic, partition, &cell), registry.changed_mode(topic))
+        };
+        if !is_there {
             loaded.close();
             return Err(LogError::Dropped(topic));
+        }
+        if let Some(mode) = mode {
+            loaded.adopt(mode);
         }
         Ok(Arc::clone(loaded))
     }
@@ -153,6 +202,73 @@ impl Log {
     /// Gives back the memory of a partition that nobody uses, however short ago it was loaded.
     pub fn unload(&self, id: PartitionId) {
         self.registry.lock().unload(id);
+    }
+
+    /// Changes the mode of a topic's partitions, of which the caller says that they have none of the old mode's promises to
+    /// keep any more when this returns: what the old mode held in memory is written first. Appends that know only the old
+    /// mode follow the new one. Call it before the topic's configuration says a more durable mode, and after it says a
+    /// less durable one, so that a failure never leaves a topic with less than it says.
+    ///
+    /// # Errors
+    /// [`LogError`]: some partitions may have the old mode. Call it again.
+    pub async fn change_mode(&self, topic: TopicId, mode: StorageMode) -> Result<(), LogError> {
+        let partitions = self.registry.lock().change_mode(topic, mode);
+        for partition in partitions {
+            partition.change_mode(mode).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what `hybrid` topics hold when it is due. Runs until it is dropped; without it they write only when they stop.
+    pub async fn write_behind(&self) {
+        self.shared.write_behind.run().await;
+    }
+
+    /// Brings partitions of volatile modes that nobody used for `idle` to rest, so that they can be given back: not those that
+    /// hold records in memory only for good.
+    pub async fn settle_idle(&self, idle: Duration) {
+        let idle = self.registry.lock().to_settle(idle, Instant::now());
+        for partition in idle {
+            if let Err(error) = partition.stop().await {
+                tracing::debug!(%error, "an idle partition stays in memory");
+            }
+        }
+    }
+
+    /// Ends the use of all partitions: what `hybrid` holds is written, and volatile modes waste no offsets. Of `memory` the
+    /// records are lost. Append nothing after it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: something is not written, because the disk stayed full or the store failed.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        let mut partitions = self.registry.lock().to_settle_all();
+        let deadline = tokio::time::Instant::now() + limits::WRITE_OUT_AT_STOP;
+        loop {
+            let stops = std::mem::take(&mut partitions).into_iter().map(|partition| async move {
+                let stopped = partition.stop().await;
+                (partition, stopped)
+            });
+            let mut stops = stream::iter(stops).buffer_unordered(limits::WRITE_OUTS_AT_ONCE);
+            let mut failure = None;
+            while let Some((partition, stopped)) = stops.next().await {
+                if let Err(error) = stopped {
+                    partitions.push(partition);
+                    failure = Some(error);
+                }
+            }
+            let Some(error) = failure else { return Ok(()) };
+            let transient = matches!(error, StoreError::NoSpace(_) | StoreError::StaleEra);
+            if !transient || tokio::time::Instant::now() >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(limits::WRITE_BEHIND_RETRY).await;
+        }
+    }
+
+    /// Bytes of batches that are in memory only.
+    #[must_use]
+    pub fn unstored_bytes(&self) -> usize {
+        self.shared.unstored.used()
     }
 
     /// Partitions in memory.

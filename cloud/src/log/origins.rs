@@ -41,7 +41,7 @@ pub(super) enum OriginCheck {
 struct Entry {
     /// `None`: nothing was applied of this lane.
     applied: Option<EdgeSeq>,
-    /// The offset before which nothing of this entry is missing in the store.
+    /// The offset of its last record; `None` if the store has it.
     last_offset: Option<Offset>,
 }
 
@@ -67,34 +67,39 @@ impl Origins {
         self.entries.get(key).map(|entry| (entry.applied, entry.last_offset))
     }
 
+    /// What was applied of each lane in memory.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&OriginKey, EdgeSeq)> {
+        self.entries.iter().filter_map(|(key, entry)| Some((key, entry.applied?)))
+    }
+
     /// Takes over what the store says, unless memory knows better.
     pub(super) fn load(
         &mut self,
         key: &OriginKey,
         applied: Option<EdgeSeq>,
-        high_watermark: Offset,
+        stored_before: Offset,
     ) {
         if !self.entries.contains_key(key) {
-            self.make_room(high_watermark);
+            self.make_room(stored_before);
             self.entries.insert(key.clone(), Entry { applied, last_offset: None });
         }
     }
 
     /// Records an append.
-    pub(super) fn record(&mut self, origin: &Origin, last_offset: Offset, high_watermark: Offset) {
+    pub(super) fn record(&mut self, origin: &Origin, last_offset: Offset, stored_before: Offset) {
         if !self.entries.contains_key(&origin.key) {
-            self.make_room(high_watermark);
+            self.make_room(stored_before);
         }
         let entry = Entry { applied: Some(origin.last_seq), last_offset: Some(last_offset) };
         self.entries.insert(origin.key.clone(), entry);
     }
 
     /// Drops what the store knows as well. Entries whose write is still on its way stay: those are bounded by the store's
-    /// queue.
-    fn make_room(&mut self, high_watermark: Offset) {
+    /// queue, and in a volatile mode by what it keeps in memory.
+    fn make_room(&mut self, stored_before: Offset) {
         if self.entries.len() >= limits::CACHED_ORIGINS_PER_PARTITION {
             let on_its_way =
-                |entry: &Entry| entry.last_offset.is_some_and(|last| last >= high_watermark);
+                |entry: &Entry| entry.last_offset.is_some_and(|last| last >= stored_before);
             self.entries.retain(|_, entry| on_its_way(entry));
         }
     }

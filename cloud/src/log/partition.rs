@@ -1,27 +1,30 @@
-//! One partition: its state, reads, and readiness.
+//! One partition: its state, what readers see of it, and readiness.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use robustmq_common::ids::{EdgeSeq, LeaderEpoch, Offset, ProducerId};
+use robustmq_common::ids::{EdgeSeq, LeaderEpoch, Offset};
+use robustmq_common::record::RecordBatch;
 use tokio::sync::watch;
 
 use super::LogError;
-use super::footprint::Footprint;
-use super::origins::{OriginKey, Origins};
-use super::producers::Producers;
-use crate::store::keys::partition::{
-    Kind, LogEnd, PartitionKeys, ProducerEntry, decode_offset, decode_origin, trailing_number,
-};
-use crate::store::keys::{ValueError, damaged};
+use super::footprint::{Footprint, StateMemory};
+use super::mode::StorageMode;
+use super::origins::OriginKey;
+use super::sequencer::{Loaded, Sequencer, offset};
+use super::unstored::{Fate, Unstored};
+use super::unstored_memory::UnstoredMemory;
+use super::write_behind::WriteBehind;
+use crate::store::keys::damaged;
+use crate::store::keys::partition::{PartitionKeys, decode_origin};
 use crate::store::{Era, ScanLimit, Store, StoreError};
 
 /// What readers wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Visible {
-    /// Everything below it is durable and may be read.
+    /// Everything below it may be read: it is durable, or acknowledged by a volatile mode.
     pub high_watermark: Offset,
     /// Failed writes so far.
     pub(super) failures: u64,
@@ -34,7 +37,7 @@ pub struct Visible {
 pub struct Offsets {
     /// The first readable offset.
     pub log_start_offset: Offset,
-    /// The offset after the last durable record.
+    /// The offset after the last readable record.
     pub high_watermark: Offset,
     /// The offset before which no transaction is open; the high watermark, as there are none yet.
     pub last_stable_offset: Offset,
@@ -80,17 +83,49 @@ pub enum ReadError {
     Store(#[from] StoreError),
 }
 
+/// What all partitions of a log share.
+pub(super) struct Shared {
+    pub store: Arc<dyn Store>,
+    pub state: StateMemory,
+    pub unstored: Arc<UnstoredMemory>,
+    pub write_behind: WriteBehind,
+}
+
+/// What the store has of a partition, for those who wait for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// Everything below it is durable.
+    pub through: Offset,
+    /// Writes that have ended, whatever came of them.
+    pub writes: u64,
+    /// Failed writes so far.
+    pub failures: u64,
+    /// Why the last one failed, if none succeeded since.
+    pub error: Option<StoreError>,
+}
+
 /// One partition's sequencer, readers' view and look-ups. [`super::Log`] hands it out.
 pub struct Partition {
-    store: Arc<dyn Store>,
+    pub(super) shared: Arc<Shared>,
     keys: PartitionKeys,
     sequencer: Mutex<Sequencer>,
     /// What readers need is kept apart from the sequencer, so that they never wait for its lock.
-    log_start: AtomicI64,
+    pub(super) unstored: Arc<Unstored>,
     leader_epoch: AtomicI32,
     visible: watch::Sender<Visible>,
     footprint: Footprint,
-    /// One change of the log start, or one reading of the state, at a time.
+    pub(super) stored: watch::Sender<Stored>,
+    /// A volatile mode may give the offsets below it.
+    pub(super) reserved: AtomicI64,
+    /// A reservation is on its way.
+    pub(super) reserving: AtomicBool,
+    /// `robustmq.flush.ms`, while the mode is `hybrid`; else 0.
+    pub(super) write_behind_ms: AtomicU64,
+    /// A write-behind is due some time.
+    pub(super) is_queued: AtomicBool,
+    /// Somebody waits for the next write-behind.
+    pub(super) is_urgent: AtomicBool,
+    /// One change of the log start or of the mode, or one reading of the state, at a time.
     pub(super) maintenance: tokio::sync::Mutex<()>,
     /// One compaction at a time; taken before `maintenance`.
     pub(super) compaction: tokio::sync::Mutex<()>,
@@ -102,76 +137,49 @@ impl fmt::Debug for Partition {
     }
 }
 
-/// What assigns offsets. It mirrors what the store holds once everything submitted is applied.
-#[derive(Debug)]
-pub(super) struct Sequencer {
-    /// Read before the rest was read: a failed write since then makes the rest untrue.
-    pub(super) era: Era,
-    pub(super) end: LogEnd,
-    pub(super) producers: Producers,
-    pub(super) origins: Origins,
-    pub(super) closed: bool,
-}
-
-impl Sequencer {
-    async fn load(store: &dyn Store, keys: &PartitionKeys) -> Result<Self, StoreError> {
-        let era = store.era();
-        let end = match store.get(&keys.end()).await? {
-            Some(value) => LogEnd::decode(&value).map_err(|error| damaged(&keys.end(), error))?,
-            None => LogEnd::EMPTY,
-        };
-        let mut producers = Producers::default();
-        let mut range = keys.kind_range(Kind::Producer);
-        loop {
-            let page = store.scan(range.clone(), ScanLimit::items(usize::MAX)).await?;
-            for (key, value) in &page.items {
-                let (id, entry) = read_producer(key, value).map_err(|error| damaged(key, error))?;
-                producers.insert(id, entry);
-            }
-            match page.resume {
-                Some(resume) => range.start = resume,
-                None => break,
+impl Partition {
+    pub(super) async fn load(shared: Arc<Shared>, keys: PartitionKeys) -> Result<Self, LogError> {
+        let store = &*shared.store;
+        let Loaded { sequencer, stored_end } = Sequencer::load(store, &keys).await?;
+        let log_start = offset(store, &keys.log_start()).await?.unwrap_or(Offset(0));
+        let next = sequencer.next_offset;
+        let unstored = Unstored::new(Arc::clone(&shared.unstored), log_start, stored_end);
+        // Where volatile modes were at work, what is before the first batch may have gone with a crash or a stop.
+        if sequencer.has_reservation || sequencer.end.leader_epoch > LeaderEpoch(0) {
+            let first = store.scan(keys.batches(log_start, next), ScanLimit::items(1)).await?;
+            let first = match first.items.first() {
+                Some((key, batch)) => {
+                    let batch = RecordBatch::from_store(batch.clone());
+                    batch.map_err(|error| damaged(key, error))?.base_offset()
+                }
+                None => next,
+            };
+            if first > log_start {
+                unstored.open_hole(log_start, first);
             }
         }
-        Ok(Self { era, end, producers, origins: Origins::default(), closed: false })
-    }
-
-    /// What it takes of memory beyond itself.
-    fn bytes(&self) -> usize {
-        self.producers.bytes() + self.origins.bytes()
-    }
-}
-
-fn read_producer(key: &[u8], value: &[u8]) -> Result<(ProducerId, ProducerEntry), ValueError> {
-    Ok((ProducerId(trailing_number(key)?), ProducerEntry::decode(value)?))
-}
-
-impl Partition {
-    pub(super) async fn load(
-        store: Arc<dyn Store>,
-        keys: PartitionKeys,
-        footprint: Footprint,
-    ) -> Result<Self, LogError> {
-        let sequencer = Sequencer::load(&*store, &keys).await?;
-        let log_start = match store.get(&keys.log_start()).await? {
-            Some(value) => {
-                decode_offset(&value).map_err(|error| damaged(&keys.log_start(), error))?
-            }
-            None => Offset(0),
-        };
-        let high_watermark = sequencer.end.next_offset;
-        let (visible, _) = watch::channel(Visible { high_watermark, failures: 0, closed: false });
+        let footprint = shared.state.footprint();
         footprint.set(sequencer.bytes());
+        let (visible, _) =
+            watch::channel(Visible { high_watermark: next, failures: 0, closed: false });
+        let (stored, _) =
+            watch::channel(Stored { through: next, writes: 0, failures: 0, error: None });
         Ok(Self {
-            store,
             keys,
             leader_epoch: AtomicI32::new(sequencer.end.leader_epoch.0),
             sequencer: Mutex::new(sequencer),
-            log_start: AtomicI64::new(log_start.0),
+            unstored: Arc::new(unstored),
             visible,
             footprint,
+            stored,
+            reserved: AtomicI64::new(next.0),
+            reserving: AtomicBool::new(false),
+            write_behind_ms: AtomicU64::new(0),
+            is_queued: AtomicBool::new(false),
+            is_urgent: AtomicBool::new(false),
             maintenance: tokio::sync::Mutex::new(()),
             compaction: tokio::sync::Mutex::new(()),
+            shared,
         })
     }
 
@@ -187,7 +195,7 @@ impl Partition {
     }
 
     pub(super) fn store(&self) -> &dyn Store {
-        &*self.store
+        &*self.shared.store
     }
 
     pub(super) fn sequencer(&self) -> MutexGuard<'_, Sequencer> {
@@ -221,20 +229,40 @@ impl Partition {
 
     /// The first readable offset. Takes no lock, so that it can be asked while the sequencer is held.
     pub(super) fn log_start(&self) -> Offset {
-        Offset(self.log_start.load(Ordering::Acquire))
+        self.unstored.log_start()
     }
 
-    pub(super) fn set_log_start(&self, offset: Offset) {
-        self.log_start.store(offset.0, Ordering::Release);
+    /// Lets readers see what is below `next_offset`.
+    pub(super) fn show(&self, next_offset: Offset) {
+        self.visible.send_modify(|visible| {
+            visible.high_watermark = visible.high_watermark.max(next_offset);
+        });
     }
 
     /// Called by the store's writer: takes no lock that is held around a submit.
-    pub(super) fn complete(&self, written: bool, next_offset: Offset) {
-        self.visible.send_modify(|visible| {
-            if written {
-                visible.high_watermark = visible.high_watermark.max(next_offset);
-            } else {
-                visible.failures += 1;
+    pub(super) fn complete(&self, outcome: &Result<(), StoreError>, next_offset: Offset) {
+        if outcome.is_ok() {
+            self.unstored.set_stored(next_offset);
+        }
+        self.tell_stored(outcome, next_offset);
+        match outcome {
+            Ok(()) => self.show(next_offset),
+            Err(_) => self.visible.send_modify(|visible| visible.failures += 1),
+        }
+    }
+
+    pub(super) fn tell_stored(&self, outcome: &Result<(), StoreError>, through: Offset) {
+        self.stored.send_modify(|stored| {
+            stored.writes += 1;
+            match outcome {
+                Ok(()) => {
+                    stored.through = stored.through.max(through);
+                    stored.error = None;
+                }
+                Err(error) => {
+                    stored.failures += 1;
+                    stored.error = Some(error.clone());
+                }
             }
         });
     }
@@ -242,87 +270,135 @@ impl Partition {
     /// Takes no more appends; wakes everybody who waits.
     pub(super) fn close(&self) {
         self.sequencer().closed = true;
+        self.unstored.clear();
         self.visible.send_modify(|visible| visible.closed = true);
+        self.stored.send_modify(|stored| {
+            stored.failures += 1;
+            stored.error = Some(StoreError::Closed);
+        });
     }
 
-    /// Waits until [`Partition::append`] can be expected to be taken: the store's queue has room, and the state was
-    /// read again if a write failed. Await it before each append.
+    /// Takes over a mode that the partition does not have yet.
+    pub(super) fn adopt(&self, mode: StorageMode) {
+        let mut sequencer = self.sequencer();
+        if sequencer.mode.is_none() {
+            self.set_mode(&mut sequencer, mode);
+        }
+    }
+
+    /// Everything that was assigned is stored, or the mode is the same but for its figures.
+    pub(super) fn set_mode(&self, sequencer: &mut Sequencer, mode: StorageMode) {
+        sequencer.mode = Some(mode);
+        let (fate, write_behind_ms) = match mode {
+            StorageMode::Memory { .. } => (Fate::Ring, 0),
+            StorageMode::Hybrid { write_behind } => {
+                let ms = u64::try_from(write_behind.as_millis()).unwrap_or(u64::MAX);
+                (Fate::Waits, ms.max(1))
+            }
+            StorageMode::Persistent => (Fate::Stored, 0),
+        };
+        self.unstored.set_fate(fate);
+        self.write_behind_ms.store(write_behind_ms, Ordering::Release);
+    }
+
+    /// Waits until [`Partition::append`] can be expected to be taken: there is room for it, a volatile mode has offsets to
+    /// give, a change of the mode is over, and the state was read again if a write failed. Await it before each append.
     ///
     /// # Errors
     /// [`LogError`].
-    pub async fn ready(&self) -> Result<(), LogError> {
-        self.store.ready().await?;
-        if self.is_current()? {
-            return Ok(());
+    pub async fn ready(self: &Arc<Self>) -> Result<(), LogError> {
+        if !self.sequencer().is_volatile() {
+            self.store().ready().await?;
         }
-        let _one_at_a_time = self.maintenance.lock().await;
-        while !self.is_current()? {
-            let loaded = Sequencer::load(&*self.store, &self.keys).await?;
-            let mut sequencer = self.sequencer();
-            let closed = sequencer.closed;
-            *sequencer = Sequencer { closed, ..loaded };
-            self.measure(&sequencer);
+        loop {
+            match self.obstacle()? {
+                None => return Ok(()),
+                Some(Obstacle::Failure) => {
+                    self.store().ready().await?;
+                    let _one_at_a_time = self.maintenance.lock().await;
+                    self.reload().await?;
+                }
+                Some(Obstacle::Change) => drop(self.maintenance.lock().await),
+                Some(Obstacle::Reservation) => self.reserve().await?,
+                Some(Obstacle::Room) => self.wait_for_room().await?,
+            }
         }
-        Ok(())
     }
 
-    fn is_current(&self) -> Result<bool, LogError> {
+    fn obstacle(&self) -> Result<Option<Obstacle>, LogError> {
         let sequencer = self.sequencer();
         if sequencer.closed {
             return Err(LogError::Dropped(self.keys.topic));
         }
-        Ok(sequencer.era == self.store.era())
+        let reserved = Offset(self.reserved.load(Ordering::Acquire));
+        let unreserved = reserved < sequencer.wanted || reserved <= sequencer.next_offset;
+        Ok(if sequencer.era != self.store().era() {
+            Some(Obstacle::Failure)
+        } else if sequencer.changing {
+            Some(Obstacle::Change)
+        } else if !sequencer.is_volatile() {
+            None
+        } else if unreserved {
+            Some(Obstacle::Reservation)
+        } else if !self.has_room(&sequencer) {
+            Some(Obstacle::Room)
+        } else {
+            None
+        })
     }
 
-    /// Whole batches from the one that holds `from` on, or from the next one where compaction has left a hole: at most `max_bytes`, but at least one batch if there is one.
-    /// Nothing if `from` is the high watermark.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadResult, ReadError> {
-        let offsets = self.offsets();
-        if self.visible().closed {
-            return Err(ReadError::Dropped);
-        }
-        let Offsets { log_start_offset, high_watermark, .. } = offsets;
-        if from < log_start_offset || from > high_watermark {
-            let end = self.sequencer().end.next_offset.max(high_watermark);
-            if from < log_start_offset || from > end {
-                return Err(ReadError::OutOfRange { from, log_start_offset, end });
+    /// After a failed write: what the store says is true again. In a volatile mode the state in memory is, and stays. Call
+    /// it under the maintenance lock.
+    pub(super) async fn reload(&self) -> Result<(), LogError> {
+        loop {
+            {
+                let mut sequencer = self.sequencer();
+                if sequencer.closed {
+                    return Err(LogError::Dropped(self.keys.topic));
+                }
+                let era = self.store().era();
+                if sequencer.is_volatile() {
+                    sequencer.era = era;
+                }
+                if sequencer.era == era {
+                    return Ok(());
+                }
             }
+            let loaded = Sequencer::load(self.store(), &self.keys).await?.sequencer;
+            let mut sequencer = self.sequencer();
+            let Sequencer { closed, mode, changing, .. } = *sequencer;
+            *sequencer = Sequencer { closed, mode, changing, ..loaded };
+            self.measure(&sequencer);
         }
-        let mut batches = Vec::new();
-        if from < high_watermark {
-            let range = self.keys.batches(from, high_watermark);
-            let page = self.store.scan(range, ScanLimit::bytes(max_bytes)).await?;
-            batches.extend(page.items.into_iter().map(|(_, batch)| batch));
-        }
-        Ok(ReadResult { batches, offsets })
     }
 
-    /// The last sequence of a lane that this partition holds; waits until it is durable. Afterwards an append from that lane is
-    /// decided in memory.
+    /// The last sequence of a lane that this partition holds; waits until it is as durable as an edge is promised: written in
+    /// `hybrid`, taken in `memory`. Afterwards an append from that lane is decided in memory.
     ///
     /// # Errors
     /// [`StoreError`]; after a failed write [`StoreError::StaleEra`], then wait for [`Partition::ready`].
     pub async fn origin_applied(&self, key: &OriginKey) -> Result<Option<EdgeSeq>, StoreError> {
-        let failures = self.visible().failures;
-        let mut visible = self.subscribe();
-        let era = self.store.era();
-        if self.sequencer().era != era {
-            return Err(StoreError::StaleEra);
-        }
-        let known = self.sequencer().origins.get(key);
+        let mut stored = self.stored.subscribe();
+        let failures = stored.borrow_and_update().failures;
+        let era = self.store().era();
+        let (known, ring) = {
+            let sequencer = self.sequencer();
+            if sequencer.era != era {
+                return Err(StoreError::StaleEra);
+            }
+            let ring = matches!(sequencer.mode, Some(StorageMode::Memory { .. }));
+            (sequencer.origins.get(key), ring)
+        };
         let (applied, last_offset) = match known {
             Some(known) => known,
             None => self.load_origin(key, era).await?,
         };
-        if let Some(last) = last_offset {
-            let seen = visible
-                .wait_for(|seen| seen.high_watermark > last || seen.failures != failures)
+        if let Some(last) = last_offset.filter(|_| !ring) {
+            let seen = stored
+                .wait_for(|now| now.through > last || now.failures != failures)
                 .await
                 .map_err(|_| StoreError::Closed)?;
-            if seen.high_watermark <= last {
+            if seen.through <= last {
                 return Err(StoreError::StaleEra);
             }
         }
@@ -341,17 +417,30 @@ impl Partition {
             return Ok(known);
         }
         let stored = self.keys.origin(&key.edge, key.incarnation, key.lane);
-        let applied = match self.store.get(&stored).await? {
+        let applied = match self.store().get(&stored).await? {
             Some(value) => Some(decode_origin(&value).map_err(|error| damaged(&stored, error))?),
             None => None,
         };
-        let high_watermark = self.visible().high_watermark;
+        let stored = self.stored.borrow().through;
         let mut sequencer = self.sequencer();
         if sequencer.era != era {
             return Err(StoreError::StaleEra);
         }
-        sequencer.origins.load(key, applied, high_watermark);
+        sequencer.origins.load(key, applied, stored);
         self.measure(&sequencer);
         Ok((applied, None))
     }
+}
+
+/// Why an append would not be taken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    /// A write failed.
+    Failure,
+    /// The mode is being changed.
+    Change,
+    /// No offset is reserved.
+    Reservation,
+    /// `hybrid` holds as much as it may.
+    Room,
 }

@@ -82,8 +82,22 @@ impl Producers {
         self.entries.len()
     }
 
-    /// Where `batch` belongs in its producer's history.
-    pub(super) fn check(&self, batch: &RecordBatch) -> Result<ProducerCheck, ProducerError> {
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&ProducerId, &ProducerEntry)> {
+        self.entries.iter()
+    }
+
+    pub(super) fn get(&self, id: ProducerId) -> Option<&ProducerEntry> {
+        self.entries.get(&id)
+    }
+
+    /// Where `batch` belongs in its producer's history. A producer may go on behind what a crash has taken: sequences may be
+    /// missing after batches from before `epoch_start`.
+    pub(super) fn check(
+        &self,
+        batch: &RecordBatch,
+        epoch_start: Offset,
+    ) -> Result<ProducerCheck, ProducerError> {
         let Some(Producer { id, epoch, base_sequence }) = batch.producer() else {
             return Ok(ProducerCheck::Next);
         };
@@ -106,7 +120,9 @@ impl Producers {
                 None => return Ok(ProducerCheck::Next),
             }
         };
-        if base_sequence != expected {
+        let may_skip = entry.batches.last().is_some_and(|last| last.last_offset < epoch_start)
+            && is_after(base_sequence, expected);
+        if base_sequence != expected && !may_skip {
             let sequence = base_sequence;
             return Err(ProducerError::OutOfOrderSequence { id, sequence, expected });
         }
@@ -172,6 +188,12 @@ impl Producers {
 fn sequence_after_batch(batch: &ProducedBatch) -> i32 {
     let last = Producer::sequence_after(batch.first_sequence, batch.last_offset_delta);
     Producer::sequence_after(last, 1)
+}
+
+/// Sequences wrap: what is less than half of them ahead comes later.
+fn is_after(sequence: i32, expected: i32) -> bool {
+    let ahead = (i64::from(sequence) - i64::from(expected)).rem_euclid(1 << 31);
+    ahead < 1 << 30
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -1,7 +1,7 @@
 //! Which partitions are in memory, within a budget of bytes, and which topics are gone.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::ops::Bound;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::{Bound, RangeInclusive};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use robustmq_common::limits;
 use tokio::sync::OnceCell;
 
 use super::footprint::StateMemory;
+use super::mode::StorageMode;
 use super::{LogError, Partition, PartitionId as Key};
 
 type Cell = Arc<OnceCell<Arc<Partition>>>;
@@ -30,6 +31,8 @@ impl SharedRegistry {
 pub(super) struct Registry {
     slots: BTreeMap<Key, Slot>,
     dropped: Dropped,
+    /// The modes that were changed last, so that a request that knows only the old one does not bring it back.
+    changed_modes: HashMap<TopicId, StorageMode>,
     memory: StateMemory,
 }
 
@@ -42,10 +45,13 @@ struct Slot {
 const SLOT_BYTES: usize = 2 * size_of::<(Key, Slot)>() + size_of::<OnceCell<Arc<Partition>>>();
 
 impl Slot {
-    /// Nobody holds the partition: not a caller, not a write that is on its way. Only the registry can change that.
+    /// Nobody holds the partition: not a caller, not a write that is on its way. Only the registry can change that. And nothing
+    /// is lost with it.
     fn is_unused(&self) -> bool {
-        Arc::strong_count(&self.cell) == 1
-            && self.cell.get().is_none_or(|partition| Arc::strong_count(partition) == 1)
+        let unused = |partition: &Arc<Partition>| {
+            Arc::strong_count(partition) == 1 && partition.is_at_rest()
+        };
+        Arc::strong_count(&self.cell) == 1 && self.cell.get().is_none_or(unused)
     }
 }
 
@@ -78,7 +84,12 @@ impl Dropped {
 
 impl Registry {
     pub(super) fn new(memory: StateMemory) -> Self {
-        Self { slots: BTreeMap::new(), dropped: Dropped::default(), memory }
+        Self {
+            slots: BTreeMap::new(),
+            dropped: Dropped::default(),
+            changed_modes: HashMap::new(),
+            memory,
+        }
     }
 
     /// Where a partition is, or is to be loaded.
@@ -175,12 +186,44 @@ impl Registry {
         before - self.slots.len()
     }
 
+    /// Remembers a topic's new mode, and returns its partitions that have to take it over.
+    pub(super) fn change_mode(&mut self, topic: TopicId, mode: StorageMode) -> Vec<Arc<Partition>> {
+        if self.changed_modes.len() >= limits::CHANGED_MODES {
+            // Only requests that were on their way would still need them.
+            self.changed_modes.clear();
+        }
+        self.changed_modes.insert(topic, mode);
+        let slots = self.slots.range(all_of(topic));
+        slots.filter_map(|(_, slot)| slot.cell.get().cloned()).collect()
+    }
+
+    pub(super) fn changed_mode(&self, topic: TopicId) -> Option<StorageMode> {
+        self.changed_modes.get(&topic).copied()
+    }
+
+    /// The partitions that nobody used for `idle` and that could be given back, were what they hold written: not rings.
+    pub(super) fn to_settle(&self, idle: Duration, now: Instant) -> Vec<Arc<Partition>> {
+        let slots = self.slots.values();
+        let idle = slots.filter(|slot| now.saturating_duration_since(slot.last_used) >= idle);
+        let loaded = idle.filter_map(|slot| slot.cell.get());
+        loaded.filter(|loaded| !loaded.has_ring() && !loaded.is_at_rest()).cloned().collect()
+    }
+
+    /// All partitions that have something to write, or offsets to save, before the end.
+    pub(super) fn to_settle_all(&self) -> Vec<Arc<Partition>> {
+        let loaded = self.slots.values().filter_map(|slot| slot.cell.get());
+        loaded.filter(|partition| !partition.is_at_rest()).cloned().collect()
+    }
+
     /// Forgets the partitions of a topic, and does not take them in again. Returns those that were loaded.
     pub(super) fn drop_topic(&mut self, topic: TopicId, now: Instant) -> Vec<Arc<Partition>> {
         self.dropped.insert(topic, now);
-        let range = (topic, PartitionIndex(i32::MIN))..=(topic, PartitionIndex(i32::MAX));
-        let doomed: Vec<_> = self.slots.range(range).map(|(key, _)| *key).collect();
+        let doomed: Vec<_> = self.slots.range(all_of(topic)).map(|(key, _)| *key).collect();
         let slots = doomed.iter().filter_map(|key| self.slots.remove(key));
         slots.filter_map(|slot| slot.cell.get().cloned()).collect()
     }
+}
+
+fn all_of(topic: TopicId) -> RangeInclusive<Key> {
+    (topic, PartitionIndex(i32::MIN))..=(topic, PartitionIndex(i32::MAX))
 }

@@ -1,13 +1,14 @@
 //! The start of the log: DeleteRecords and retention. When retention is enforced is decided elsewhere ([`super::Upkeep`]).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use robustmq_common::ids::Offset;
 
-use super::Partition;
-use super::after;
 use super::maintenance::MaintenanceError;
+use super::mode::StorageMode;
+use super::{Partition, after};
 use crate::store::keys::damaged;
 use crate::store::keys::partition::{Chunk, encode_offset};
 use crate::store::{ScanLimit, StoreError, WriteBatch};
@@ -69,18 +70,41 @@ impl Partition {
         if before <= offsets.log_start_offset {
             return Ok(offsets.log_start_offset);
         }
+        let write = self.removal_before(before);
+        // Readers are told before the records go, so that none sees a hole where it may not be.
+        self.unstored.move_log_start(before);
+        if let Err(error) = self.write_unless_dropped(write).await {
+            self.unstored.restore_log_start(offsets.log_start_offset, before);
+            return Err(error.into());
+        }
+        self.unstored.set_durable_start(before);
+        self.unstored.drop_before(before);
+        Ok(before)
+    }
+
+    fn removal_before(&self, before: Offset) -> WriteBatch {
         let keys = self.keys();
         let mut write = WriteBatch::new();
         write.put(keys.log_start(), encode_offset(before));
         write.delete_range(keys.batches(Offset(0), before));
         write.delete_range(keys.chunk(Offset(0))..keys.chunk(before));
-        // Readers are told before the records go, so that none sees a hole where it may not be.
-        self.set_log_start(before);
-        if let Err(error) = self.write_unless_dropped(write).await {
-            self.set_log_start(offsets.log_start_offset);
-            return Err(error.into());
+        write
+    }
+
+    /// What a ring has given up of records that the store has from an earlier mode is removed there too: a crash is not to bring
+    /// them back.
+    async fn remove_evicted(&self) -> Result<(), DeleteRecordsError> {
+        let _one_at_a_time = self.maintenance.lock().await;
+        let stored_to = {
+            let sequencer = self.sequencer();
+            let is_ring = matches!(sequencer.mode, Some(StorageMode::Memory { .. }));
+            is_ring.then_some(sequencer.end.next_offset)
+        };
+        if let Some(start) = stored_to.and_then(|to| self.unstored.evicted_to(to)) {
+            self.write_unless_dropped(self.removal_before(start)).await?;
+            self.unstored.set_durable_start(start);
         }
-        Ok(before)
+        Ok(())
     }
 
     /// Deletes the chunks that `retention` lets go. Returns the log start offset.
@@ -88,10 +112,11 @@ impl Partition {
     /// # Errors
     /// [`DeleteRecordsError`].
     pub async fn enforce_retention(
-        &self,
+        self: &Arc<Self>,
         retention: Retention,
         now_ms: i64,
     ) -> Result<Offset, DeleteRecordsError> {
+        self.remove_evicted().await?;
         let start = self.offsets().log_start_offset;
         let mut excess = match retention.bytes {
             Some(kept) => self.size_bytes().await?.saturating_sub(kept),
@@ -121,6 +146,10 @@ impl Partition {
         if all_go && let Some(last) = self.close_open_chunk(expired).await? {
             keep_from = after(last);
         }
+        // Of a ring that comes after nothing in the store, single batches go.
+        if all_go && let Some(ring_start) = self.unstored.expired(oldest_kept, excess) {
+            keep_from = keep_from.max(ring_start);
+        }
         // A chunk's last offset may be durable a moment before readers are told of it.
         let keep_from = keep_from.min(self.offsets().high_watermark);
         if keep_from <= start {
@@ -141,15 +170,23 @@ impl Partition {
             Some((key, value)) => Chunk::decode(value).map_err(|error| damaged(key, error))?,
             None => self.sequencer().end.open_chunk,
         };
-        let has_age = oldest.max_timestamp >= 0;
-        Ok(has_age.then(|| oldest.max_timestamp.saturating_add(age).saturating_add(1)))
+        let oldest_ms = match oldest.max_timestamp {
+            // Nothing is stored: what a ring has is the oldest.
+            ..0 => self.unstored.oldest_ms().filter(|oldest| *oldest >= 0),
+            oldest => Some(oldest),
+        };
+        Ok(oldest_ms.map(|oldest| oldest.saturating_add(age).saturating_add(1)))
     }
 
     /// Where the open chunk begins: it moves when a chunk is closed, and only then is there more for retention and
-    /// compaction to do.
+    /// compaction to do. Of a ring, the end: batches come of age one by one.
     #[must_use]
     pub fn open_from(&self) -> Offset {
-        self.sequencer().end.open_chunk.base_offset
+        let sequencer = self.sequencer();
+        match sequencer.mode {
+            Some(StorageMode::Memory { .. }) => sequencer.next_offset,
+            _ => sequencer.end.open_chunk.base_offset,
+        }
     }
 
     /// Bytes of the partition's batches, from its time index: exact to about a chunk.
@@ -157,7 +194,11 @@ impl Partition {
     /// # Errors
     /// [`StoreError`].
     pub async fn size_bytes(&self) -> Result<u64, StoreError> {
-        let mut bytes = self.sequencer().end.open_chunk.bytes;
+        let mut bytes = self.unstored.batch_bytes();
+        {
+            let sequencer = self.sequencer();
+            bytes = bytes.saturating_add(sequencer.end.open_chunk.bytes);
+        }
         let mut resume: std::ops::Range<Bytes> =
             self.keys().chunks_from(self.offsets().log_start_offset);
         while !resume.is_empty() {

@@ -19,7 +19,7 @@ impl Log {
         let mut sizes = Vec::with_capacity(partitions.len());
         for page in partitions.chunks(limits::STORE_SCAN_ITEMS) {
             let ends: Vec<Bytes> = page.iter().map(PartitionKeys::end).collect();
-            let ends = self.store.get_many(&ends).await?;
+            let ends = self.store().get_many(&ends).await?;
             for (keys, end) in page.iter().zip(ends) {
                 sizes.push(self.size(keys, end).await?);
             }
@@ -42,13 +42,13 @@ impl Log {
         }
         let Some(end) = end else { return Ok(0) };
         let end = LogEnd::decode(&end).map_err(|error| damaged(&keys.end(), error))?;
-        let start = match self.store.get(&keys.log_start()).await? {
+        let start = match self.store().get(&keys.log_start()).await? {
             Some(start) => {
                 decode_offset(&start).map_err(|error| damaged(&keys.log_start(), error))?
             }
             None => Offset(0),
         };
-        Ok(end.open_chunk.bytes + closed_bytes(&*self.store, keys, start).await?)
+        Ok(end.open_chunk.bytes + closed_bytes(&**self.store(), keys, start).await?)
     }
 }
 

@@ -12,12 +12,14 @@ use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, Producer, RecordBatch};
 
 use super::{
-    AppendContext, AppendError, AppendRules, Appended, DeleteRecordsError, FoundOffset, Log,
-    LogError, Origin, OriginKey, Partition, ProducerError, ProducerIds, ReadError, Retention,
+    AppendContext, AppendError, AppendRules, Appended, Budgets, DeleteRecordsError, FoundOffset,
+    Log, LogError, Origin, OriginKey, Partition, ProducerError, ProducerIds, ReadError, Retention,
 };
 use crate::store::{MemoryStore, Store, StoreError};
 
 mod model;
+mod volatile;
+mod volatile_model;
 
 struct World {
     store: Arc<MemoryStore>,
@@ -518,7 +520,7 @@ async fn a_dropped_topic_takes_nothing_more_and_wakes_its_readers() {
 async fn state_stays_within_its_bytes_and_what_was_used_last_stays_longest() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let budget = 200 * 1024;
-    let log = Log::with_budget(store, budget);
+    let log = Log::with_budgets(store, Budgets { state_bytes: budget, ..Budgets::default() });
     let topic = TopicId::random();
     let load = async |index| log.partition(topic, PartitionIndex(index)).await;
     for index in 0..5000 {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::cache::Cache;
 use super::config::{ConfigChange, ConfigError, TopicConfig, apply_changes};
 use super::removal::Removal;
-use crate::log::Log;
+use crate::log::{Log, LogError, StorageMode};
 use crate::store::keys::damaged;
 use crate::store::keys::topic::{deletion_key, id_key, name_key, names_after};
 use crate::store::{self, ScanLimit, Store, StoreError, WriteBatch};
@@ -311,7 +311,8 @@ impl Catalogue {
         self.change(Topic { partitions, ..Topic::clone(&topic) }, validate_only).await
     }
 
-    /// Changes a topic's configuration. `validate_only` writes nothing.
+    /// Changes a topic's configuration. `validate_only` writes nothing. A more durable storage mode is in effect before the
+    /// configuration says it, a less durable one after: whatever fails in between, no topic has less than it says.
     ///
     /// # Errors
     /// [`TopicError`].
@@ -325,7 +326,26 @@ impl Catalogue {
         let topic = self.existing(name).await?;
         let overrides = apply_changes(&topic.overrides, changes)?;
         let config = TopicConfig::parse(&overrides)?;
-        self.change(Topic { overrides, config, ..Topic::clone(&topic) }, validate_only).await
+        let (from, to) = (topic.config.storage_mode, config.storage_mode);
+        let changes = from != to && !validate_only;
+        let gains = to.durability() > from.durability();
+        if changes && gains {
+            self.change_mode(topic.id, to).await?;
+        }
+        let changed = Topic { overrides, config, ..Topic::clone(&topic) };
+        let changed = self.change(changed, validate_only).await?;
+        if changes && !gains {
+            self.change_mode(topic.id, to).await?;
+        }
+        Ok(changed)
+    }
+
+    async fn change_mode(&self, topic: TopicId, mode: StorageMode) -> Result<(), TopicError> {
+        match self.log.change_mode(topic, mode).await {
+            Ok(()) | Err(LogError::Dropped(_)) => Ok(()),
+            Err(LogError::Store(error)) => Err(error.into()),
+            Err(LogError::TooManyPartitions(_)) => Err(StoreError::Busy { queued_bytes: 0 }.into()),
+        }
     }
 
     /// Deletes topics, all in one atomic write; one answer for each. Their records are unreachable at once and removed

@@ -7,7 +7,7 @@ use std::time::Duration;
 use robustmq_common::limits;
 
 use super::config_keys::{ConfigKey, ConfigType, KEYS, Rule, find};
-use crate::log::{AppendRules, CompactionRules, Retention};
+use crate::log::{AppendRules, CompactionRules, Retention, StorageMode};
 
 /// Why a configuration entry was refused. Kafka: INVALID_CONFIG.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,14 +42,6 @@ pub enum ConfigError {
     },
 }
 
-/// Where a topic's records are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StorageMode {
-    /// Acknowledged when the store has synced it.
-    #[default]
-    Persistent,
-}
-
 /// The values that the broker uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicConfig {
@@ -61,7 +53,7 @@ pub struct TopicConfig {
     pub retention: Retention,
     /// How it is compacted; `None` where `cleanup.policy` does not name `compact`.
     pub compaction: Option<CompactionRules>,
-    /// `robustmq.storage.mode`.
+    /// `robustmq.storage.mode`, with `robustmq.flush.ms` or `retention.bytes` where it has a use for them.
     pub storage_mode: StorageMode,
     /// `robustmq.mqtt.topic`.
     pub mqtt_topic: Option<String>,
@@ -117,12 +109,27 @@ impl TopicConfig {
             age: unless_negative(number("retention.ms")).map(Duration::from_millis),
             bytes: unless_negative(number("retention.bytes")),
         };
+        if policy("compact") && value("robustmq.storage.mode").trim() == "memory" {
+            return Err(ConfigError::Invalid {
+                name: "cleanup.policy".to_owned(),
+                value: value("cleanup.policy").to_owned(),
+                expected: "it is delete with robustmq.storage.mode=memory, which keeps the newest records only".to_owned(),
+            });
+        }
+        let storage_mode = match value("robustmq.storage.mode").trim() {
+            "memory" => StorageMode::Memory { ring_bytes: retention.bytes },
+            "hybrid" => StorageMode::Hybrid {
+                write_behind: unless_negative(number("robustmq.flush.ms"))
+                    .map_or(limits::WRITE_BEHIND, Duration::from_millis),
+            },
+            _ => StorageMode::Persistent,
+        };
         Ok(Self {
             max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or_default(),
             log_append_time: value("message.timestamp.type") == "LogAppendTime",
             retention: if delete { retention } else { Retention::default() },
             compaction: policy("compact").then_some(compaction),
-            storage_mode: StorageMode::Persistent,
+            storage_mode,
             mqtt_topic: overrides.get("robustmq.mqtt.topic").cloned(),
         })
     }
@@ -133,6 +140,7 @@ impl TopicConfig {
         AppendRules {
             max_batch_bytes: self.max_message_bytes,
             log_append_time: self.log_append_time,
+            storage: self.storage_mode,
         }
     }
 }
@@ -169,6 +177,11 @@ fn check(name: &str, value: &str) -> Result<(), ConfigError> {
         Rule::OneOf(legal) => Err(invalid(format!("it is one of {}", legal.join(", ")))),
         Rule::AnyOf(legal) if text.split(',').all(|item| legal.contains(&item.trim())) => Ok(()),
         Rule::AnyOf(legal) => Err(invalid(format!("it is a list of {}", legal.join(", ")))),
+        Rule::OneOfBut(legal, ..) if legal.contains(&text) => Ok(()),
+        Rule::OneOfBut(legal, refused, reason) if refused.contains(&text) => {
+            Err(invalid(format!("{text} {reason}; it is one of {}", legal.join(", "))))
+        }
+        Rule::OneOfBut(legal, ..) => Err(invalid(format!("it is one of {}", legal.join(", ")))),
         Rule::Only(legal, _) if legal.contains(&text) => Ok(()),
         Rule::Only(_, reason) => Err(invalid(reason.to_owned())),
         Rule::Text => Ok(()),

@@ -1,6 +1,10 @@
 //! Every topic configuration entry: name, type, default, rule, documentation. Kafka's names, types and defaults are those of
 //! Apache Kafka 4.1.
 
+use std::time::Duration;
+
+use robustmq_common::limits;
+
 /// The types that DescribeConfigs tells (KIP-569).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfigType {
@@ -26,6 +30,8 @@ pub(super) enum Rule {
     Number(i64, i64),
     Fraction(f64, f64),
     OneOf(&'static [&'static str]),
+    /// One of the first; those named second are known and refused, for this reason.
+    OneOfBut(&'static [&'static str], &'static [&'static str], &'static str),
     /// A list of these, not empty.
     AnyOf(&'static [&'static str]),
     /// Known, legal in Kafka, and refused here: only these values, for this reason.
@@ -58,6 +64,11 @@ const NO_REPLICAS: &str =
 const STORED_AS_SENT: &str = "records are stored as their producer compressed them";
 const LATER: &str = "it is not in this release";
 
+#[expect(clippy::cast_possible_truncation, reason = "minutes at most, and a constant")]
+const fn millis(duration: Duration) -> i64 {
+    duration.as_millis() as i64
+}
+
 const fn key(
     name: &'static str,
     kind: ConfigType,
@@ -86,8 +97,8 @@ pub static KEYS: &[ConfigKey] = &[
     key("compression.zstd.level", Int, "3", Rule::Number(-131_072, 22), "Accepted for Kafka's sake, without effect: records are stored as sent."),
     key("delete.retention.ms", Long, "86400000", Rule::Number(0, I64), "How long tombstones stay after they were first compacted."),
     key("file.delete.delay.ms", Long, "60000", Rule::Number(0, I64), NO_SEGMENTS),
-    key("flush.messages", Long, LONG_MAX, Rule::Number(1, I64), "Accepted for Kafka's sake, without effect: each produce is synced."),
-    key("flush.ms", Long, LONG_MAX, Rule::Number(0, I64), "Accepted for Kafka's sake, without effect: each produce is synced."),
+    key("flush.messages", Long, LONG_MAX, Rule::Number(1, I64), "Accepted for Kafka's sake, without effect: see robustmq.storage.mode."),
+    key("flush.ms", Long, LONG_MAX, Rule::Number(0, I64), "Accepted for Kafka's sake, without effect: see robustmq.storage.mode."),
     key("follower.replication.throttled.replicas", List, "", Rule::Text, NO_REPLICAS),
     key("index.interval.bytes", Int, "4096", Rule::Number(0, I32), NO_SEGMENTS),
     key("leader.replication.throttled.replicas", List, "", Rule::Text, NO_REPLICAS),
@@ -112,7 +123,8 @@ pub static KEYS: &[ConfigKey] = &[
     key("segment.jitter.ms", Long, "0", Rule::Number(0, I64), NO_SEGMENTS),
     key("segment.ms", Long, "604800000", Rule::Number(1, I64), NO_SEGMENTS),
     key("unclean.leader.election.enable", Boolean, "false", Rule::Boolean, NO_REPLICAS),
-    unset("robustmq.flush.ms", Long, Rule::Only(&[], LATER), "Write-behind interval of the storage mode `hybrid`."),
+    key("robustmq.flush.ms", Long, "200", Rule::Number(millis(limits::WRITE_BEHIND_MIN), millis(limits::WRITE_BEHIND_MAX)),
+        "How long the storage mode `hybrid` may hold what it acknowledged before it is written: what a crash may lose."),
     unset("robustmq.mqtt.topic", Text, Rule::Text, "The MQTT topic that this topic appears under."),
     unset("robustmq.source", Text, Rule::Only(&[], LATER), "`s3://bucket/prefix/` or `file:///dir/`: serves data that is there already."),
     unset("robustmq.source.epochs", Int, Rule::Only(&[], LATER), "How often a dataset is repeated."),
@@ -123,8 +135,8 @@ pub static KEYS: &[ConfigKey] = &[
     unset("robustmq.source.on.corrupt", Text, Rule::Only(&[], LATER), "What to do about a sample that cannot be read."),
     unset("robustmq.source.seed", Long, Rule::Only(&[], LATER), "The seed of a dataset's order."),
     unset("robustmq.source.shuffle", Text, Rule::Only(&[], LATER), "The order of a dataset."),
-    key("robustmq.storage.mode", Text, "persistent", Rule::Only(&["persistent"], "memory, hybrid and tiered are not in this release"),
-        "Where records are kept and when they are acknowledged."),
+    key("robustmq.storage.mode", Text, "persistent", Rule::OneOfBut(&["memory", "hybrid", "persistent"], &["tiered"], "is not in this release"),
+        "When records are acknowledged: `memory` when they are in memory, where they stay; `hybrid` when they are in memory, from where they are written every robustmq.flush.ms; `persistent` when they are synced."),
     unset("robustmq.tier.hot.bytes", Long, Rule::Only(&[], LATER), "What the storage mode `tiered` keeps in memory."),
     unset("robustmq.tier.local.ms", Long, Rule::Only(&[], LATER), "How long the storage mode `tiered` keeps records locally."),
 ];

@@ -21,8 +21,8 @@ mod removal;
 
 pub use catalogue::{Catalogue, NewTopic, Topic, TopicError, TopicPage};
 pub use config::{
-    ConfigChange, ConfigEntry, ConfigError, ConfigOp, ConfigSource, StorageMode, TopicConfig,
-    apply_changes, describe,
+    ConfigChange, ConfigEntry, ConfigError, ConfigOp, ConfigSource, TopicConfig, apply_changes,
+    describe,
 };
 pub use config_keys::{ConfigKey, ConfigType, KEYS};
 pub use removal::Removal;

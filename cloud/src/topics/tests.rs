@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex, TopicId};
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch};
@@ -11,7 +12,7 @@ use super::{
     Catalogue, ConfigChange, ConfigError, ConfigOp, ConfigSource, KEYS, NewTopic, TopicConfig,
     TopicError, apply_changes, describe,
 };
-use crate::log::{AppendContext, Log, LogError};
+use crate::log::{AppendContext, Log, LogError, StorageMode};
 use crate::store::keys::Family;
 use crate::store::keys::topic::deletion_key;
 use crate::store::{MemoryStore, ScanLimit, Store, StoreError, WriteBatch, write};
@@ -238,11 +239,67 @@ fn values_are_checked_by_name_and_range() {
     check("compression.type", "producer", true);
     check("compression.type", "zstd", false);
     check("robustmq.storage.mode", "persistent", true);
-    check("robustmq.storage.mode", "memory", false);
+    check("robustmq.storage.mode", "memory", true);
+    check("robustmq.storage.mode", "hybrid", true);
+    check("robustmq.flush.ms", "0", false);
+    check("robustmq.flush.ms", "60000", true);
+    check("robustmq.flush.ms", "60001", false);
     check("robustmq.source", "s3://bucket/prefix/", false);
     check("robustmq.mqtt.topic", "plant/line", true);
     check("robustmq.mqtt.topic", &"x".repeat(5000), false);
     check("no.such.thing", "1", false);
+}
+
+#[test]
+fn storage_modes_are_read_with_their_figures_and_refused_with_what_is_legal() {
+    let mode = |set: &[(&str, &str)]| TopicConfig::parse(&entries(set)).map(|c| c.storage_mode);
+    let of = |name| ("robustmq.storage.mode", name);
+    assert_eq!(mode(&[]), Ok(StorageMode::Persistent));
+    assert_eq!(mode(&[of("memory")]), Ok(StorageMode::MEMORY));
+    let bounded = StorageMode::Memory { ring_bytes: Some(5000) };
+    assert_eq!(mode(&[of("memory"), ("retention.bytes", "5000")]), Ok(bounded));
+    assert_eq!(mode(&[of("hybrid")]), Ok(StorageMode::HYBRID));
+    let slow = StorageMode::Hybrid { write_behind: Duration::from_secs(5) };
+    assert_eq!(mode(&[of("hybrid"), ("robustmq.flush.ms", "5000")]), Ok(slow));
+    let compacted = mode(&[of("memory"), ("cleanup.policy", "compact,delete")]);
+    let error = compacted.expect_err("nothing is stored").to_string();
+    assert!(error.contains("cleanup.policy") && error.contains("memory"), "{error}");
+    for (refused, says) in [("tiered", "tiered is not in this release"), ("disk", "it is one of")] {
+        let error = mode(&[of(refused)]).expect_err(refused).to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(error.ends_with("memory, hybrid, persistent"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_mode_is_in_effect_before_it_is_told() {
+    let store = Arc::new(MemoryStore::new());
+    let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
+    let topics = Catalogue::new(Arc::clone(&log));
+    let mut new = new_topic("a", 1);
+    new.overrides = entries(&[("robustmq.storage.mode", "hybrid")]);
+    let topic = topics.create(vec![new], false, 0).await.remove(0).expect("created");
+    let partition = log.partition(topic.id, PartitionIndex(0)).await.expect("there");
+    let rules = topic.config.append_rules();
+    let context = AppendContext { rules, ..AppendContext::at(0) };
+    assert!(partition.append(batch(), &context).is_err(), "no offset is reserved");
+    partition.ready().await.expect("reserved");
+    partition.append(batch(), &context).expect("taken").durable().await.expect("acknowledged");
+    let to = |mode: &str| {
+        let op = ConfigOp::Set(mode.to_owned());
+        [ConfigChange { name: "robustmq.storage.mode".to_owned(), op }]
+    };
+    // It cannot be written now, so the topic does not say that it is.
+    let full = StoreError::NoSpace("no room".to_owned());
+    store.fail_next(full.clone());
+    let refused = topics.alter_config(&name("a"), &to("persistent"), false).await;
+    assert_eq!(refused, Err(TopicError::Store(full)));
+    let unchanged = topics.get(&name("a")).await.expect("readable").expect("there");
+    assert_eq!(unchanged.config.storage_mode, StorageMode::HYBRID);
+    topics.alter_config(&name("a"), &to("persistent"), false).await.expect("there is room");
+    let log = Log::new(Arc::new(store.crash(0)));
+    let partition = log.partition(topic.id, PartitionIndex(0)).await.expect("there");
+    assert_eq!(partition.offsets().high_watermark, Offset(1));
 }
 
 #[test]

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use robustmq_common::ids::{EdgeSeq, KafkaTopic, PartitionIndex, TopicId};
 use robustmq_common::record::RecordBatch;
 
-use crate::log::{AppendContext, AppendError, AppendRules, Log, LogError, Origin, OriginKey};
+use crate::log::{
+    AppendContext, AppendError, AppendRules, Log, LogError, Origin, OriginKey, StorageMode,
+};
 
 /// A topic as ingest sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct IngestTopic {
     pub log_append_time: bool,
     /// Whether each record needs a key (`cleanup.policy` has `compact`).
     pub compacted: bool,
+    /// When an append is durable (`robustmq.storage.mode`).
+    pub storage: StorageMode,
     /// Whether producers may write to it: dataset topics are read-only.
     pub writable: bool,
 }
@@ -106,6 +110,7 @@ pub trait IngestLog: Send + Sync + 'static {
         let rules = AppendRules {
             max_batch_bytes: limits.max_message_bytes,
             log_append_time: limits.log_append_time,
+            storage: limits.storage,
         };
         let context = AppendContext { now_ms: limits.now_ms, rules, origin: Some(origin) };
         for _ in 0..APPEND_ATTEMPTS {
@@ -136,6 +141,8 @@ pub struct AppendLimits {
     pub max_message_bytes: usize,
     /// Whether the broker's time replaces the records' (`message.timestamp.type=LogAppendTime`).
     pub log_append_time: bool,
+    /// When an append is durable (`robustmq.storage.mode`).
+    pub storage: StorageMode,
     /// The broker's wall clock, milliseconds since the Unix epoch.
     pub now_ms: i64,
 }

@@ -254,8 +254,8 @@ struct Filling {
 
 impl Filling {
     fn new(applied: Option<EdgeSeq>, topic: &IngestTopic, now_ms: i64) -> Self {
-        let IngestTopic { max_message_bytes, log_append_time, compacted, .. } = *topic;
-        let limits = AppendLimits { max_message_bytes, log_append_time, now_ms };
+        let IngestTopic { max_message_bytes, log_append_time, compacted, storage, .. } = *topic;
+        let limits = AppendLimits { max_message_bytes, log_append_time, storage, now_ms };
         let builder = BatchBuilder::new(Compression::None);
         Self { applied, limits, compacted, builder, seqs: Vec::new(), done: Vec::new() }
     }

@@ -1,8 +1,8 @@
 //! Produce (0), versions 0-11.
 //!
 //! Each partition's batch is checked (CRC32C, sizes, counts) and given its offsets before the next request of the connection
-//! is begun; the answer waits until all of them are durable, whatever `acks` above 0 says. Batches are stored as the client
-//! compressed them; only those of compacted topics are looked into, since each of their records needs a key. `acks=0` has no answer; a failure closes the connection then, as in Apache Kafka.
+//! is begun; the answer waits until all of them are as durable as their topic's storage mode promises, whatever `acks`
+//! above 0 says. Batches are stored as the client compressed them; only those of compacted topics are looked into, since each of their records needs a key. `acks=0` has no answer; a failure closes the connection then, as in Apache Kafka.
 //!
 //! Versions 0-2 are advertised because clients look for them, and answered UNSUPPORTED_FOR_MESSAGE_FORMAT: they carry message
 //! formats that Apache Kafka 4 does not take either. Not done: transactions, topic ids (13), `timeout_ms`.

@@ -63,12 +63,12 @@ async fn log_dirs_tell_the_size_of_what_is_stored() {
 
 const NEWEST_FETCH: i16 = 12;
 
-fn name(topic: &str) -> TopicName {
+pub(super) fn name(topic: &str) -> TopicName {
     TopicName(text(topic))
 }
 
 /// Brings a topic into being by asking for it.
-async fn create(client: &mut Client, topic: &str) -> uuid::Uuid {
+pub(super) async fn create(client: &mut Client, topic: &str) -> uuid::Uuid {
     let wanted = MetadataRequestTopic::default().with_name(Some(name(topic)));
     let request = MetadataRequest::default().with_topics(Some(vec![wanted]));
     let answer = client.call(12, &request).await;
@@ -83,12 +83,21 @@ fn produce_request(topic: &str, acks: i16, records: Bytes) -> ProduceRequest {
     ProduceRequest::default().with_acks(acks).with_timeout_ms(5000).with_topic_data(vec![data])
 }
 
-async fn produce(client: &mut Client, topic: &str, records: Bytes) -> PartitionProduceResponse {
+pub(super) async fn produce(
+    client: &mut Client,
+    topic: &str,
+    records: Bytes,
+) -> PartitionProduceResponse {
     let answer = client.call(11, &produce_request(topic, -1, records)).await;
     answer.responses[0].partition_responses[0].clone()
 }
 
-fn fetch_request(topic: &str, offset: i64, max_wait_ms: i32, min_bytes: i32) -> FetchRequest {
+pub(super) fn fetch_request(
+    topic: &str,
+    offset: i64,
+    max_wait_ms: i32,
+    min_bytes: i32,
+) -> FetchRequest {
     let partition =
         FetchPartition::default().with_fetch_offset(offset).with_partition_max_bytes(1 << 20);
     let asked = FetchTopic::default().with_topic(name(topic)).with_partitions(vec![partition]);
@@ -100,11 +109,11 @@ fn fetch_request(topic: &str, offset: i64, max_wait_ms: i32, min_bytes: i32) -> 
         .with_topics(vec![asked])
 }
 
-async fn fetch(client: &mut Client, request: &FetchRequest) -> PartitionData {
+pub(super) async fn fetch(client: &mut Client, request: &FetchRequest) -> PartitionData {
     client.call(NEWEST_FETCH, request).await.responses[0].partitions[0].clone()
 }
 
-fn values(data: &PartitionData) -> Vec<String> {
+pub(super) fn values(data: &PartitionData) -> Vec<String> {
     let records = data.records.clone().unwrap_or_default();
     let batches = split_batches(records, usize::MAX).expect("whole batches");
     let mut values = Vec::new();

@@ -45,7 +45,7 @@ impl Partition {
     /// # Errors
     /// [`CompactError`]; the next call goes on where this one ended.
     pub async fn compact(
-        &self,
+        self: &Arc<Self>,
         rules: &CompactionRules,
         now_ms: i64,
         map_bytes: usize,
@@ -95,7 +95,7 @@ impl Partition {
 
     /// Closes the open chunk if a record in it is as old as `max.compaction.lag.ms` allows.
     async fn close_what_lags(
-        &self,
+        self: &Arc<Self>,
         rules: &CompactionRules,
         now_ms: i64,
     ) -> Result<(), CompactError> {

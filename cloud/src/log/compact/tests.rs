@@ -75,7 +75,12 @@ async fn chunk(partition: &Arc<Partition>, records: &[Written<'_>]) {
 }
 
 /// Compacts until there is nothing to do.
-async fn compact(partition: &Partition, rules: &CompactionRules, now_ms: i64, map_bytes: usize) {
+async fn compact(
+    partition: &Arc<Partition>,
+    rules: &CompactionRules,
+    now_ms: i64,
+    map_bytes: usize,
+) {
     while partition.compact(rules, now_ms, map_bytes).await.expect("readable").was_due {}
 }
 

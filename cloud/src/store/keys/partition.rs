@@ -7,6 +7,8 @@
 //!   0x30 end                                              -> next_offset(8) leader_epoch(4) open chunk(24)
 //!   0x31 start                                            -> log_start(8)
 //!   0x32 cleaned                                          -> first_dirty(8) pass_end(8) next(8) horizon(8)
+//!   0x33 reserved                                         -> offset(8): those below it may have been given to records that
+//!                                                            were in memory only; there while the mode is a volatile one
 //!   0x40 epoch      leader_epoch(4)                       -> start_offset(8)
 //!   0x50 producer   producer_id(8)                        -> epoch(2) time(8) count(1), then for each of the last
 //!                                                            batches first_sequence(4) last_offset(8) delta(4) time(8)
@@ -46,6 +48,8 @@ pub enum Kind {
     Start = 0x31,
     /// How far the log is compacted.
     Cleaned = 0x32,
+    /// Offsets that a volatile mode may have given.
+    Reserved = 0x33,
     /// Where each leader epoch started.
     Epoch = 0x40,
     /// Idempotent producers.
@@ -130,6 +134,12 @@ impl PartitionKeys {
     #[must_use]
     pub fn cleaned(&self) -> Bytes {
         self.start(Kind::Cleaned, 0).freeze()
+    }
+
+    /// The key of the offset below which all may have been given, of a partition in a volatile mode.
+    #[must_use]
+    pub fn reserved(&self) -> Bytes {
+        self.start(Kind::Reserved, 0).freeze()
     }
 
     /// The key of a leader epoch's first offset.
@@ -354,7 +364,7 @@ impl Cleaned {
     }
 }
 
-/// The value of [`PartitionKeys::log_start`], [`PartitionKeys::epoch`].
+/// The value of [`PartitionKeys::log_start`], [`PartitionKeys::reserved`], [`PartitionKeys::epoch`].
 #[must_use]
 pub fn encode_offset(offset: Offset) -> Bytes {
     let mut value = vec![VALUE_VERSION];

@@ -1,0 +1,64 @@
+//! Reads: the newest batches from memory, the others from the store.
+
+use bytes::Bytes;
+use robustmq_common::ids::Offset;
+
+use super::Partition;
+use super::partition::{Offsets, ReadError, ReadResult};
+use crate::store::{ScanLimit, StoreError};
+
+impl Partition {
+    /// Whole batches from the one that holds `from` on: at most `max_bytes`, but at least one batch if there is one.
+    /// Nothing if `from` is the high watermark, or in a hole with nothing behind it.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadResult, ReadError> {
+        let offsets = self.offsets();
+        if self.visible().closed {
+            return Err(ReadError::Dropped);
+        }
+        let Offsets { log_start_offset, high_watermark, .. } = offsets;
+        let too_early = !self.unstored.may_be_read(from);
+        if too_early || from > high_watermark {
+            let end = self.sequencer().next_offset.max(high_watermark);
+            if too_early || from > end {
+                return Err(ReadError::OutOfRange { from, log_start_offset, end });
+            }
+        }
+        let batches = self.batches(from, high_watermark, max_bytes).await?;
+        Ok(ReadResult { batches, offsets })
+    }
+
+    /// The batches from the one that holds `from` on, that end at or below `to`.
+    pub(super) async fn batches(
+        &self,
+        mut from: Offset,
+        to: Offset,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let mut batches: Vec<Bytes> = Vec::new();
+        let mut left = max_bytes;
+        while from < to {
+            let floor = match self.unstored.read(from, to, left, batches.is_empty()) {
+                Ok(newest) => {
+                    batches.extend(newest);
+                    break;
+                }
+                Err(floor) => floor.min(to),
+            };
+            let range = self.keys().batches(from, floor);
+            let page = self.store().scan(range, ScanLimit::bytes(left)).await?;
+            let found = batches.len();
+            batches.extend(page.items.into_iter().map(|(_, batch)| batch));
+            let bytes: usize = batches.iter().skip(found).map(Bytes::len).sum();
+            if page.resume.is_some() || bytes >= left {
+                break;
+            }
+            // Everything below the floor; what follows is in memory, or was when it was asked.
+            left -= bytes;
+            from = floor;
+        }
+        Ok(batches)
+    }
+}
