@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use robustmq_common::limits;
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel, Options,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, InfoLogger,
+    LogLevel, Options,
 };
 
 /// What of RocksDB may be set. The defaults are those of [`limits`].
@@ -80,6 +81,10 @@ impl RocksOptions {
         blocks.set_cache_index_and_filter_blocks(true);
         blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
         blocks.set_bloom_filter(10.0, false);
+        // In small parts: whole ones would be read and checked anew for every key once they are larger than a shard of the cache.
+        blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        blocks.set_partition_filters(true);
+        blocks.set_pin_top_level_index_and_filter(true);
         blocks.set_block_size(16 * 1024);
         options.set_block_based_table_factory(&blocks);
         options
