@@ -4,6 +4,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+pub mod object;
+
 // Names.
 
 /// Apache Kafka's limit for a topic's name.

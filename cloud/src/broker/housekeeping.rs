@@ -88,12 +88,13 @@ impl Housekeeping {
 /// that it takes them again.
 async fn refusal(store: &dyn Store) -> Option<String> {
     let stats = store.stats();
-    if stats.poisoned.is_none() && stats.no_space.is_none() {
+    if stats.poisoned.is_none() && stats.no_space.is_none() && stats.unavailable.is_none() {
         return None;
     }
     let error = write(store, WriteBatch::new()).await.err()?;
     let what_to_do = match error {
         StoreError::NoSpace(_) => "make room; writes are taken again as soon as there is some",
+        StoreError::Unavailable(_) => "writes are taken again as soon as it does",
         StoreError::Poisoned(_) => "look at the disk and at the log, then restart the broker",
         _ => "look at the log",
     };

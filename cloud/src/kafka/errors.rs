@@ -30,6 +30,7 @@ impl KafkaCode for StoreError {
             Self::Busy { .. } | Self::StaleEra | Self::Closed => ResponseError::NotLeaderOrFollower,
             // Clients come back as well, but this does not pass by itself, and is called what it is.
             Self::NoSpace(_)
+            | Self::Unavailable(_)
             | Self::Poisoned(_)
             | Self::Read(_)
             | Self::Damaged { .. }
@@ -171,6 +172,7 @@ impl KafkaCode for CoordinatorError {
             Self::Store(
                 StoreError::Busy { .. }
                 | StoreError::NoSpace(_)
+                | StoreError::Unavailable(_)
                 | StoreError::StaleEra
                 | StoreError::Closed
                 | StoreError::Read(_)

@@ -205,10 +205,13 @@ pub(super) async fn the_queue_is_bounded_and_drains(store: &dyn Store) {
     assert!(stats.groups <= stats.writes);
 }
 
-/// Runs the suite for an engine: `open` gives a guard (a directory, say) and a fresh, empty store.
+/// Runs the suite for an engine: `open` gives a guard (a directory, say) and a fresh, empty store; `awaits open` gives a future of them.
 macro_rules! contract {
-    ($open:expr) => {
-        $crate::store::contract::contract!($open;
+    (awaits $open:expr) => {
+        $crate::store::contract::contract!([.await] $open);
+    };
+    ([$($wait:tt)*] $open:expr) => {
+        $crate::store::contract::contract!([$($wait)*] $open;
             what_is_written_is_read,
             many_keys_are_read_in_the_order_asked_for,
             large_values_come_back_whole,
@@ -223,12 +226,17 @@ macro_rules! contract {
             the_queue_is_bounded_and_drains,
         );
     };
-    ($open:expr; $($point:ident),+ $(,)?) => {$(
+    ([$($wait:tt)*] $open:expr; $point:ident $(, $more:ident)* $(,)?) => {
         #[tokio::test]
         async fn $point() {
-            let (_guard, store) = ($open)();
+            let (_guard, store) = ($open)()$($wait)*;
             $crate::store::contract::$point(&store).await;
         }
-    )+};
+        $crate::store::contract::contract!([$($wait)*] $open; $($more),*);
+    };
+    ([$($wait:tt)*] $open:expr;) => {};
+    ($open:expr) => {
+        $crate::store::contract::contract!([] $open);
+    };
 }
 pub(super) use contract;

@@ -24,13 +24,17 @@ mod commit;
 mod identity;
 pub mod keys;
 mod memory;
+mod object_url;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 #[cfg(any(feature = "rocksdb", test))]
 mod segments;
+#[cfg(feature = "slatedb")]
+pub mod slate;
 mod write;
 
 pub use memory::MemoryStore;
+pub use object_url::ObjectStoreUrl;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{RocksOptions, RocksStore};
 #[cfg(any(feature = "rocksdb", test))]
@@ -50,6 +54,10 @@ pub enum StoreError {
     /// full is refused at once, without a new era.
     #[error("the disk that holds the store is full: {0}")]
     NoSpace(String),
+    /// The object store that keeps the data does not answer. Nothing of this write was written; writes work again as soon as
+    /// it does. What it was given before is still on its way, and is answered then: this starts no new era.
+    #[error("the object store does not answer: {0}")]
+    Unavailable(String),
     /// The write was built on state from before a failed write. Nothing was written. Read the state again.
     #[error("an earlier write failed, so this one was refused; its state has to be read again")]
     StaleEra,
@@ -140,6 +148,8 @@ pub struct StoreStats {
     pub hardware_crc32c: Option<bool>,
     /// Why writes are refused until there is room on the disk, if the last one was.
     pub no_space: Option<String>,
+    /// Why writes are refused until the object store answers, if it does not.
+    pub unavailable: Option<String>,
     /// Why the store takes no writes any more, if so.
     pub poisoned: Option<String>,
 }
@@ -176,8 +186,8 @@ pub trait Store: Send + Sync + 'static {
     /// batch is written as any other, and so shows whether writes work.
     ///
     /// # Errors
-    /// Refused at once and without any effect: [`StoreError::Busy`], [`StoreError::NoSpace`], [`StoreError::StaleEra`],
-    /// [`StoreError::Poisoned`], [`StoreError::Closed`].
+    /// Refused at once and without any effect: [`StoreError::Busy`], [`StoreError::NoSpace`], [`StoreError::Unavailable`],
+    /// [`StoreError::StaleEra`], [`StoreError::Poisoned`], [`StoreError::Closed`].
     fn submit(&self, batch: WriteBatch) -> Result<PendingWrite, StoreError>;
 
     /// The number of failed write groups so far.
@@ -186,7 +196,7 @@ pub trait Store: Send + Sync + 'static {
     /// Waits until the write queue has room.
     ///
     /// # Errors
-    /// [`StoreError::Poisoned`], [`StoreError::Closed`].
+    /// [`StoreError::Unavailable`], [`StoreError::Poisoned`], [`StoreError::Closed`].
     async fn ready(&self) -> Result<(), StoreError>;
 
     /// Answers every queued write, then refuses new ones. Reads fail from then on.

@@ -1,0 +1,153 @@
+//! From a URL and the environment to an object store.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+
+use super::watched::chain;
+use crate::store::{ObjectStoreUrl, StoreError};
+
+/// Where under the URL the store lies. Beside it there is room for what a cluster will keep there.
+const STORE_PATH: &str = "store";
+
+/// Whether the environment lets the object store at `url` be used.
+///
+/// # Errors
+/// Says which variable is wrong and what to do.
+pub fn check_environment(url: &ObjectStoreUrl) -> Result<(), String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    match url {
+        ObjectStoreUrl::File { .. } => Ok(()),
+        ObjectStoreUrl::S3 { .. } => check_endpoint(variable).map(drop),
+    }
+}
+
+/// Whether plain HTTP is to be allowed.
+fn check_endpoint(variable: impl Fn(&str) -> Option<String>) -> Result<bool, String> {
+    for pair in [
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+    ] {
+        if variable(pair.0).is_some() && variable(pair.1).is_none() {
+            return Err(format!(
+                "{} is set in the environment and {} is not: both are needed",
+                pair.0, pair.1
+            ));
+        }
+    }
+    let named = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
+        .into_iter()
+        .find_map(|name| Some((name, variable(name)?)));
+    let Some((name, endpoint)) = named else { return Ok(false) };
+    let url: http::Uri =
+        endpoint.parse().map_err(|error| format!("{name} {endpoint:?} is no URL: {error}"))?;
+    let (Some(scheme), Some(host)) = (url.scheme_str(), url.host()) else {
+        return Err(format!("{name} {endpoint:?} is not http(s)://HOST:PORT"));
+    };
+    match scheme {
+        "https" => Ok(false),
+        "http"
+            if is_loopback(host)
+                || variable("AWS_ALLOW_HTTP").is_some_and(|value| is_yes(&value)) =>
+        {
+            Ok(true)
+        }
+        "http" => Err(format!(
+            "{name} {endpoint:?} would carry all data unencrypted over a network: use https, or set AWS_ALLOW_HTTP=true if that network can be trusted"
+        )),
+        _ => Err(format!("{name} {endpoint:?} is not http(s)://HOST:PORT")),
+    }
+}
+
+fn is_yes(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on")
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The object store at `url`, and the path in it under which the store lies. Credentials, region and endpoint are those that the AWS
+/// names in the environment give; without any, those of the machine (instance profile, web identity).
+///
+/// # Errors
+/// [`StoreError::Open`].
+pub fn object_store(url: &ObjectStoreUrl) -> Result<(Arc<dyn ObjectStore>, String), StoreError> {
+    let failed = |reason: String| StoreError::Open { path: url.to_string(), reason };
+    match url {
+        ObjectStoreUrl::File { dir } => {
+            std::fs::create_dir_all(dir)
+                .map_err(|error| failed(format!("the directory cannot be made: {error}")))?;
+            let files = LocalFileSystem::new_with_prefix(dir);
+            // Durable means that a power cut does not take it.
+            let files = files.map_err(|error| failed(chain(&error)))?.with_fsync(true);
+            Ok((Arc::new(files), STORE_PATH.to_owned()))
+        }
+        ObjectStoreUrl::S3 { bucket, prefix } => {
+            let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+            let plain = check_endpoint(variable).map_err(failed)?;
+            // An embedding program may have chosen another provider.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let bucket = AmazonS3Builder::from_env()
+                .with_bucket_name(bucket)
+                .with_allow_http(plain)
+                .with_retry(retries())
+                .build();
+            let bucket = bucket.map_err(|error| failed(chain(&error)))?;
+            let path = [prefix.as_str(), STORE_PATH];
+            let path: Vec<&str> = path.into_iter().filter(|part| !part.is_empty()).collect();
+            Ok((Arc::new(bucket), path.join("/")))
+        }
+    }
+}
+
+/// Few: SlateDB tries again for as long as it takes, and what is wrong is to be seen meanwhile.
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(50),
+            max_backoff: Duration::from_secs(1),
+            base: 2.0,
+        },
+        max_retries: 2,
+        retry_timeout: Duration::from_secs(10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_endpoint;
+
+    #[test]
+    fn plain_http_is_for_loopback_or_for_those_who_say_so() {
+        let check = |variables: &[(&str, &str)], expected: Result<bool, &str>| {
+            let found = check_endpoint(|name| {
+                let found = variables.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            });
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{variables:?}"),
+                (Err(found), Err(said)) => assert!(found.contains(said), "{found}"),
+                (found, expected) => panic!("{variables:?}: {found:?} and not {expected:?}"),
+            }
+        };
+        check(&[], Ok(false));
+        check(&[("AWS_ENDPOINT_URL", "https://minio.example:9000")], Ok(false));
+        check(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")], Ok(true));
+        check(&[("AWS_ENDPOINT_URL", "http://[::1]:9000")], Ok(true));
+        check(&[("AWS_ENDPOINT_URL", "http://localhost:9000")], Ok(true));
+        let wide = ("AWS_ENDPOINT_URL", "http://minio.example:9000");
+        check(&[wide], Err("AWS_ALLOW_HTTP=true"));
+        check(&[wide, ("AWS_ALLOW_HTTP", "true")], Ok(true));
+        check(&[wide, ("AWS_ALLOW_HTTP", "false")], Err("AWS_ALLOW_HTTP=true"));
+        check(&[("AWS_ENDPOINT_URL_S3", "minio:9000")], Err("AWS_ENDPOINT_URL_S3"));
+        check(&[("AWS_ENDPOINT_URL", "nowhere")], Err("HOST:PORT"));
+        check(&[("AWS_ACCESS_KEY_ID", "x")], Err("AWS_SECRET_ACCESS_KEY"));
+        check(&[("AWS_SECRET_ACCESS_KEY", "x")], Err("AWS_ACCESS_KEY_ID"));
+    }
+}

@@ -1,0 +1,177 @@
+//! An object store in memory that fails, waits and cuts short as it is told.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+/// One for all the stores that are opened over it, as a bucket is.
+#[derive(Debug)]
+pub(super) struct FaultyStore {
+    inner: InMemory,
+    /// Everything answers 503.
+    down: AtomicBool,
+    /// Of a thousand requests so many fail, after having been done or before.
+    failing: AtomicU64,
+    /// So many reads that follow end in the middle.
+    truncated: AtomicUsize,
+    delay_ms: AtomicU64,
+    pub(super) puts: AtomicUsize,
+    rng: Mutex<SmallRng>,
+}
+
+impl FaultyStore {
+    pub(super) fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            inner: InMemory::new(),
+            down: AtomicBool::new(false),
+            failing: AtomicU64::new(0),
+            truncated: AtomicUsize::new(0),
+            delay_ms: AtomicU64::new(0),
+            puts: AtomicUsize::new(0),
+            rng: Mutex::new(SmallRng::seed_from_u64(seed)),
+        })
+    }
+
+    pub(super) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
+    }
+
+    pub(super) fn fail_of_thousand(&self, failing: u64) {
+        self.failing.store(failing, Ordering::Relaxed);
+    }
+
+    pub(super) fn truncate_reads(&self, reads: usize) {
+        self.truncated.store(reads, Ordering::Relaxed);
+    }
+
+    pub(super) fn left_to_truncate(&self) -> usize {
+        self.truncated.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_delay(&self, delay: Duration) {
+        let millis = u64::try_from(delay.as_millis()).expect("short");
+        self.delay_ms.store(millis, Ordering::Relaxed);
+    }
+
+    fn draw(&self) -> bool {
+        let failing = self.failing.load(Ordering::Relaxed);
+        failing > 0 && self.rng.lock().expect("no panic").random_range(0..1000) < failing
+    }
+
+    fn unavailable() -> object_store::Error {
+        object_store::Error::Generic { store: "faulty", source: "503 Slow Down".into() }
+    }
+
+    async fn before(&self) -> Result<()> {
+        let delay = self.delay_ms.load(Ordering::Relaxed);
+        if delay > 0 {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
+        if self.down.load(Ordering::Relaxed) || self.draw() {
+            Err(Self::unavailable())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The answer is lost: what was asked for has happened.
+    fn after<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_ok() && self.draw() { Err(Self::unavailable()) } else { outcome }
+    }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(
+        &self,
+        to: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        self.before().await?;
+        self.puts.fetch_add(1, Ordering::Relaxed);
+        self.after(self.inner.put_opts(to, payload, options).await)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        to: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.before().await?;
+        self.inner.put_multipart_opts(to, options).await
+    }
+
+    async fn get_opts(&self, from: &Path, options: GetOptions) -> Result<GetResult> {
+        self.before().await?;
+        let mut found = self.inner.get_opts(from, options).await?;
+        let cut = |left: usize| left.checked_sub(1);
+        let length = found.range.end - found.range.start;
+        if length > 1
+            && self.truncated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, cut).is_ok()
+        {
+            let (meta, range, attributes) =
+                (found.meta.clone(), found.range.clone(), found.attributes.clone());
+            let whole = found.bytes().await?;
+            let half = whole.slice(..whole.len() / 2);
+            found = GetResult {
+                payload: GetResultPayload::Stream(stream::iter([Ok(half)]).boxed()),
+                meta,
+                range,
+                attributes,
+                extensions: object_store::Extensions::default(),
+            };
+        }
+        Ok(found)
+    }
+
+    async fn get_ranges(&self, from: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.before().await?;
+        self.inner.get_ranges(from, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        if self.down.load(Ordering::Relaxed) {
+            return stream::iter([Err(Self::unavailable())]).boxed();
+        }
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.before().await?;
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.before().await?;
+        self.inner.copy_opts(from, to, options).await
+    }
+}
