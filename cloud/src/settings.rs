@@ -14,12 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::machine::Timing;
 use crate::log::Budgets;
+use crate::store::ObjectStoreUrl;
 
 /// All of `cloud.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where the store is kept.
+    /// Where the store is kept, unless it is on an object store.
     pub data_dir: PathBuf,
     /// Lets listeners without authentication bind to more than loopback.
     pub insecure: bool,
@@ -33,6 +34,8 @@ pub struct Settings {
     pub admin: AdminSection,
     /// What storage modes take of memory.
     pub storage: StorageSection,
+    /// Where brokers keep what is theirs together.
+    pub cluster: ClusterSection,
     /// Logs.
     pub log: LogSettings,
 }
@@ -47,6 +50,7 @@ impl Default for Settings {
             uplink: UplinkSection::default(),
             admin: AdminSection::default(),
             storage: StorageSection::default(),
+            cluster: ClusterSection::default(),
             log: LogSettings::default(),
         }
     }
@@ -178,6 +182,36 @@ impl Default for StorageSection {
     }
 }
 
+/// `[cluster]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterSection {
+    /// `s3://BUCKET/PREFIX` or `file:///DIR`: the store is kept there, and nothing in the data directory.
+    pub object_store: Option<ObjectStoreUrl>,
+    /// The least time between two writes there: `1000 / flush_interval_ms` PUTs a second while clients write, at most.
+    pub flush_interval_ms: u64,
+}
+
+impl Default for ClusterSection {
+    fn default() -> Self {
+        Self { object_store: None, flush_interval_ms: millis(limits::object::FLUSH_INTERVAL) }
+    }
+}
+
+impl ClusterSection {
+    fn validate(&self) -> Result<(), Invalid> {
+        let most = millis(limits::object::FLUSH_INTERVAL_MOST);
+        if self.flush_interval_ms > most {
+            let why = format!(
+                "{} is more than {most}: every write would wait that long",
+                self.flush_interval_ms
+            );
+            return Err(Invalid::new("cluster.flush_interval_ms", why));
+        }
+        Ok(())
+    }
+}
+
 impl config::Settings for Settings {
     fn validate(&self) -> Result<(), Invalid> {
         if self.data_dir.as_os_str().is_empty() {
@@ -185,6 +219,7 @@ impl config::Settings for Settings {
         }
         self.kafka.validate()?;
         self.groups.validate()?;
+        self.cluster.validate()?;
         let uplink = &self.uplink;
         if uplink.tls_cert.is_some() != uplink.tls_key.is_some() {
             let (there, missing) = match uplink.tls_cert {

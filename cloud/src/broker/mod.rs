@@ -30,7 +30,7 @@ use crate::log::{CompactionQueue, Log, ProducerIds};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::store::keys::system::StoreIdentity;
-use crate::store::{Store, StoreError};
+use crate::store::{ObjectStoreUrl, Store, StoreError};
 use crate::topics::Catalogue;
 use crate::traffic::{Busiest, Traffic};
 use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetrics};
@@ -69,12 +69,43 @@ fn failed(what: &str) -> impl Fn(StoreError) -> StartError + '_ {
     move |error| StartError::Failed(format!("{what}: {error}"))
 }
 
-/// Opens the store in the data directory, and creates it at the first start.
+/// Opens the store: on the object store that is named, or in the data directory. Creates it at the first start.
 ///
 /// # Errors
-/// [`StartError::Failed`]: another process has it open, it is damaged, or the directory cannot be written.
-#[cfg(feature = "rocksdb")]
+/// [`StartError::Failed`]: another process has it open, it is damaged, the directory cannot be written, or the object store does
+/// not answer.
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    match &settings.cluster.object_store {
+        Some(url) => open_object_store(settings, url).await,
+        None => open_local_store(settings).await,
+    }
+}
+
+#[cfg(feature = "slatedb")]
+async fn open_object_store(
+    settings: &Settings,
+    url: &ObjectStoreUrl,
+) -> Result<Arc<dyn Store>, StartError> {
+    use crate::store::slate::{self, SlateSettings, SlateStore};
+
+    let failed = |error: StoreError| StartError::Failed(format!("[cluster] object_store: {error}"));
+    let (objects, path) = slate::object_store(url).map_err(failed)?;
+    let flush_interval = Duration::from_millis(settings.cluster.flush_interval_ms);
+    let slate = SlateSettings { flush_interval, ..SlateSettings::default() };
+    let store = SlateStore::open(objects, &path, &url.to_string(), &slate).await;
+    Ok(Arc::new(store.map_err(failed)?))
+}
+
+#[cfg(not(feature = "slatedb"))]
+async fn open_object_store(_: &Settings, _: &ObjectStoreUrl) -> Result<Arc<dyn Store>, StartError> {
+    Err(StartError::Failed(format!("[cluster] object_store: {WITHOUT_SLATEDB}")))
+}
+
+#[cfg(not(feature = "slatedb"))]
+const WITHOUT_SLATEDB: &str = "this binary was built without the slatedb feature";
+
+#[cfg(feature = "rocksdb")]
+async fn open_local_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     use crate::store::{SegmentSettings, SegmentStore};
 
     let directory = settings.store_dir();
@@ -94,13 +125,12 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
     Ok(Arc::new(store))
 }
 
-/// This build has no engine that keeps anything.
-///
-/// # Errors
-/// Always.
 #[cfg(not(feature = "rocksdb"))]
-pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
-    Err(not_opened(settings, &"this binary was built without the rocksdb feature"))
+async fn open_local_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    Err(not_opened(
+        settings,
+        &"this binary was built without the rocksdb feature; [cluster] object_store works without it",
+    ))
 }
 
 /// Names the key that a person has to look at.
@@ -108,12 +138,25 @@ fn not_opened(settings: &Settings, reason: &dyn std::fmt::Display) -> StartError
     StartError::Failed(format!("data_dir {:?}: {reason}", settings.data_dir))
 }
 
-/// Whether a broker with these settings would start, as far as they and the files that they name tell.
+/// Whether a broker with these settings would start, as far as they, the files that they name and the environment tell.
 ///
 /// # Errors
 /// [`Invalid`] names the setting, and the file that is not usable.
 pub fn check(settings: &Settings) -> Result<(), Invalid> {
+    if let Some(url) = &settings.cluster.object_store {
+        check_object_store(url).map_err(|why| Invalid::new("cluster.object_store", why))?;
+    }
     uplink_tls(settings).map(drop)
+}
+
+#[cfg(feature = "slatedb")]
+fn check_object_store(url: &ObjectStoreUrl) -> Result<(), String> {
+    crate::store::slate::check_environment(url)
+}
+
+#[cfg(not(feature = "slatedb"))]
+fn check_object_store(_: &ObjectStoreUrl) -> Result<(), String> {
+    Err(WITHOUT_SLATEDB.to_owned())
 }
 
 fn uplink_tls(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Invalid> {

@@ -40,7 +40,7 @@ struct Cli {
 enum Command {
     /// Run the broker
     #[command(
-        after_help = "Examples:\n  robustmq-cloud serve --config /etc/robustmq/cloud.toml\n  robustmq-cloud serve --data-dir ./data --kafka-listen 127.0.0.1:9092"
+        after_help = "Examples:\n  robustmq-cloud serve --config /etc/robustmq/cloud.toml\n  robustmq-cloud serve --data-dir ./data --kafka-listen 127.0.0.1:9092\n  robustmq-cloud serve --object-store s3://bucket/robustmq"
     )]
     Serve(Serve),
     /// Check a configuration without starting
@@ -86,6 +86,10 @@ struct Serve {
     /// Where status and metrics are served; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
+    /// Keep the store there instead of in the data directory: s3://BUCKET/PREFIX (credentials by their AWS names in the
+    /// environment) or file:///DIR
+    #[arg(long, value_name = "URL")]
+    object_store: Option<String>,
     /// Check the configuration and leave
     #[arg(long)]
     check_config: bool,
@@ -183,7 +187,8 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
         .flag("kafka.listen", args.kafka_listen.clone())
         .flag("kafka.advertise", args.kafka_advertise.clone())
         .flag("uplink.listen", args.uplink_listen.clone())
-        .flag("admin.listen", args.admin_listen.clone());
+        .flag("admin.listen", args.admin_listen.clone())
+        .flag("cluster.object_store", args.object_store.clone());
     let wish = ServeWish { check_config: args.check_config, print_config: args.print_config };
     let Some(settings) = cli::load_to_serve::<Settings>(&sources, broker::check, wish)? else {
         return Ok(());

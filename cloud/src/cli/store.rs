@@ -70,7 +70,7 @@ async fn renew_identity(args: &RenewIdentity) -> Result<(), CommandError> {
     sources.flag("data_dir", args.data_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned()));
     let settings: Settings = config::load(&sources).map_err(StartError::from)?;
     let directory = settings.store_dir();
-    if !directory.is_dir() {
+    if settings.cluster.object_store.is_none() && !directory.is_dir() {
         // Opening it would make one.
         return Err(CommandError::Failed(format!("there is no store in {}", directory.display())));
     }

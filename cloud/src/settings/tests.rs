@@ -61,6 +61,9 @@ fn what_makes_no_sense_is_refused_by_its_key() {
     check("[admin]\nlisten = '0.0.0.0:8090'", "[admin] listen");
     check("[admin]\nlisten = 'here'", "[admin] listen");
     check("[log]\nlevel = 'loud'", "[log] level");
+    check("[cluster]\nobject_store = 'bucket/prefix'", "[cluster] object_store");
+    check("[cluster]\nobject_store = 'file://relative'", "[cluster] object_store");
+    check("[cluster]\nflush_interval_ms = 60000", "[cluster] flush_interval_ms");
 }
 
 #[test]
