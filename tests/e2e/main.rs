@@ -7,6 +7,7 @@ mod kafka_frames;
 mod kill_rounds;
 mod many_topics;
 mod mqtt_clients;
+mod object_store;
 mod queue_limits;
 mod restore;
 mod sizes;

@@ -15,11 +15,13 @@ pub const OPEN_SILENCE: Duration = Duration::from_secs(15);
 /// How long a store on an object store may take for its last writes, and again for a clean end.
 pub const CLOSE: Duration = Duration::from_secs(8);
 /// What a store on an object store keeps in memory of what was written last, before it becomes a table there.
-pub const TABLE_BYTES: usize = 32 * 1024 * 1024;
+pub const TABLE_BYTES: usize = 16 * 1024 * 1024;
 /// What may be in memory because tables are not written yet; then writes wait.
-pub const UNFLUSHED_BYTES: usize = 128 * 1024 * 1024;
+pub const UNFLUSHED_BYTES: usize = 64 * 1024 * 1024;
 /// The size of a table that compaction writes.
-pub const COMPACTED_TABLE_BYTES: usize = 128 * 1024 * 1024;
+pub const COMPACTED_TABLE_BYTES: usize = 64 * 1024 * 1024;
+/// How often the objects of the log whose writes are in tables are removed, and how old they are then at least.
+pub const LOG_COLLECTION: Duration = Duration::from_secs(60);
 /// The cache of blocks read from an object store.
 pub const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// What one request of a long scan reads.

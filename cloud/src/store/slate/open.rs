@@ -10,7 +10,8 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use robustmq_common::limits;
 use slatedb::config::{
-    CompactionWorkerOptions, CompactorOptions, GarbageCollectorOptions, Settings, SstBlockSize,
+    CompactionWorkerOptions, CompactorOptions, GarbageCollectorDirectoryOptions,
+    GarbageCollectorOptions, Settings, SstBlockSize,
 };
 use slatedb::{Db, ErrorKind};
 use tokio::sync::Semaphore;
@@ -167,7 +168,14 @@ fn slate_settings(settings: &SlateSettings) -> Settings {
             ..CompactorOptions::default()
         }),
         // Its defaults never remove a fence, which is what keeps an old writer out however late it comes.
-        garbage_collector_options: Some(GarbageCollectorOptions::default()),
+        garbage_collector_options: Some(GarbageCollectorOptions {
+            wal_options: Some(GarbageCollectorDirectoryOptions {
+                interval: Some(limits::object::LOG_COLLECTION),
+                min_age: limits::object::LOG_COLLECTION,
+                ..GarbageCollectorDirectoryOptions::default()
+            }),
+            ..GarbageCollectorOptions::default()
+        }),
         ..Settings::default()
     }
 }
