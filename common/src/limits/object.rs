@@ -36,5 +36,7 @@ pub const REMOVAL_BYTES: usize = 16 * 1024 * 1024;
 pub const REMOVAL_RANGES: usize = 256;
 /// Keys written into a deleted range while a step reads it; with more of them the step is done again.
 pub const REMOVAL_WRITTEN: usize = 64 * 1024;
+/// Ranges that are remembered to be empty.
+pub const REMOVAL_REMEMBERED: usize = 16 * 1024;
 /// How long the removal waits after a failed step.
 pub const REMOVAL_PAUSE: Duration = Duration::from_secs(5);

@@ -38,8 +38,10 @@ pub(super) struct Writer {
 struct Plan {
     batch: slatedb::WriteBatch,
     deleted: Vec<(NoteId, Range<Bytes>)>,
-    /// Notes that go: finished, or covered by a newer one.
-    gone: Vec<NoteId>,
+    /// Notes of which nothing is left.
+    finished: Vec<NoteId>,
+    /// Notes that a newer one covers.
+    covered: Vec<NoteId>,
 }
 
 impl Writer {
@@ -86,16 +88,21 @@ impl Writer {
 
     /// `Ok`: it is durable, and readers see it.
     async fn write(&mut self, plan: Plan) -> Result<(), StoreError> {
-        let Plan { batch, deleted, gone } = plan;
+        let Plan { batch, deleted, finished, covered } = plan;
         let failed = |error: slatedb::Error| write_failed(&self.name, &error);
         let written = self.db.write(batch).await.map_err(failed)?;
         let options = FlushOptions { flush_type: FlushType::Wal };
         self.db.flush_with_options(options).await.map_err(failed)?;
         written.await_durable().await.map_err(failed)?;
         let snapshot = self.db.snapshot().map_err(failed)?;
-        if !deleted.is_empty() || !gone.is_empty() {
+        if !deleted.is_empty() || !finished.is_empty() {
             let ranges = Arc::make_mut(&mut self.deleted);
-            for id in gone {
+            for id in finished {
+                if let Some(note) = self.removal.finish(id) {
+                    ranges.remove(id, &note.range);
+                }
+            }
+            for id in covered {
                 if let Some(note) = self.removal.take(id) {
                     ranges.remove(id, &note.range);
                 }
@@ -117,7 +124,7 @@ impl Writer {
             for key in step.dead {
                 plan.batch.delete(key);
             }
-            plan.gone = step.finished;
+            plan.finished = step.finished;
         }
         let ops = || group.iter().flat_map(|write| &write.ops);
         if ops().any(|op| matches!(op, WriteOp::DeleteRange(_))) {
@@ -135,7 +142,7 @@ impl Writer {
                 }
             }
         }
-        for id in &plan.gone {
+        for id in plan.finished.iter().chain(&plan.covered) {
             plan.batch.delete(id.key());
         }
         if plan.batch.is_empty() {
@@ -162,7 +169,7 @@ impl Writer {
                     for key in dead {
                         changes.remove(&key);
                     }
-                    plan.gone.extend(self.removal.within(self.deleted.notes_in(&range), &range));
+                    plan.covered.extend(self.removal.within(self.deleted.notes_in(&range), &range));
                     plan.deleted.push((self.removal.next_id(), range));
                 }
                 WriteOp::DeleteRange(_) => {}

@@ -162,7 +162,7 @@ async fn agree(deeds: Vec<Deed>, tables: &SlateSettings) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_is_deleted_it_holds_what_a_map_holds(deeds in proptest::collection::vec(deed(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
