@@ -24,6 +24,8 @@ pub const COMPACTED_TABLE_BYTES: usize = 64 * 1024 * 1024;
 pub const LOG_COLLECTION: Duration = Duration::from_secs(60);
 /// The cache of blocks read from an object store.
 pub const CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Keys of one request that are looked up at once.
+pub const GETS_AT_ONCE: usize = 32;
 /// What one request of a long scan reads.
 pub const READ_AHEAD_BYTES: usize = 1024 * 1024;
 /// Values up to this size are copied out of the block that they were read with, so that keeping one does not keep the block.

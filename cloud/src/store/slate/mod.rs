@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use robustmq_common::limits;
 use slatedb::config::{DurabilityLevel, ReadOptions, ScanOptions};
 use slatedb::{Db, DbIterator, DbSnapshot};
@@ -206,6 +207,14 @@ impl SlateStore {
 impl Store for SlateStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.read(async |view| view.get(key).await).await
+    }
+
+    async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        self.read(async |view| {
+            let gets = stream::iter(keys).map(|key| view.get(key));
+            gets.buffered(limits::object::GETS_AT_ONCE).try_collect().await
+        })
+        .await
     }
 
     async fn scan(&self, range: Range<Bytes>, limit: ScanLimit) -> Result<ScanPage, StoreError> {
