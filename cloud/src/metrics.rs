@@ -65,6 +65,65 @@ pub struct Metrics {
     pub expired_offsets: Counter,
 }
 
+/// What the archive of `tiered` topics and its cache did. Those of [`TierMetrics::default`] nobody sees.
+#[derive(Debug, Clone, Default)]
+pub struct TierMetrics {
+    /// Bytes of record batches that were archived.
+    pub archived_bytes: Counter,
+    /// Attempts to archive that failed.
+    pub failures: Counter,
+    /// Bytes that came from the object store.
+    pub fetched_bytes: Counter,
+    /// Blocks that were in memory, or on their way, when a reader asked.
+    pub cache_hits: Counter,
+    /// Blocks that a reader had to wait for from the first byte on.
+    pub cache_misses: Counter,
+    /// Answers of the object store that were cut off, or were other bytes than were put.
+    pub damaged_answers: Counter,
+    /// Bytes of memory that blocks take.
+    pub cache_bytes: Gauge,
+    /// Objects that are to be removed.
+    pub doomed_objects: Gauge,
+}
+
+impl TierMetrics {
+    /// Metrics that are registered.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let tier = registry.sub_registry_with_prefix("robustmq_cloud_tier");
+        Self {
+            archived_bytes: registered(
+                tier,
+                "archived_bytes",
+                "Bytes of record batches that were archived",
+            ),
+            failures: registered(tier, "failures", "Attempts to archive that failed"),
+            fetched_bytes: registered(
+                tier,
+                "fetched_bytes",
+                "Bytes that came from the object store for readers",
+            ),
+            cache_hits: registered(
+                tier,
+                "cache_hits",
+                "Blocks that were in memory, or on their way, when a reader asked",
+            ),
+            cache_misses: registered(
+                tier,
+                "cache_misses",
+                "Blocks that a reader had to wait for from the first byte on",
+            ),
+            damaged_answers: registered(
+                tier,
+                "damaged_answers",
+                "Answers of the object store that were cut off, or were other bytes than were put",
+            ),
+            cache_bytes: registered(tier, "cache_bytes", "Bytes of memory that blocks take"),
+            doomed_objects: registered(tier, "doomed_objects", "Objects that are to be removed"),
+        }
+    }
+}
+
 impl Metrics {
     /// Metrics that are registered.
     #[must_use]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::machine::Timing;
 use crate::log::Budgets;
-use crate::store::ObjectStoreUrl;
+use crate::objects::ObjectStoreUrl;
 
 /// All of `cloud.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,10 @@ pub struct Settings {
     pub storage: StorageSection,
     /// Where brokers keep what is theirs together.
     pub cluster: ClusterSection,
+    /// Where `tiered` topics are archived.
+    pub tier: TierSection,
+    /// What is read from object storage is kept for a while.
+    pub cache: CacheSection,
     /// Logs.
     pub log: LogSettings,
 }
@@ -51,6 +55,8 @@ impl Default for Settings {
             admin: AdminSection::default(),
             storage: StorageSection::default(),
             cluster: ClusterSection::default(),
+            tier: TierSection::default(),
+            cache: CacheSection::default(),
             log: LogSettings::default(),
         }
     }
@@ -182,6 +188,28 @@ impl Default for StorageSection {
     }
 }
 
+/// `[tier]`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TierSection {
+    /// `s3://BUCKET/PREFIX` or `file:///DIR`; by default `[cluster] object_store`. Without either no topic can be `tiered`.
+    pub object_store: Option<ObjectStoreUrl>,
+}
+
+/// `[cache]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheSection {
+    /// What of archived objects may be in memory.
+    pub memory_bytes: usize,
+}
+
+impl Default for CacheSection {
+    fn default() -> Self {
+        Self { memory_bytes: limits::tier::CACHE_BYTES }
+    }
+}
+
 /// `[cluster]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -232,6 +260,10 @@ impl config::Settings for Settings {
         if self.admin.metrics_topics > limits::METRICS_TOPICS_MAX {
             let (topics, most) = (self.admin.metrics_topics, limits::METRICS_TOPICS_MAX);
             return Err(Invalid::new("admin.metrics_topics", format!("{topics} is above {most}")));
+        }
+        if self.cache.memory_bytes < limits::tier::CACHE_BYTES_MIN {
+            let (bytes, least) = (self.cache.memory_bytes, limits::tier::CACHE_BYTES_MIN);
+            return Err(Invalid::new("cache.memory_bytes", format!("{bytes} is below {least}")));
         }
         if self.storage.memory_bytes < limits::UNSTORED_BYTES_MIN {
             let (bytes, least) = (self.storage.memory_bytes, limits::UNSTORED_BYTES_MIN);
@@ -376,6 +408,12 @@ impl Settings {
             session_min: Duration::from_millis(self.groups.min_session_timeout_ms),
             session_max: Duration::from_millis(self.groups.max_session_timeout_ms),
         }
+    }
+
+    /// Where `tiered` topics are archived.
+    #[must_use]
+    pub fn archive_url(&self) -> Option<&ObjectStoreUrl> {
+        self.tier.object_store.as_ref().or(self.cluster.object_store.as_ref())
     }
 
     /// What the log may take of memory.

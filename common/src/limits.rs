@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 pub mod object;
+pub mod tier;
 
 // Names.
 
@@ -329,8 +330,8 @@ pub const LOG_CHUNK_BYTES: usize = 1024 * 1024;
 /// Keys of a dirty log that compaction remembers at once, with their offsets (`log.cleaner.dedupe.buffer.size`): 900,000. Where
 /// there are more, it takes several passes. There is one such map.
 pub const COMPACTION_MAP_BYTES: usize = 32 * 1024 * 1024;
-/// Partitions that wait to be compacted; others are offered again.
-pub const COMPACTION_QUEUE: usize = 1024;
+/// Partitions that wait to be compacted, and as many to be archived; others are offered again.
+pub const PARTITION_QUEUE: usize = 1024;
 /// A partition that could not be compacted, since a batch of it cannot be decoded, is tried again after this time.
 pub const COMPACTION_RETRY: Duration = Duration::from_secs(3600);
 /// Memory for batches that the store does not have, of all partitions together (`[storage] memory_bytes`): all of a `memory` topic, what

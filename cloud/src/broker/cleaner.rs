@@ -7,7 +7,7 @@ use std::sync::Arc;
 use robustmq_common::limits;
 use tokio_util::sync::CancellationToken;
 
-use crate::log::{CompactError, CompactionQueue, Log, LogError, PartitionId, PassSummary};
+use crate::log::{CompactError, Log, LogError, PartitionId, PartitionQueue, PassSummary};
 use crate::metrics::Metrics;
 use crate::store::StoreError;
 use crate::topics::Catalogue;
@@ -39,7 +39,7 @@ impl CleanError {
 pub(super) struct Cleaner {
     topics: Arc<Catalogue>,
     log: Arc<Log>,
-    dirty: Arc<CompactionQueue>,
+    dirty: Arc<PartitionQueue>,
     metrics: Arc<Metrics>,
     /// Partitions that are not tried again before a time, milliseconds since 1970.
     put_off: HashMap<PartitionId, i64>,
@@ -49,7 +49,7 @@ impl Cleaner {
     pub(super) fn new(
         topics: Arc<Catalogue>,
         log: Arc<Log>,
-        dirty: Arc<CompactionQueue>,
+        dirty: Arc<PartitionQueue>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self { topics, log, dirty, metrics, put_off: HashMap::new() }
@@ -107,7 +107,7 @@ impl Cleaner {
     }
 
     fn put_off(&mut self, id: PartitionId, now_ms: i64) {
-        if self.put_off.len() >= limits::COMPACTION_QUEUE {
+        if self.put_off.len() >= limits::PARTITION_QUEUE {
             self.put_off.clear();
         }
         let pause = i64::try_from(limits::COMPACTION_RETRY.as_millis()).unwrap_or(i64::MAX);

@@ -26,20 +26,24 @@ use crate::admin;
 use crate::group::coordinator::Coordinator;
 use crate::kafka::memory::Budget;
 use crate::kafka::{self, Kafka, KafkaSettings};
-use crate::log::{CompactionQueue, Log, ProducerIds};
-use crate::metrics::Metrics;
+use crate::log::{Log, PartitionQueue, ProducerIds};
+use crate::metrics::{Metrics, TierMetrics};
+use crate::objects::{ObjectStoreUrl, check_environment, locate};
 use crate::settings::Settings;
 use crate::store::keys::system::StoreIdentity;
-use crate::store::{ObjectStoreUrl, Store, StoreError};
+use crate::store::{Store, StoreError};
+use crate::tier::{Archive, Janitor, TierSettings};
 use crate::topics::Catalogue;
 use crate::traffic::{Busiest, Traffic};
 use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetrics};
 
+mod archiver;
 mod cleaner;
 mod housekeeping;
 mod ingest_log;
 mod upkeep;
 
+use archiver::Archiver;
 use cleaner::Cleaner;
 use upkeep::Upkeeper;
 
@@ -81,15 +85,22 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
     }
 }
 
+/// Where under `[cluster] object_store` the store lies; the archive of `tiered` topics is beside it.
+#[cfg(feature = "slatedb")]
+const STORE_PATH: &str = "store";
+
 #[cfg(feature = "slatedb")]
 async fn open_object_store(
     settings: &Settings,
     url: &ObjectStoreUrl,
 ) -> Result<Arc<dyn Store>, StartError> {
-    use crate::store::slate::{self, SlateSettings, SlateStore};
+    use crate::objects::Location;
+    use crate::store::slate::{SlateSettings, SlateStore};
 
     let failed = |error: StoreError| StartError::Failed(format!("[cluster] object_store: {error}"));
-    let (objects, path) = slate::object_store(url).map_err(failed)?;
+    let unusable = |reason| failed(StoreError::Open { path: url.to_string(), reason });
+    let Location { objects, path } =
+        locate(url, STORE_PATH, limits::object::READ).map_err(unusable)?;
     let flush_interval = Duration::from_millis(settings.cluster.flush_interval_ms);
     let slate = SlateSettings { flush_interval, ..SlateSettings::default() };
     let store = SlateStore::open(objects, &path, &url.to_string(), &slate).await;
@@ -146,12 +157,15 @@ pub fn check(settings: &Settings) -> Result<(), Invalid> {
     if let Some(url) = &settings.cluster.object_store {
         check_object_store(url).map_err(|why| Invalid::new("cluster.object_store", why))?;
     }
+    if let Some(url) = &settings.tier.object_store {
+        check_environment(url).map_err(|why| Invalid::new("tier.object_store", why))?;
+    }
     uplink_tls(settings).map(drop)
 }
 
 #[cfg(feature = "slatedb")]
 fn check_object_store(url: &ObjectStoreUrl) -> Result<(), String> {
-    crate::store::slate::check_environment(url)
+    check_environment(url)
 }
 
 #[cfg(not(feature = "slatedb"))]
@@ -200,6 +214,7 @@ pub async fn start(
         log: parts.kafka.log.clone(),
         traffic: parts.kafka.traffic.clone(),
     };
+    let mut tasks = upkeep_tasks(&parts, &shutdown);
     let readiness = Readiness::default();
     let store_ready = readiness.register("store");
     let admin_router = admin::router(admin_state, readiness, parts.registry, log_level)
@@ -220,13 +235,7 @@ pub async fn start(
         metrics: parts.kafka.metrics.clone(),
         offset_retention: Duration::from_millis(settings.groups.offset_retention_ms),
     };
-    let (topics, log) = (parts.kafka.topics.clone(), parts.kafka.log.clone());
-    let dirty = Arc::new(CompactionQueue::default());
-    let cleaner =
-        Cleaner::new(topics.clone(), log.clone(), dirty.clone(), parts.kafka.metrics.clone());
-    let upkeep = Upkeeper::new(topics, log.clone(), dirty);
-    let groups = parts.kafka.groups.clone();
-    let removal = parts.kafka.topics.clone();
+    let (log, groups) = (parts.kafka.log.clone(), parts.kafka.groups.clone());
     let write_behind = tokio::spawn({
         let log = log.clone();
         async move { log.write_behind().await }
@@ -234,16 +243,13 @@ pub async fn start(
     let uplink =
         uplink::run(listeners.uplink.0, tls.map(Into::into), uplink_router, shutdown.clone());
     let admin = robustmq_common::admin::run(listeners.admin.0, admin_router, shutdown.clone());
-    let tasks = vec![
+    tasks.extend([
         tokio::spawn(kafka::serve(listeners.kafka.0, parts.kafka, shutdown.clone())),
         tokio::spawn(uplink),
         tokio::spawn(admin),
         tokio::spawn(housekeeping.run(shutdown.clone())),
-        tokio::spawn(parts.busiest.run(shutdown.clone())),
-        tokio::spawn(cleaner.run(housekeeping::wall_ms, shutdown.clone())),
-        tokio::spawn(upkeep.run(housekeeping::wall_ms, shutdown.clone())),
-        tokio::spawn(async move { removal.removal().run(shutdown).await }),
-    ];
+        tokio::spawn(parts.busiest.run(shutdown)),
+    ]);
     Ok(Broker {
         kafka: kafka_address,
         uplink: uplink_address,
@@ -254,6 +260,44 @@ pub async fn start(
         write_behind,
         store: parts.store,
     })
+}
+
+/// Where under its URL the archive of `tiered` topics lies.
+const ARCHIVE_PATH: &str = "tier";
+
+fn open_archive(
+    settings: &Settings,
+    metrics: TierMetrics,
+) -> Result<Option<Arc<Archive>>, StartError> {
+    let Some(url) = settings.archive_url() else { return Ok(None) };
+    let location = locate(url, ARCHIVE_PATH, limits::tier::PUT)
+        .map_err(|reason| StartError::Failed(format!("[tier] object_store {url}: {reason}")))?;
+    let tier = TierSettings { cache_bytes: settings.cache.memory_bytes, ..TierSettings::default() };
+    Ok(Some(Arc::new(Archive::new(location, tier, metrics))))
+}
+
+/// Retention, compaction, archiving, and removing what was deleted.
+fn upkeep_tasks(parts: &Parts, shutdown: &CancellationToken) -> Vec<JoinHandle<()>> {
+    let (topics, log) = (&parts.kafka.topics, &parts.kafka.log);
+    let (dirty, cold) = (Arc::new(PartitionQueue::default()), Arc::new(PartitionQueue::default()));
+    let metrics = parts.kafka.metrics.clone();
+    let cleaner = Cleaner::new(topics.clone(), log.clone(), dirty.clone(), metrics);
+    let upkeep = Upkeeper::new(topics.clone(), log.clone(), dirty, cold.clone());
+    let (removal, removal_shutdown) = (topics.clone(), shutdown.clone());
+    let mut tasks = vec![
+        tokio::spawn(cleaner.run(housekeeping::wall_ms, shutdown.clone())),
+        tokio::spawn(upkeep.run(housekeeping::wall_ms, shutdown.clone())),
+        tokio::spawn(async move { removal.removal().run(removal_shutdown).await }),
+    ];
+    if let Some(archive) = log.archive() {
+        let archiver = Archiver::new(topics.clone(), log.clone(), archive.clone(), cold);
+        let janitor = Janitor::new(parts.store.clone(), archive.clone());
+        tasks.extend([
+            tokio::spawn(archiver.run(housekeeping::wall_ms, shutdown.clone())),
+            tokio::spawn(janitor.run(housekeeping::wall_ms, shutdown.clone())),
+        ]);
+    }
+    tasks
 }
 
 /// What the listeners work on.
@@ -276,10 +320,11 @@ impl Parts {
         let fresh = CloudGeneration(rand::rng().random());
         let identity = StoreIdentity::load_or_create(&*store, fresh).await;
         let generation = identity.map_err(failed("the store cannot be used"))?.generation;
-        let log = Arc::new(Log::with_budgets(store.clone(), settings.budgets()));
+        let mut registry = Registry::default();
+        let archive = open_archive(settings, TierMetrics::register(&mut registry))?;
+        let log = Arc::new(Log::with_archive(store.clone(), settings.budgets(), archive));
         let topics = Arc::new(Catalogue::new(log.clone()));
 
-        let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
         let traffic = Arc::new(Traffic::default());
         let groups = Coordinator::start(store.clone(), settings.timing(), shutdown.clone());

@@ -15,7 +15,7 @@ use robustmq_common::limits;
 use tokio_util::sync::CancellationToken;
 
 use crate::log::{
-    CompactionQueue, DeleteRecordsError, Log, LogError, Look, Partition, PartitionId, StorageMode,
+    DeleteRecordsError, Log, LogError, Look, Partition, PartitionId, PartitionQueue, StorageMode,
     Upkeep,
 };
 use crate::store::StoreError;
@@ -37,7 +37,8 @@ enum UpkeepError {
 pub(super) struct Upkeeper {
     topics: Arc<Catalogue>,
     log: Arc<Log>,
-    cleaner: Arc<CompactionQueue>,
+    cleaner: Arc<PartitionQueue>,
+    archiver: Arc<PartitionQueue>,
     upkeep: Upkeep,
     walk: Walk,
     /// Partitions that failed since the last warning.
@@ -58,13 +59,15 @@ struct Walk {
 }
 
 impl Upkeeper {
+    /// What is to be compacted is offered to `cleaner`, what is to be archived to `archiver`.
     pub(super) fn new(
         topics: Arc<Catalogue>,
         log: Arc<Log>,
-        cleaner: Arc<CompactionQueue>,
+        cleaner: Arc<PartitionQueue>,
+        archiver: Arc<PartitionQueue>,
     ) -> Self {
         let (upkeep, walk) = (Upkeep::default(), Walk::default());
-        Self { topics, log, cleaner, upkeep, walk, failed: 0 }
+        Self { topics, log, cleaner, archiver, upkeep, walk, failed: 0 }
     }
 
     /// Runs until `shutdown`. `now_ms` is the wall clock, milliseconds since 1970.
@@ -236,15 +239,27 @@ impl Upkeeper {
             }
             due_ms = due_ms.min(assessed.due_ms);
         }
+        if let Some(rules) = topic.config.tier.filter(|_| self.log.archive().is_some()) {
+            let plan = partition.plan_archive(&rules, now_ms).await?;
+            if plan.is_due {
+                self.archiver.offer(id_of(partition), 1);
+            }
+            // When it is archived, the next one is looked for at once; this is for the rest.
+            due_ms = due_ms.min(match plan.is_due {
+                true => now_ms,
+                false => plan.due_ms,
+            });
+        }
         Ok(due_ms)
     }
 }
 
 fn needs_upkeep(topic: &Topic) -> bool {
-    let TopicConfig { retention, compaction, storage_mode, .. } = &topic.config;
+    let TopicConfig { retention, compaction, storage_mode, tier, .. } = &topic.config;
     retention.age.is_some()
         || retention.bytes.is_some()
         || compaction.is_some()
+        || tier.is_some()
         || matches!(storage_mode, StorageMode::Memory { .. })
 }
 

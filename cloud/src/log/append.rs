@@ -265,7 +265,7 @@ impl Partition {
             Some(StorageMode::Hybrid { .. }) => {
                 self.take(&mut sequencer, &batch, place, context, volatile::Kept::UntilWritten)?
             }
-            Some(StorageMode::Persistent) | None => {
+            Some(StorageMode::Persistent | StorageMode::Tiered) | None => {
                 Wait::Write(self.submit(&mut sequencer, &batch, place, context)?)
             }
         };

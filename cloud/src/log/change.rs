@@ -70,10 +70,10 @@ impl Partition {
         sequencer.writing = None;
         sequencer.changed = super::sequencer::Changed::default();
         sequencer.era = self.store().era();
-        if mode == StorageMode::Persistent {
+        if !mode.is_volatile() {
             sequencer.has_reservation = false;
         }
-        if mode == StorageMode::Persistent || from == StorageMode::Persistent {
+        if !mode.is_volatile() || !from.is_volatile() {
             self.reserved.store(sequencer.next_offset.0, Ordering::Release);
         }
         self.set_mode(&mut sequencer, mode);

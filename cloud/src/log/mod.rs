@@ -31,8 +31,10 @@ use self::unstored_memory::UnstoredMemory;
 use self::write_behind::WriteBehind;
 use crate::store::keys::partition::PartitionKeys;
 use crate::store::{Store, StoreError};
+use crate::tier::Archive;
 
 mod append;
+mod archive;
 mod change;
 mod compact;
 mod decompress;
@@ -44,6 +46,7 @@ mod mode;
 mod origins;
 mod partition;
 mod producers;
+mod queue;
 mod read;
 mod registry;
 mod retention;
@@ -56,7 +59,8 @@ mod volatile;
 mod write_behind;
 
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
-pub use compact::{Assessment, CompactError, CompactionQueue, CompactionRules, PassSummary};
+pub use archive::{ArchivePassError, ArchivePlan, TierRules};
+pub use compact::{Assessment, CompactError, CompactionRules, PassSummary};
 pub use decompress::check_keys;
 pub use id_blocks::{IdBlocks, ProducerIds};
 pub use lookup::{FoundOffset, LookupError};
@@ -64,6 +68,7 @@ pub use mode::StorageMode;
 pub use origins::{Origin, OriginKey};
 pub use partition::{Offsets, Partition, ReadError, ReadResult, Visible};
 pub use producers::ProducerError;
+pub use queue::PartitionQueue;
 pub use retention::{DeleteRecordsError, Retention};
 pub use upkeep::{Look, PartitionId, Upkeep};
 
@@ -114,10 +119,21 @@ impl Log {
     /// As [`Log::new`], within these bounds.
     #[must_use]
     pub fn with_budgets(store: Arc<dyn Store>, budgets: Budgets) -> Self {
+        Self::with_archive(store, budgets, None)
+    }
+
+    /// As [`Log::with_budgets`]; what `tiered` topics archive goes to `archive`.
+    #[must_use]
+    pub fn with_archive(
+        store: Arc<dyn Store>,
+        budgets: Budgets,
+        archive: Option<Arc<Archive>>,
+    ) -> Self {
         let state = StateMemory::new(budgets.state_bytes);
         let registry = SharedRegistry::new(Registry::new(state.clone()));
         let unstored = Arc::new(UnstoredMemory::new(budgets.unstored_bytes));
-        let shared = Shared { store, state, unstored, write_behind: WriteBehind::default() };
+        let write_behind = WriteBehind::default();
+        let shared = Shared { store, archive, state, unstored, write_behind };
         Self { shared: Arc::new(shared), registry }
     }
 
@@ -125,6 +141,12 @@ impl Log {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
+    }
+
+    /// Where `tiered` topics are archived, if that is configured.
+    #[must_use]
+    pub fn archive(&self) -> Option<&Arc<Archive>> {
+        self.shared.archive.as_ref()
     }
 
     /// A partition, loaded if it is not in memory. One that was never written is empty and costs no key: whether the

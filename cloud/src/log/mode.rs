@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use robustmq_common::limits;
 
-/// Where a topic's records are kept, and when they are acknowledged (`robustmq.storage.mode`). `tiered` will be one more.
+/// Where a topic's records are kept, and when they are acknowledged (`robustmq.storage.mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StorageMode {
     /// Acknowledged when it is in memory, and never written. A crash, and a stop, lose it.
@@ -20,6 +20,8 @@ pub enum StorageMode {
     /// Acknowledged when the store has synced it.
     #[default]
     Persistent,
+    /// As `Persistent`; closed ranges move to object storage by age and size.
+    Tiered,
 }
 
 impl StorageMode {
@@ -33,7 +35,7 @@ impl StorageMode {
     pub fn is_volatile(self) -> bool {
         match self {
             Self::Memory { .. } | Self::Hybrid { .. } => true,
-            Self::Persistent => false,
+            Self::Persistent | Self::Tiered => false,
         }
     }
 
@@ -43,7 +45,7 @@ impl StorageMode {
         match self {
             Self::Memory { .. } => 0,
             Self::Hybrid { .. } => 1,
-            Self::Persistent => 2,
+            Self::Persistent | Self::Tiered => 2,
         }
     }
 }

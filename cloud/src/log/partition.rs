@@ -20,6 +20,7 @@ use super::write_behind::WriteBehind;
 use crate::store::keys::damaged;
 use crate::store::keys::partition::{PartitionKeys, decode_origin};
 use crate::store::{Era, ScanLimit, Store, StoreError};
+use crate::tier::Archive;
 
 /// What readers wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +87,7 @@ pub enum ReadError {
 /// What all partitions of a log share.
 pub(super) struct Shared {
     pub store: Arc<dyn Store>,
+    pub archive: Option<Arc<Archive>>,
     pub state: StateMemory,
     pub unstored: Arc<UnstoredMemory>,
     pub write_behind: WriteBehind,
@@ -112,6 +114,10 @@ pub struct Partition {
     /// What readers need is kept apart from the sequencer, so that they never wait for its lock.
     pub(super) unstored: Arc<Unstored>,
     leader_epoch: AtomicI32,
+    /// What is below it is in archived objects.
+    pub(super) archived_to: AtomicI64,
+    /// And has left the store.
+    pub(super) left_store_to: AtomicI64,
     visible: watch::Sender<Visible>,
     footprint: Footprint,
     pub(super) stored: watch::Sender<Stored>,
@@ -142,6 +148,7 @@ impl Partition {
         let store = &*shared.store;
         let Loaded { sequencer, stored_end } = Sequencer::load(store, &keys).await?;
         let log_start = offset(store, &keys.log_start()).await?.unwrap_or(Offset(0));
+        let archived_to = offset(store, &keys.archived_to()).await?.unwrap_or(Offset(0));
         let next = sequencer.next_offset;
         let unstored = Unstored::new(Arc::clone(&shared.unstored), log_start, stored_end);
         // Where volatile modes were at work, what is before the first batch may have gone with a crash or a stop.
@@ -167,6 +174,8 @@ impl Partition {
         Ok(Self {
             keys,
             leader_epoch: AtomicI32::new(sequencer.end.leader_epoch.0),
+            archived_to: AtomicI64::new(archived_to.0),
+            left_store_to: AtomicI64::new(0),
             sequencer: Mutex::new(sequencer),
             unstored: Arc::new(unstored),
             visible,
@@ -295,7 +304,7 @@ impl Partition {
                 let ms = u64::try_from(write_behind.as_millis()).unwrap_or(u64::MAX);
                 (Fate::Waits, ms.max(1))
             }
-            StorageMode::Persistent => (Fate::Stored, 0),
+            StorageMode::Persistent | StorageMode::Tiered => (Fate::Stored, 0),
         };
         self.unstored.set_fate(fate);
         self.write_behind_ms.store(write_behind_ms, Ordering::Release);

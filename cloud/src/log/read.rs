@@ -1,4 +1,4 @@
-//! Reads: the newest batches from memory, the others from the store.
+//! Reads: archived batches from object storage, the newest ones of volatile modes from memory, the others from the store.
 
 use bytes::Bytes;
 use robustmq_common::ids::Offset;
@@ -26,8 +26,15 @@ impl Partition {
                 return Err(ReadError::OutOfRange { from, log_start_offset, end });
             }
         }
-        let batches = self.batches(from, high_watermark, max_bytes).await?;
-        Ok(ReadResult { batches, offsets })
+        match self.batches(from, high_watermark, max_bytes).await {
+            Ok(batches) => Ok(ReadResult { batches, offsets }),
+            // Deleted, with its object, while it was read.
+            Err(_) if !self.unstored.may_be_read(from) => {
+                let (log_start_offset, end) = (self.log_start(), high_watermark);
+                Err(ReadError::OutOfRange { from, log_start_offset, end })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The batches from the one that holds `from` on, that end at or below `to`.
@@ -40,6 +47,17 @@ impl Partition {
         let mut batches: Vec<Bytes> = Vec::new();
         let mut left = max_bytes;
         while from < to {
+            let archived_to = self.archived_to();
+            if from < archived_to {
+                let (found, next, is_full) = self.cold(from, left, batches.is_empty()).await?;
+                left = left.saturating_sub(found.iter().map(Bytes::len).sum());
+                batches.extend(found);
+                if is_full || left == 0 {
+                    break;
+                }
+                from = next;
+                continue;
+            }
             let floor = match self.unstored.read(from, to, left, batches.is_empty()) {
                 Ok(newest) => {
                     batches.extend(newest);
@@ -49,6 +67,10 @@ impl Partition {
             };
             let range = self.keys().batches(from, floor);
             let page = self.store().scan(range, ScanLimit::bytes(left)).await?;
+            if self.archived_to() > from {
+                // What was to be read may have left the store in between.
+                continue;
+            }
             let found = batches.len();
             batches.extend(page.items.into_iter().map(|(_, batch)| batch));
             let bytes: usize = batches.iter().skip(found).map(Bytes::len).sum();

@@ -70,7 +70,7 @@ impl Partition {
         if before <= offsets.log_start_offset {
             return Ok(offsets.log_start_offset);
         }
-        let write = self.removal_before(before);
+        let write = self.removal_before(before).await?;
         // Readers are told before the records go, so that none sees a hole where it may not be.
         self.unstored.move_log_start(before);
         if let Err(error) = self.write_unless_dropped(write).await {
@@ -82,13 +82,14 @@ impl Partition {
         Ok(before)
     }
 
-    fn removal_before(&self, before: Offset) -> WriteBatch {
+    async fn removal_before(&self, before: Offset) -> Result<WriteBatch, StoreError> {
         let keys = self.keys();
         let mut write = WriteBatch::new();
         write.put(keys.log_start(), encode_offset(before));
         write.delete_range(keys.batches(Offset(0), before));
         write.delete_range(keys.chunk(Offset(0))..keys.chunk(before));
-        write
+        self.doom_before(before, &mut write).await?;
+        Ok(write)
     }
 
     /// What a ring has given up of records that the store has from an earlier mode is removed there too: a crash is not to bring
@@ -101,7 +102,8 @@ impl Partition {
             is_ring.then_some(sequencer.end.next_offset)
         };
         if let Some(start) = stored_to.and_then(|to| self.unstored.evicted_to(to)) {
-            self.write_unless_dropped(self.removal_before(start)).await?;
+            let write = self.removal_before(start).await?;
+            self.write_unless_dropped(write).await?;
             self.unstored.set_durable_start(start);
         }
         Ok(())

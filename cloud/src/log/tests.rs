@@ -18,6 +18,8 @@ use super::{
 use crate::store::{MemoryStore, Store, StoreError};
 
 mod model;
+mod tiered;
+mod tiered_model;
 mod volatile;
 mod volatile_model;
 

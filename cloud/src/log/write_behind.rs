@@ -177,7 +177,9 @@ impl Partition {
         }
         let from = sequencer.end.next_offset;
         let (batches, until) = match (sequencer.mode, purpose) {
-            (Some(StorageMode::Persistent) | None, _) => return Ok(Step::Done),
+            (Some(StorageMode::Persistent | StorageMode::Tiered) | None, _) => {
+                return Ok(Step::Done);
+            }
             (Some(StorageMode::Memory { .. }), Purpose::Stop) => (Vec::new(), None),
             (Some(StorageMode::Memory { .. }), Purpose::Behind) => return Ok(Step::Done),
             (Some(StorageMode::Memory { .. }), _) => {
@@ -225,7 +227,7 @@ impl Partition {
             Some(Purpose::Stop) => {
                 write.put(keys.reserved(), encode_offset(through));
             }
-            Some(Purpose::Leave(StorageMode::Persistent)) => {
+            Some(Purpose::Leave(StorageMode::Persistent | StorageMode::Tiered)) => {
                 write.delete(keys.reserved());
                 // Nothing will tell any more that what was before it is gone. Retention waits while the mode changes.
                 write.put(keys.log_start(), encode_offset(log_start));

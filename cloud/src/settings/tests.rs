@@ -49,6 +49,8 @@ fn what_makes_no_sense_is_refused_by_its_key() {
     check("[kafka]\nmax_frame_bytes = 10", "[kafka] max_frame_bytes");
     check("[kafka]\nrequest_memory_bytes = 10", "[kafka] request_memory_bytes");
     check("[storage]\nmemory_bytes = 10", "[storage] memory_bytes");
+    check("[cache]\nmemory_bytes = 10", "[cache] memory_bytes");
+    check("[tier]\nobject_store = 'ftp://x'", "[tier] object_store");
     check("[kafka]\nmax_connections = 0", "[kafka] max_connections");
     check("[groups]\nmin_session_timeout_ms = 9999999", "[groups] min_session_timeout_ms");
     check("[uplink]\ntls_cert = 'a.pem'", "[uplink] tls_cert");

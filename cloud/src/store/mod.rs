@@ -24,7 +24,6 @@ mod commit;
 mod identity;
 pub mod keys;
 mod memory;
-mod object_url;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 #[cfg(any(feature = "rocksdb", test))]
@@ -34,7 +33,6 @@ pub mod slate;
 mod write;
 
 pub use memory::MemoryStore;
-pub use object_url::ObjectStoreUrl;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{RocksOptions, RocksStore};
 #[cfg(any(feature = "rocksdb", test))]

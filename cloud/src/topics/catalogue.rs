@@ -267,7 +267,7 @@ impl Catalogue {
         let mut answers: Vec<Result<Arc<Topic>, TopicError>> = Vec::with_capacity(topics.len());
         let mut write = WriteBatch::new();
         for new in topics {
-            let answer = check_new(new, &mut taken, now_ms);
+            let answer = check_new(new, &mut taken, now_ms, self.log.archive().is_some());
             if let Ok(topic) = &answer {
                 put(&mut write, topic);
                 write.put(id_key(topic.id), topic.name.as_str().as_bytes().to_vec());
@@ -326,6 +326,9 @@ impl Catalogue {
         let topic = self.existing(name).await?;
         let overrides = apply_changes(&topic.overrides, changes)?;
         let config = TopicConfig::parse(&overrides)?;
+        if topic.config.storage_mode != StorageMode::Tiered {
+            check_mode(&config, self.log.archive().is_some())?;
+        }
         let (from, to) = (topic.config.storage_mode, config.storage_mode);
         let changes = from != to && !validate_only;
         let gains = to.durability() > from.durability();
@@ -408,11 +411,26 @@ impl Catalogue {
     }
 }
 
+/// What is archived needs a place.
+fn check_mode(config: &TopicConfig, has_archive: bool) -> Result<(), ConfigError> {
+    if config.storage_mode == StorageMode::Tiered && !has_archive {
+        return Err(ConfigError::Invalid {
+            name: "robustmq.storage.mode".to_owned(),
+            value: "tiered".to_owned(),
+            expected:
+                "it is memory, hybrid or persistent, since this broker has no [tier] object_store"
+                    .to_owned(),
+        });
+    }
+    Ok(())
+}
+
 /// A topic that can be created, if it can; its name is then taken.
 fn check_new(
     new: NewTopic,
     taken: &mut HashSet<KafkaTopic>,
     now_ms: i64,
+    has_archive: bool,
 ) -> Result<Arc<Topic>, TopicError> {
     let NewTopic { name, partitions, overrides } = new;
     let to = limits::PARTITIONS_PER_TOPIC;
@@ -420,6 +438,7 @@ fn check_new(
         return Err(TopicError::Partitions { name, partitions, from: 1, to });
     }
     let config = TopicConfig::parse(&overrides)?;
+    check_mode(&config, has_archive)?;
     if !taken.insert(name.clone()) {
         return Err(TopicError::Exists(name));
     }

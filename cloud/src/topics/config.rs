@@ -7,7 +7,7 @@ use std::time::Duration;
 use robustmq_common::limits;
 
 use super::config_keys::{ConfigKey, ConfigType, KEYS, Rule, find};
-use crate::log::{AppendRules, CompactionRules, Retention, StorageMode};
+use crate::log::{AppendRules, CompactionRules, Retention, StorageMode, TierRules};
 
 /// Why a configuration entry was refused. Kafka: INVALID_CONFIG.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +55,8 @@ pub struct TopicConfig {
     pub compaction: Option<CompactionRules>,
     /// `robustmq.storage.mode`, with `robustmq.flush.ms` or `retention.bytes` where it has a use for them.
     pub storage_mode: StorageMode,
+    /// What is archived; `None` unless the mode is `tiered`.
+    pub tier: Option<TierRules>,
     /// `robustmq.mqtt.topic`.
     pub mqtt_topic: Option<String>,
 }
@@ -109,11 +111,16 @@ impl TopicConfig {
             age: unless_negative(number("retention.ms")).map(Duration::from_millis),
             bytes: unless_negative(number("retention.bytes")),
         };
-        if policy("compact") && value("robustmq.storage.mode").trim() == "memory" {
+        let not_compacted = match value("robustmq.storage.mode").trim() {
+            "memory" => Some("memory, which keeps the newest records only"),
+            "tiered" => Some("tiered, whose archived records are not rewritten"),
+            _ => None,
+        };
+        if let Some(mode) = not_compacted.filter(|_| policy("compact")) {
             return Err(ConfigError::Invalid {
                 name: "cleanup.policy".to_owned(),
                 value: value("cleanup.policy").to_owned(),
-                expected: "it is delete with robustmq.storage.mode=memory, which keeps the newest records only".to_owned(),
+                expected: format!("it is delete with robustmq.storage.mode={mode}"),
             });
         }
         let storage_mode = match value("robustmq.storage.mode").trim() {
@@ -122,6 +129,7 @@ impl TopicConfig {
                 write_behind: unless_negative(number("robustmq.flush.ms"))
                     .map_or(limits::WRITE_BEHIND, Duration::from_millis),
             },
+            "tiered" => StorageMode::Tiered,
             _ => StorageMode::Persistent,
         };
         Ok(Self {
@@ -130,6 +138,12 @@ impl TopicConfig {
             retention: if delete { retention } else { Retention::default() },
             compaction: policy("compact").then_some(compaction),
             storage_mode,
+            tier: (storage_mode == StorageMode::Tiered).then(|| TierRules {
+                local_ms: number("robustmq.tier.local.ms"),
+                // -2 means as much as is retained, which is Kafka's way to say that size does not matter.
+                local_bytes: unless_negative(number("local.retention.bytes")),
+                hot_bytes: unless_negative(number("robustmq.tier.hot.bytes")).unwrap_or(0),
+            }),
             mqtt_topic: overrides.get("robustmq.mqtt.topic").cloned(),
         })
     }
@@ -177,11 +191,6 @@ fn check(name: &str, value: &str) -> Result<(), ConfigError> {
         Rule::OneOf(legal) => Err(invalid(format!("it is one of {}", legal.join(", ")))),
         Rule::AnyOf(legal) if text.split(',').all(|item| legal.contains(&item.trim())) => Ok(()),
         Rule::AnyOf(legal) => Err(invalid(format!("it is a list of {}", legal.join(", ")))),
-        Rule::OneOfBut(legal, ..) if legal.contains(&text) => Ok(()),
-        Rule::OneOfBut(legal, refused, reason) if refused.contains(&text) => {
-            Err(invalid(format!("{text} {reason}; it is one of {}", legal.join(", "))))
-        }
-        Rule::OneOfBut(legal, ..) => Err(invalid(format!("it is one of {}", legal.join(", ")))),
         Rule::Only(legal, _) if legal.contains(&text) => Ok(()),
         Rule::Only(_, reason) => Err(invalid(reason.to_owned())),
         Rule::Text => Ok(()),

@@ -30,8 +30,6 @@ pub(super) enum Rule {
     Number(i64, i64),
     Fraction(f64, f64),
     OneOf(&'static [&'static str]),
-    /// One of the first; those named second are known and refused, for this reason.
-    OneOfBut(&'static [&'static str], &'static [&'static str], &'static str),
     /// A list of these, not empty.
     AnyOf(&'static [&'static str]),
     /// Known, legal in Kafka, and refused here: only these values, for this reason.
@@ -102,7 +100,7 @@ pub static KEYS: &[ConfigKey] = &[
     key("follower.replication.throttled.replicas", List, "", Rule::Text, NO_REPLICAS),
     key("index.interval.bytes", Int, "4096", Rule::Number(0, I32), NO_SEGMENTS),
     key("leader.replication.throttled.replicas", List, "", Rule::Text, NO_REPLICAS),
-    key("local.retention.bytes", Long, "-2", Rule::Number(-2, I64), "Accepted for Kafka's sake, without effect."),
+    key("local.retention.bytes", Long, "-2", Rule::Number(-2, I64), "What the storage mode `tiered` keeps of each partition on the broker's own disk, whatever its age; -1 and -2: no limit."),
     key("local.retention.ms", Long, "-2", Rule::Number(-2, I64), "Accepted for Kafka's sake, without effect."),
     key("max.compaction.lag.ms", Long, LONG_MAX, Rule::Number(1, I64), "A record is compacted at the latest when its timestamp is so old, also in the newest megabyte."),
     key("max.message.bytes", Int, "1048588", Rule::Number(0, I32), "The largest record batch taken, in bytes as sent."),
@@ -135,10 +133,10 @@ pub static KEYS: &[ConfigKey] = &[
     unset("robustmq.source.on.corrupt", Text, Rule::Only(&[], LATER), "What to do about a sample that cannot be read."),
     unset("robustmq.source.seed", Long, Rule::Only(&[], LATER), "The seed of a dataset's order."),
     unset("robustmq.source.shuffle", Text, Rule::Only(&[], LATER), "The order of a dataset."),
-    key("robustmq.storage.mode", Text, "persistent", Rule::OneOfBut(&["memory", "hybrid", "persistent"], &["tiered"], "is not in this release"),
-        "When records are acknowledged: `memory` when they are in memory, where they stay; `hybrid` when they are in memory, from where they are written every robustmq.flush.ms; `persistent` when they are synced."),
-    unset("robustmq.tier.hot.bytes", Long, Rule::Only(&[], LATER), "What the storage mode `tiered` keeps in memory."),
-    unset("robustmq.tier.local.ms", Long, Rule::Only(&[], LATER), "How long the storage mode `tiered` keeps records locally."),
+    key("robustmq.storage.mode", Text, "persistent", Rule::OneOf(&["memory", "hybrid", "persistent", "tiered"]),
+        "When records are acknowledged: `memory` when they are in memory, where they stay; `hybrid` when they are in memory, from where they are written every robustmq.flush.ms; `persistent` when they are synced; `tiered` as well, and old ones move to object storage."),
+    key("robustmq.tier.hot.bytes", Long, "0", Rule::Number(0, I64), "Of what the storage mode `tiered` archives at once, so many of the newest bytes go into the cache."),
+    key("robustmq.tier.local.ms", Long, "3600000", Rule::Number(0, I64), "How long the storage mode `tiered` keeps records on the broker's own disk: older ones move to object storage, 32 MB at once, and less than that when they are twice as old."),
 ];
 
 /// The entry called `name`.

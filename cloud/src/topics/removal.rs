@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::log::Log;
+use crate::store::keys::archive::{Archived, archived_of_topic};
 use crate::store::keys::partition::{parse_topic, topic_range};
 use crate::store::keys::topic::{deletion_key, parse_deletion_key};
 use crate::store::keys::{Family, damaged};
@@ -123,6 +124,7 @@ impl Removal {
             write.delete_range(deletion_key(*first)..deletion_key(*first));
             store::write(self.store(), std::mem::take(&mut write)).await?;
         }
+        self.doom_archived(topics).await?;
         let mut next = Next::Unknown;
         for topic in topics {
             let is_written = match next {
@@ -142,6 +144,35 @@ impl Removal {
             return Ok(());
         }
         store::write(self.store(), write).await
+    }
+
+    /// Dooms the archived objects of topics, which are in the order of their ids.
+    async fn doom_archived(&self, topics: &[TopicId]) -> Result<(), StoreError> {
+        let (Some(first), Some(last)) = (topics.first(), topics.last()) else { return Ok(()) };
+        let all = archived_of_topic(*first).start..archived_of_topic(*last).end;
+        if self.store().scan(all, ScanLimit::items(1)).await?.items.is_empty() {
+            return Ok(());
+        }
+        for topic in topics {
+            let mut range = archived_of_topic(*topic);
+            while !range.is_empty() {
+                let limit = ScanLimit::items(limits::tier::DOOMED_AT_ONCE);
+                let page = self.store().scan(range.clone(), limit).await?;
+                let mut write = WriteBatch::new();
+                for (key, value) in &page.items {
+                    let decoded = Archived::decode(key, value);
+                    let (keys, archived) = decoded.map_err(|error| damaged(key, error))?;
+                    let doomed = archived.doomed(&keys);
+                    write.put(doomed.key(), doomed.encode());
+                    write.delete(key.clone());
+                }
+                if !write.is_empty() {
+                    store::write(self.store(), write).await?;
+                }
+                range.start = page.resume.unwrap_or_else(|| range.end.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Has the keys of a topic deleted by `write`. Says where the next written topic is.

@@ -12,7 +12,7 @@ use super::{
     Catalogue, ConfigChange, ConfigError, ConfigOp, ConfigSource, KEYS, NewTopic, TopicConfig,
     TopicError, apply_changes, describe,
 };
-use crate::log::{AppendContext, Log, LogError, StorageMode};
+use crate::log::{AppendContext, Log, LogError, StorageMode, TierRules};
 use crate::store::keys::Family;
 use crate::store::keys::topic::deletion_key;
 use crate::store::{MemoryStore, ScanLimit, Store, StoreError, WriteBatch, write};
@@ -264,11 +264,20 @@ fn storage_modes_are_read_with_their_figures_and_refused_with_what_is_legal() {
     let compacted = mode(&[of("memory"), ("cleanup.policy", "compact,delete")]);
     let error = compacted.expect_err("nothing is stored").to_string();
     assert!(error.contains("cleanup.policy") && error.contains("memory"), "{error}");
-    for (refused, says) in [("tiered", "tiered is not in this release"), ("disk", "it is one of")] {
-        let error = mode(&[of(refused)]).expect_err(refused).to_string();
-        assert!(error.contains(says), "{error}");
-        assert!(error.ends_with("memory, hybrid, persistent"), "{error}");
-    }
+    let error = mode(&[of("disk")]).expect_err("no mode").to_string();
+    assert!(error.ends_with("it is one of memory, hybrid, persistent, tiered"), "{error}");
+    let tier = |set: &[(&str, &str)]| TopicConfig::parse(&entries(set)).map(|config| config.tier);
+    assert_eq!(tier(&[]), Ok(None));
+    let hour = TierRules { local_ms: 3_600_000, local_bytes: None, hot_bytes: 0 };
+    assert_eq!(tier(&[of("tiered")]), Ok(Some(hour)));
+    let all = [
+        of("tiered"),
+        ("robustmq.tier.local.ms", "5"),
+        ("local.retention.bytes", "6"),
+        ("robustmq.tier.hot.bytes", "7"),
+    ];
+    assert_eq!(tier(&all), Ok(Some(TierRules { local_ms: 5, local_bytes: Some(6), hot_bytes: 7 })));
+    assert!(tier(&[of("tiered"), ("cleanup.policy", "compact")]).is_err());
 }
 
 #[tokio::test]

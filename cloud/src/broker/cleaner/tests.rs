@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Cleaner;
 use crate::broker::upkeep::Upkeeper;
-use crate::log::{AppendContext, CompactionQueue, Log, Partition};
+use crate::log::{AppendContext, Log, Partition, PartitionQueue};
 use crate::metrics::Metrics;
 use crate::store::{MemoryStore, Store, WriteBatch, write};
 use crate::topics::{Catalogue, NewTopic};
@@ -20,7 +20,7 @@ struct World {
     store: Arc<MemoryStore>,
     metrics: Arc<Metrics>,
     partition: Arc<Partition>,
-    dirty: Arc<CompactionQueue>,
+    dirty: Arc<PartitionQueue>,
     cleaner: Cleaner,
     upkeeper: Upkeeper,
 }
@@ -40,7 +40,7 @@ impl World {
         let (metrics, dirty) = (Arc::new(Metrics::default()), Arc::default());
         let cleaner =
             Cleaner::new(topics.clone(), log.clone(), Arc::clone(&dirty), metrics.clone());
-        let upkeeper = Upkeeper::new(topics, log, Arc::clone(&dirty));
+        let upkeeper = Upkeeper::new(topics, log, Arc::clone(&dirty), Arc::default());
         Self { store, metrics, partition, dirty, cleaner, upkeeper }
     }
 

@@ -9,7 +9,7 @@ use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
 
 use super::Upkeeper;
-use crate::log::{AppendContext, CompactionQueue, Log, Partition};
+use crate::log::{AppendContext, Log, Partition, PartitionQueue};
 use crate::store::{MemoryStore, Store};
 use crate::topics::{Catalogue, ConfigChange, ConfigOp, NewTopic, Topic};
 
@@ -17,7 +17,7 @@ struct World {
     store: Arc<MemoryStore>,
     log: Arc<Log>,
     topics: Arc<Catalogue>,
-    cleaner: Arc<CompactionQueue>,
+    cleaner: Arc<PartitionQueue>,
     upkeeper: Upkeeper,
 }
 
@@ -26,8 +26,9 @@ impl World {
         let store = Arc::new(store);
         let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
         let topics = Arc::new(Catalogue::new(Arc::clone(&log)));
-        let cleaner = Arc::new(CompactionQueue::default());
-        let upkeeper = Upkeeper::new(Arc::clone(&topics), Arc::clone(&log), Arc::clone(&cleaner));
+        let cleaner = Arc::new(PartitionQueue::default());
+        let (archiver, queue) = (Arc::default(), Arc::clone(&cleaner));
+        let upkeeper = Upkeeper::new(Arc::clone(&topics), Arc::clone(&log), queue, archiver);
         Self { store, log, topics, cleaner, upkeeper }
     }
 

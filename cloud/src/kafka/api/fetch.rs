@@ -43,6 +43,8 @@ struct Reader {
     changes: watch::Receiver<Visible>,
     /// There may be something to read.
     is_stale: bool,
+    /// What it begins with is on its way from the object store: the next request will find it.
+    is_on_its_way: bool,
     /// Where the next read goes on.
     next: Offset,
     batches: Vec<Bytes>,
@@ -94,6 +96,7 @@ async fn fetch(
     let read_committed = request.isolation_level == 1;
     let mut pass = Pass { max_bytes: max_bytes.min(limits::FETCH_RESPONSE_BYTES), total: 0 };
     let mut topics = open(kafka, version, request).await;
+    warm(kafka, &mut topics, pass.max_bytes).await;
     loop {
         let full = pass.read(kafka, &mut topics, memory).await;
         let failed = topics.iter().flat_map(|t| &t.targets).any(|target| target.reader.is_err());
@@ -126,6 +129,33 @@ async fn fetch(
     kafka.metrics.fetched_bytes.inc_by(pass.total as u64);
     count(kafka, &topics);
     topics.into_iter().map(|topic| finish_topic(topic, read_committed)).collect()
+}
+
+/// Has what archived partitions begin with fetched from the object store, all at once. Those that it does not give in time are left out
+/// of this answer, so that they hold up no other.
+async fn warm(kafka: &Kafka, topics: &mut [TopicTargets], max_bytes: usize) {
+    let Some(archive) = kafka.log.archive() else { return };
+    let most = (max_bytes / limits::tier::BLOCK_BYTES).clamp(1, archive.blocks_at_once());
+    let readers = topics.iter_mut().flat_map(|topic| &mut topic.targets);
+    let readers = readers.filter_map(|target| target.reader.as_mut().ok());
+    let cold: Vec<_> = readers.filter(|reader| reader.partition.is_cold(reader.next)).collect();
+    let deadline = Instant::now() + limits::tier::FETCH_WAIT;
+    let mut warming = Vec::new();
+    for (index, reader) in cold.into_iter().enumerate() {
+        reader.is_on_its_way = true;
+        if index < most {
+            let (partition, next) = (reader.partition.clone(), reader.next);
+            // It goes on when this request is answered: the next one asks for the same.
+            let task = tokio::spawn(async move { partition.warm(next).await });
+            warming.push((reader, task));
+        }
+    }
+    for (reader, task) in warming {
+        // What went wrong is told by the read.
+        if tokio::time::timeout_at(deadline, task).await.is_ok() {
+            reader.is_on_its_way = false;
+        }
+    }
 }
 
 /// Counts what the answer holds for each topic.
@@ -172,7 +202,16 @@ async fn open_reader(
     let next = Offset(asked.fetch_offset);
     let largest_batch = topic.config.max_message_bytes.min(limits::MAX_MESSAGE_BYTES);
     let (batches, bytes) = (Vec::new(), 0);
-    Ok(Reader { partition, changes, is_stale: true, next, batches, bytes, largest_batch })
+    Ok(Reader {
+        partition,
+        changes,
+        is_stale: true,
+        is_on_its_way: false,
+        next,
+        batches,
+        bytes,
+        largest_batch,
+    })
 }
 
 /// The reader whose signal ended the wait: waiting for it has marked it as seen.
@@ -199,7 +238,8 @@ impl Pass {
     ) -> bool {
         for target in topics.iter_mut().flat_map(|topic| &mut topic.targets) {
             let Ok(reader) = &mut target.reader else { continue };
-            if !reader.is_stale && !reader.changes.has_changed().unwrap_or(true) {
+            let is_new = reader.is_stale || reader.changes.has_changed().unwrap_or(true);
+            if reader.is_on_its_way || !is_new {
                 continue;
             }
             reader.is_stale = false;

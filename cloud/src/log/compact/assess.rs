@@ -95,7 +95,7 @@ impl Partition {
         now_ms: i64,
     ) -> Result<Assessment, StoreError> {
         let cleaned = self.cleaned().await?;
-        let log_start = self.log_start();
+        let log_start = self.local_start();
         let first_dirty = cleaned.first_dirty.max(log_start);
         let mut facts = Facts {
             horizon_ms: cleaned.horizon_ms,

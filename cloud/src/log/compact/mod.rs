@@ -27,12 +27,10 @@ use crate::store::StoreError;
 mod assess;
 mod map;
 mod pass;
-mod queue;
 mod rewrite;
 
 pub use assess::{Assessment, CompactionRules};
 pub use pass::PassSummary;
-pub use queue::CompactionQueue;
 
 /// Why a partition was not compacted, or not to the end. What was rewritten before stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -58,7 +58,7 @@ impl Partition {
         }
         let (cleaned, first_dirty) = (assessed.cleaned, assessed.first_dirty);
         let (to, next, horizon_ms) = match cleaned.is_complete() {
-            true => (assessed.cleanable_to, self.log_start(), i64::MAX),
+            true => (assessed.cleanable_to, self.local_start(), i64::MAX),
             // What was rewritten before has been decided by a map of these offsets: it takes the same ones again.
             false => (cleaned.pass_end.max(first_dirty), cleaned.next, cleaned.horizon_ms),
         };
@@ -148,7 +148,7 @@ impl Partition {
         last: Offset,
         pass: &mut Pass,
     ) -> Result<bool, CompactError> {
-        let log_start = self.log_start();
+        let log_start = self.local_start();
         if last < log_start {
             pass.before = None;
             return Ok(true);
@@ -200,7 +200,7 @@ impl Partition {
             write.put(keys.cleaned(), progress.encode());
             // Until it is durable nothing is deleted: what is put here must not bring back what a deletion removes.
             let _no_deletion = self.maintenance.lock().await;
-            if self.log_start() != log_start {
+            if self.local_start() != log_start {
                 pass.before = None;
                 return Ok(false);
             }

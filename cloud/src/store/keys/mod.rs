@@ -9,6 +9,8 @@
 //!   0x20  groups      committed offsets and durable members
 //!   0x30  lanes       edges: incarnations, positions, open batches
 //!   0x31  tokens      edges: who may connect
+//!   0x40  archive     objects that hold records of tiered topics
+//!   0x41  archive     objects that are not to be there
 //!   0x80  partitions  topic_id(16) partition(4) kind(1) ...
 //! ```
 //!
@@ -23,6 +25,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::StoreError;
 
+pub mod archive;
 pub mod group;
 pub mod lane;
 pub mod partition;
@@ -51,6 +54,10 @@ pub enum Family {
     Lane = 0x30,
     /// Tokens of edges.
     Token = 0x31,
+    /// Objects that hold records.
+    Archived = 0x40,
+    /// Objects that are not to be there.
+    Doomed = 0x41,
     /// Everything of one partition.
     Partition = 0x80,
 }

@@ -9,6 +9,7 @@
 //!   0x32 cleaned                                          -> first_dirty(8) pass_end(8) next(8) horizon(8)
 //!   0x33 reserved                                         -> offset(8): those below it may have been given to records that
 //!                                                            were in memory only; there while the mode is a volatile one
+//!   0x34 archived                                         -> offset(8): those below it are in archived objects, or deleted
 //!   0x40 epoch      leader_epoch(4)                       -> start_offset(8)
 //!   0x50 producer   producer_id(8)                        -> epoch(2) time(8) count(1), then for each of the last
 //!                                                            batches first_sequence(4) last_offset(8) delta(4) time(8)
@@ -50,6 +51,8 @@ pub enum Kind {
     Cleaned = 0x32,
     /// Offsets that a volatile mode may have given.
     Reserved = 0x33,
+    /// Offsets below it are in archived objects.
+    ArchivedTo = 0x34,
     /// Where each leader epoch started.
     Epoch = 0x40,
     /// Idempotent producers.
@@ -140,6 +143,12 @@ impl PartitionKeys {
     #[must_use]
     pub fn reserved(&self) -> Bytes {
         self.start(Kind::Reserved, 0).freeze()
+    }
+
+    /// The key of the offset below which all is in archived objects.
+    #[must_use]
+    pub fn archived_to(&self) -> Bytes {
+        self.start(Kind::ArchivedTo, 0).freeze()
     }
 
     /// The key of a leader epoch's first offset.

@@ -75,6 +75,12 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
+    /// All that is left.
+    #[must_use]
+    pub fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     /// The next text (see [`super::text`]).
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! A group of writes is one object (one PUT); what is acknowledged is durable in the bucket. Opening the store fences whoever had it
 //! open: SlateDB's log is numbered, each object is put only if its number is free, and the newcomer takes the next number first.
 //! Roles: `queue` (what waits), `writer` (the only task that writes), `ranges` (deleted ranges, which SlateDB does not know) with
-//! `removal` (gives their space back), `location` (URL and environment -> object store), `watched` (does it answer?), `cache`.
+//! `removal` (gives their space back), `cache`.
 //!
 //! **Invariant:** readers see a [`View`]: a snapshot of what was durable when it was made, and the ranges deleted by then.
 //! **Invariant:** a fenced store, or one whose write failed in any other way than by waiting, never acknowledges again.
@@ -27,22 +27,19 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::objects::chain;
+
 use super::{Era, PendingWrite, ScanLimit, ScanPage, Store, StoreError, StoreStats, WriteBatch};
 
 mod cache;
-mod location;
 mod open;
 mod queue;
 mod ranges;
 mod removal;
-mod watched;
 mod writer;
-
-pub use location::{check_environment, object_store};
 
 use queue::WriteQueue;
 use ranges::DeletedRanges;
-use watched::chain;
 
 /// What may be set of a store on object storage. The defaults are those of [`limits`].
 #[derive(Debug, Clone)]

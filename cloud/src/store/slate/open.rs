@@ -20,9 +20,9 @@ use super::cache::BlockCache;
 use super::queue::WriteQueue;
 use super::ranges::{self, DeletedRanges, Note, NoteId};
 use super::removal::Removal;
-use super::watched::{Health, Watched, chain};
 use super::writer::Writer;
 use super::{OwnRuntime, Published, SlateSettings, SlateStore, View, read_failed};
+use crate::objects::{Health, Watched, chain};
 use crate::store::StoreError;
 
 /// How often it is looked whether the object store answers.

@@ -13,7 +13,7 @@ use robustmq_common::limits;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::watched::Health;
+use crate::objects::Health;
 use crate::store::write::QueuedWrite;
 use crate::store::{Era, PendingWrite, StoreError, StoreStats, WriteBatch};
 

@@ -4,13 +4,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::ObjectStore;
 
-use self::faulty::FaultyStore;
 use super::{SlateSettings, SlateStore};
+use crate::objects::faulty::FaultyStore;
 use crate::store::{ScanLimit, Store, WriteBatch, contract};
 
 mod deleted;
 mod faults;
-mod faulty;
 mod fencing;
 
 /// Without a pause between groups, which only costs time here.
@@ -53,17 +52,18 @@ async fn eventually(condition: impl Fn() -> bool) {
 
 mod in_memory {
     use super::{contract, open};
-    use crate::store::slate::tests::FaultyStore;
+    use crate::objects::faulty::FaultyStore;
     contract::contract!(awaits async || ((), open(&FaultyStore::new(1)).await));
 }
 
 mod in_files {
     use super::{SlateStore, contract, settings};
-    use crate::store::slate::object_store;
+    use crate::objects::{Location, locate};
     contract::contract!(awaits async || {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let url = format!("file://{}/objects", dir.path().display()).parse().expect("a URL");
-        let (objects, path) = object_store(&url).expect("the directory is made");
+        let located = locate(&url, "store", std::time::Duration::from_secs(30));
+        let Location { objects, path } = located.expect("the directory is made");
         let store = SlateStore::open(objects, &path, &url.to_string(), &settings()).await;
         (dir, store.expect("opens"))
     });

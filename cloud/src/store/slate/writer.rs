@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use super::queue::WriteQueue;
 use super::ranges::{self, DeletedRanges, Note, NoteId};
 use super::removal::{Removal, Step};
-use super::watched::chain;
 use super::{Published, View};
+use crate::objects::chain;
 use crate::store::write::QueuedWrite;
 use crate::store::{StoreError, WriteOp};
 

@@ -31,6 +31,7 @@ fn golden_key_bytes() {
     assert_eq!(keys.log_start(), golden(&[0x31]));
     assert_eq!(keys.cleaned(), golden(&[0x32]));
     assert_eq!(keys.reserved(), golden(&[0x33]));
+    assert_eq!(keys.archived_to(), golden(&[0x34]));
     assert_eq!(keys.epoch(LeaderEpoch(5)), golden(&[0x40, 0, 0, 0, 5]));
     assert_eq!(keys.producer(ProducerId(9)), golden(&[0x50, 0, 0, 0, 0, 0, 0, 0, 9]));
     assert_eq!(

@@ -1,5 +1,5 @@
-//! The object store as the engine uses it, with an eye on whether it answers. SlateDB tries again for as long as it takes, and
-//! says so in its own log only.
+//! The object store as the engine uses it, with an eye on whether it answers. Who uses it tries again for as long
+//! as it takes.
 
 use std::fmt;
 use std::ops::Range;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 /// What is known of an object store's answers.
 #[derive(Debug)]
-pub(super) struct Health {
+pub struct Health {
     seen: Mutex<Seen>,
 }
 
@@ -29,18 +29,24 @@ struct Seen {
     error: Option<String>,
 }
 
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Health {
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         Self { seen: Mutex::new(Seen { answered: Instant::now(), error: None }) }
     }
 
     /// How long it has answered nothing.
-    pub(super) fn silent_for(&self) -> Duration {
+    pub fn silent_for(&self) -> Duration {
         self.lock().answered.elapsed()
     }
 
     /// The error of the last request, or that there was no answer.
-    pub(super) fn trouble(&self) -> String {
+    pub fn trouble(&self) -> String {
         let error = self.lock().error.clone();
         error.unwrap_or_else(|| "a request has no answer yet".to_owned())
     }
@@ -73,7 +79,7 @@ fn is_answer(error: &object_store::Error) -> bool {
 }
 
 /// An error with what caused it, on one line, each thing once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -89,13 +95,13 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Passes everything on.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub struct Watched {
     inner: Arc<dyn ObjectStore>,
     health: Arc<Health>,
 }
 
 impl Watched {
-    pub(super) fn new(inner: Arc<dyn ObjectStore>, health: Arc<Health>) -> Self {
+    pub fn new(inner: Arc<dyn ObjectStore>, health: Arc<Health>) -> Self {
         Self { inner, health }
     }
 

@@ -1,4 +1,4 @@
-//! Partitions that wait for the cleaner.
+//! Partitions that wait for the task that compacts, or for the one that archives.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -6,21 +6,21 @@ use std::sync::{Mutex, MutexGuard};
 use robustmq_common::limits;
 use tokio::sync::Notify;
 
-use crate::log::PartitionId;
+use super::PartitionId;
 
-/// The dirtiest partitions that are known, at most [`limits::COMPACTION_QUEUE`]: what finds no place is offered again.
+/// The most urgent partitions that are known, at most [`limits::PARTITION_QUEUE`]: what finds no place is offered again.
 #[derive(Debug, Default)]
-pub struct CompactionQueue {
+pub struct PartitionQueue {
     waiting: Mutex<HashMap<PartitionId, u32>>,
     added: Notify,
 }
 
-impl CompactionQueue {
+impl PartitionQueue {
     /// Puts a partition into the queue. Of too many, the one with the least `urgency` goes.
     pub fn offer(&self, id: PartitionId, urgency: u32) {
         let mut waiting = self.lock();
         waiting.insert(id, urgency);
-        if waiting.len() > limits::COMPACTION_QUEUE
+        if waiting.len() > limits::PARTITION_QUEUE
             && let Some(least) = waiting.iter().min_by_key(|(_, urgency)| **urgency)
         {
             let least = *least.0;
@@ -58,11 +58,11 @@ mod tests {
     use futures_util::FutureExt;
     use robustmq_common::ids::{PartitionIndex, TopicId};
 
-    use super::{CompactionQueue, limits};
+    use super::{PartitionQueue, limits};
 
     #[test]
     fn the_most_urgent_comes_first_and_the_least_urgent_finds_no_place() {
-        let queue = CompactionQueue::default();
+        let queue = PartitionQueue::default();
         let id = |index| (TopicId(uuid::Uuid::nil()), PartitionIndex(index));
         assert!(queue.take().now_or_never().is_none());
         for (index, urgency) in [(1, 10), (2, 30), (3, 20), (1, 40)] {
@@ -72,11 +72,11 @@ mod tests {
             assert_eq!(queue.take().now_or_never(), Some(id(index)));
         }
         assert!(queue.take().now_or_never().is_none());
-        for index in 0..=i32::try_from(limits::COMPACTION_QUEUE).expect("some") {
+        for index in 0..=i32::try_from(limits::PARTITION_QUEUE).expect("some") {
             queue.offer(id(index), u32::try_from(index).expect("positive"));
         }
         let taken = std::iter::from_fn(|| queue.take().now_or_never());
         let taken: Vec<_> = taken.map(|id| id.1.0).collect();
-        assert_eq!((taken.len(), taken.last()), (limits::COMPACTION_QUEUE, Some(&1)));
+        assert_eq!((taken.len(), taken.last()), (limits::PARTITION_QUEUE, Some(&1)));
     }
 }

@@ -21,7 +21,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 /// One for all the stores that are opened over it, as a bucket is.
 #[derive(Debug)]
-pub(super) struct FaultyStore {
+pub(crate) struct FaultyStore {
     inner: InMemory,
     /// Everything answers 503.
     down: AtomicBool,
@@ -30,12 +30,12 @@ pub(super) struct FaultyStore {
     /// So many reads that follow end in the middle.
     truncated: AtomicUsize,
     delay_ms: AtomicU64,
-    pub(super) puts: AtomicUsize,
+    pub(crate) puts: AtomicUsize,
     rng: Mutex<SmallRng>,
 }
 
 impl FaultyStore {
-    pub(super) fn new(seed: u64) -> Arc<Self> {
+    pub(crate) fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self {
             inner: InMemory::new(),
             down: AtomicBool::new(false),
@@ -47,23 +47,23 @@ impl FaultyStore {
         })
     }
 
-    pub(super) fn set_down(&self, down: bool) {
+    pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
     }
 
-    pub(super) fn fail_of_thousand(&self, failing: u64) {
+    pub(crate) fn fail_of_thousand(&self, failing: u64) {
         self.failing.store(failing, Ordering::Relaxed);
     }
 
-    pub(super) fn truncate_reads(&self, reads: usize) {
+    pub(crate) fn truncate_reads(&self, reads: usize) {
         self.truncated.store(reads, Ordering::Relaxed);
     }
 
-    pub(super) fn left_to_truncate(&self) -> usize {
+    pub(crate) fn left_to_truncate(&self) -> usize {
         self.truncated.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_delay(&self, delay: Duration) {
+    pub(crate) fn set_delay(&self, delay: Duration) {
         let millis = u64::try_from(delay.as_millis()).expect("short");
         self.delay_ms.store(millis, Ordering::Relaxed);
     }
@@ -155,6 +155,9 @@ impl ObjectStore for FaultyStore {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
+        if self.down.load(Ordering::Relaxed) || self.draw() {
+            return stream::iter([Err(Self::unavailable())]).boxed();
+        }
         self.inner.delete_stream(locations)
     }
 

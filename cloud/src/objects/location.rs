@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
-use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
+use super::url::ObjectStoreUrl;
 use super::watched::chain;
-use crate::store::{ObjectStoreUrl, StoreError};
-
-/// Where under the URL the store lies. Beside it there is room for what a cluster will keep there.
-const STORE_PATH: &str = "store";
 
 /// Whether the environment lets the object store at `url` be used.
 ///
@@ -72,41 +69,51 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The object store at `url`, and the path in it under which the store lies. Credentials, region and endpoint are those that the AWS
-/// names in the environment give; without any, those of the machine (instance profile, web identity).
+/// A path in an object store.
+#[derive(Debug, Clone)]
+pub struct Location {
+    /// The object store.
+    pub objects: Arc<dyn ObjectStore>,
+    /// The path, without slashes at its ends.
+    pub path: String,
+}
+
+/// What is at `url`, under `name`, which is of one user of it: others have other names. Credentials, region and endpoint are those that
+/// the AWS names in the environment give; without any, those of the machine (instance profile, web identity). A request may take
+/// `request` with all its bytes.
 ///
 /// # Errors
-/// [`StoreError::Open`].
-pub fn object_store(url: &ObjectStoreUrl) -> Result<(Arc<dyn ObjectStore>, String), StoreError> {
-    let failed = |reason: String| StoreError::Open { path: url.to_string(), reason };
+/// Says what is wrong. Whether the object store answers is not tried.
+pub fn locate(url: &ObjectStoreUrl, name: &str, request: Duration) -> Result<Location, String> {
     match url {
         ObjectStoreUrl::File { dir } => {
             std::fs::create_dir_all(dir)
-                .map_err(|error| failed(format!("the directory cannot be made: {error}")))?;
+                .map_err(|error| format!("the directory cannot be made: {error}"))?;
             let files = LocalFileSystem::new_with_prefix(dir);
             // Durable means that a power cut does not take it.
-            let files = files.map_err(|error| failed(chain(&error)))?.with_fsync(true);
-            Ok((Arc::new(files), STORE_PATH.to_owned()))
+            let files = files.map_err(|error| chain(&error))?.with_fsync(true);
+            Ok(Location { objects: Arc::new(files), path: name.to_owned() })
         }
         ObjectStoreUrl::S3 { bucket, prefix } => {
             let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-            let plain = check_endpoint(variable).map_err(failed)?;
+            let plain = check_endpoint(variable)?;
             // An embedding program may have chosen another provider.
             let _ = rustls::crypto::ring::default_provider().install_default();
             let bucket = AmazonS3Builder::from_env()
                 .with_bucket_name(bucket)
                 .with_allow_http(plain)
                 .with_retry(retries())
+                .with_client_options(ClientOptions::new().with_timeout(request))
                 .build();
-            let bucket = bucket.map_err(|error| failed(chain(&error)))?;
-            let path = [prefix.as_str(), STORE_PATH];
-            let path: Vec<&str> = path.into_iter().filter(|part| !part.is_empty()).collect();
-            Ok((Arc::new(bucket), path.join("/")))
+            let bucket = bucket.map_err(|error| chain(&error))?;
+            let parts = [prefix.as_str(), name];
+            let path: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            Ok(Location { objects: Arc::new(bucket), path: path.join("/") })
         }
     }
 }
 
-/// Few: SlateDB tries again for as long as it takes, and what is wrong is to be seen meanwhile.
+/// Few: who uses it tries again for as long as it takes, and what is wrong is to be seen meanwhile.
 fn retries() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {

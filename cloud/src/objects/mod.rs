@@ -1,0 +1,15 @@
+//! Object storage: where it is (`url`), how to get at it (`location`: environment, credentials), whether it answers (`watched`).
+//!
+//! Who uses it: the store on an object store (`store::slate`) and the archive of `tiered` topics (`tier`), each under its own path.
+//!
+//! **Invariant:** credentials, region and endpoint come from the environment by their AWS names only, and are never logged.
+
+#[cfg(test)]
+pub(crate) mod faulty;
+mod location;
+mod url;
+mod watched;
+
+pub use location::{Location, check_environment, locate};
+pub use url::ObjectStoreUrl;
+pub use watched::{Health, Watched, chain};

@@ -1,0 +1,44 @@
+//! Of the archive of `tiered` topics.
+
+use std::time::Duration;
+
+/// Batches of an archived object that are read, cached and checked together.
+pub const BLOCK_BYTES: usize = 1024 * 1024;
+/// How large an archived object is, about: one PUT. It is in memory while it is put, one at a time.
+pub const OBJECT_BYTES: u64 = 32 * 1024 * 1024;
+/// How long one put may take: 32 MB over a link of 3 Mbit/s.
+pub const PUT: Duration = Duration::from_secs(90);
+/// The cache of blocks (`[cache] memory_bytes`).
+pub const CACHE_BYTES: usize = 128 * 1024 * 1024;
+/// The least that may be set.
+pub const CACHE_BYTES_MIN: usize = 16 * 1024 * 1024;
+/// Blocks that are fetched at the same time.
+pub const FETCHES: usize = 32;
+/// How often a block is fetched until its reader is told that it cannot be had.
+pub const FETCH_ATTEMPTS: u32 = 3;
+/// The pause before it is fetched again; the second is twice as long.
+pub const FETCH_PAUSE: Duration = Duration::from_millis(100);
+/// Blocks that are fetched ahead of one reader, at most, and no more than a quarter of the cache.
+pub const READ_AHEAD_BLOCKS: usize = 32;
+/// Readers of one partition that are told apart.
+pub const READERS_PER_PARTITION: usize = 16;
+/// Partitions whose readers are known.
+pub const READ_PARTITIONS: usize = 4096;
+/// Answers that take less than this fraction of a block are copied out of it.
+pub const COPIED_FRACTION: usize = 4;
+/// An object whose records were deleted stays for this long, for those who are reading it.
+pub const DOOMED_GRACE: Duration = Duration::from_secs(60);
+/// An object that is not to be there is removed again after this time: a put that was given up may have been carried out since.
+pub const DOOMED_KEPT: Duration = Duration::from_secs(900);
+/// The pause between two looks at the notes of doomed objects.
+pub const JANITOR_PAUSE: Duration = Duration::from_secs(20);
+/// Objects that are removed at the same time.
+pub const REMOVALS_AT_ONCE: usize = 8;
+/// Archived objects whose records are deleted by one write.
+pub const DOOMED_AT_ONCE: usize = 4096;
+/// The pause after a failed archiving, for all partitions.
+pub const RETRY: Duration = Duration::from_secs(5);
+/// How long a Fetch waits for the object store. What comes later is in memory for the next one.
+pub const FETCH_WAIT: Duration = Duration::from_secs(5);
+/// `robustmq.tier.local.ms`: how long records stay on the broker's own disk.
+pub const LOCAL: Duration = Duration::from_secs(3600);
