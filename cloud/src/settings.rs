@@ -180,11 +180,17 @@ impl Default for AdminSection {
 pub struct StorageSection {
     /// What batches that are in memory only may take, of all partitions: all of `memory` topics, what `hybrid` has not written.
     pub memory_bytes: usize,
+    /// How often partitions in memory are asked whether retention, compaction or archiving has something to do
+    /// (`log.retention.check.interval.ms`).
+    pub upkeep_interval_ms: u64,
 }
 
 impl Default for StorageSection {
     fn default() -> Self {
-        Self { memory_bytes: limits::UNSTORED_BYTES }
+        Self {
+            memory_bytes: limits::UNSTORED_BYTES,
+            upkeep_interval_ms: millis(limits::UPKEEP_INTERVAL),
+        }
     }
 }
 
@@ -264,6 +270,13 @@ impl config::Settings for Settings {
         if self.cache.memory_bytes < limits::tier::CACHE_BYTES_MIN {
             let (bytes, least) = (self.cache.memory_bytes, limits::tier::CACHE_BYTES_MIN);
             return Err(Invalid::new("cache.memory_bytes", format!("{bytes} is below {least}")));
+        }
+        if self.storage.upkeep_interval_ms < limits::UPKEEP_INTERVAL_MIN_MS {
+            let (ms, least) = (self.storage.upkeep_interval_ms, limits::UPKEEP_INTERVAL_MIN_MS);
+            return Err(Invalid::new(
+                "storage.upkeep_interval_ms",
+                format!("{ms} is below {least}"),
+            ));
         }
         if self.storage.memory_bytes < limits::UNSTORED_BYTES_MIN {
             let (bytes, least) = (self.storage.memory_bytes, limits::UNSTORED_BYTES_MIN);

@@ -116,6 +116,8 @@ pub const GROUP_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 /// How often partitions in memory are asked whether there is something to delete or to compact. Costs no read where nothing
 /// changed (`log.cleaner.backoff.ms`).
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
+/// The shortest `[storage] upkeep_interval_ms`.
+pub const UPKEEP_INTERVAL_MIN_MS: u64 = 100;
 /// A partition in memory is looked at again this long after its topic may have been changed, and the walk over those that
 /// are not in memory starts anew at most this often (`log.retention.check.interval.ms`).
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(300);

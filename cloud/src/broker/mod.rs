@@ -214,7 +214,7 @@ pub async fn start(
         log: parts.kafka.log.clone(),
         traffic: parts.kafka.traffic.clone(),
     };
-    let mut tasks = upkeep_tasks(&parts, &shutdown);
+    let mut tasks = upkeep_tasks(settings, &parts, &shutdown);
     let readiness = Readiness::default();
     let store_ready = readiness.register("store");
     let admin_router = admin::router(admin_state, readiness, parts.registry, log_level)
@@ -277,12 +277,17 @@ fn open_archive(
 }
 
 /// Retention, compaction, archiving, and removing what was deleted.
-fn upkeep_tasks(parts: &Parts, shutdown: &CancellationToken) -> Vec<JoinHandle<()>> {
+fn upkeep_tasks(
+    settings: &Settings,
+    parts: &Parts,
+    shutdown: &CancellationToken,
+) -> Vec<JoinHandle<()>> {
     let (topics, log) = (&parts.kafka.topics, &parts.kafka.log);
     let (dirty, cold) = (Arc::new(PartitionQueue::default()), Arc::new(PartitionQueue::default()));
     let metrics = parts.kafka.metrics.clone();
     let cleaner = Cleaner::new(topics.clone(), log.clone(), dirty.clone(), metrics);
-    let upkeep = Upkeeper::new(topics.clone(), log.clone(), dirty, cold.clone());
+    let interval = Duration::from_millis(settings.storage.upkeep_interval_ms);
+    let upkeep = Upkeeper::new(topics.clone(), log.clone(), dirty, cold.clone(), interval);
     let (removal, removal_shutdown) = (topics.clone(), shutdown.clone());
     let mut tasks = vec![
         tokio::spawn(cleaner.run(housekeeping::wall_ms, shutdown.clone())),

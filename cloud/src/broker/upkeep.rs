@@ -1,6 +1,6 @@
 //! Retention, and what is to be compacted: in time and without visiting every partition.
 //!
-//! Partitions in memory are asked every [`limits::UPKEEP_INTERVAL`]; [`Upkeep`] says from memory alone which of them have
+//! Partitions in memory are asked every `[storage] upkeep_interval_ms`; [`Upkeep`] says from memory alone which of them have
 //! something to do. Those that are not in memory had their turn while they were; what has come due since, or was missed
 //! because the broker stopped, is found by a walk that never ends: [`limits::UPKEEP_STEP_PARTITIONS`] a second, in the
 //! order of the catalogue. So a start reads nothing, a million idle topics cost as much as those few, and active ones
@@ -9,6 +9,7 @@
 //! **Invariant:** nothing is deleted by a configuration that is older than the read of its topic a moment before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use robustmq_common::ids::{KafkaTopic, PartitionIndex};
 use robustmq_common::limits;
@@ -39,6 +40,7 @@ pub(super) struct Upkeeper {
     log: Arc<Log>,
     cleaner: Arc<PartitionQueue>,
     archiver: Arc<PartitionQueue>,
+    interval: Duration,
     upkeep: Upkeep,
     walk: Walk,
     /// Partitions that failed since the last warning.
@@ -65,14 +67,15 @@ impl Upkeeper {
         log: Arc<Log>,
         cleaner: Arc<PartitionQueue>,
         archiver: Arc<PartitionQueue>,
+        interval: Duration,
     ) -> Self {
         let (upkeep, walk) = (Upkeep::default(), Walk::default());
-        Self { topics, log, cleaner, archiver, upkeep, walk, failed: 0 }
+        Self { topics, log, cleaner, archiver, interval, upkeep, walk, failed: 0 }
     }
 
     /// Runs until `shutdown`. `now_ms` is the wall clock, milliseconds since 1970.
     pub(super) async fn run(mut self, now_ms: fn() -> i64, shutdown: CancellationToken) {
-        let mut ask = tokio::time::interval(limits::UPKEEP_INTERVAL);
+        let mut ask = tokio::time::interval(self.interval);
         let mut step = tokio::time::interval(limits::UPKEEP_STEP_INTERVAL);
         for interval in [&mut ask, &mut step] {
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -44,8 +44,8 @@ pub static APIS: &[Api] = &[
     api(ApiKey::Produce, 0, 11, &schema::PRODUCE),
     // 17 and 18 are for replicas.
     api(ApiKey::Fetch, 4, 16, &schema::FETCH),
-    // 8 asks for tiered offsets (KIP-405), 9 for the last tiered one, 10 brings a timeout for remote reads.
-    api(ApiKey::ListOffsets, 1, 7, &schema::LIST_OFFSETS),
+    // 10 brings a timeout for remote reads.
+    api(ApiKey::ListOffsets, 1, 9, &schema::LIST_OFFSETS),
     api(ApiKey::Metadata, 0, 13, &schema::METADATA),
     api(ApiKey::OffsetCommit, 2, 8, &schema::OFFSET_COMMIT),
     api(ApiKey::OffsetFetch, 1, 8, &schema::OFFSET_FETCH),

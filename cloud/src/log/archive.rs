@@ -99,6 +99,13 @@ impl Partition {
         self.archived_to().max(self.log_start())
     }
 
+    /// The last offset that was archived.
+    #[must_use]
+    pub fn last_archived(&self) -> Option<Offset> {
+        let to = self.archived_to();
+        (to > Offset(0)).then(|| Offset(to.0 - 1))
+    }
+
     /// What there is to archive at `now_ms`. Reads the time index of what is not archived.
     ///
     /// # Errors

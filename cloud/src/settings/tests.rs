@@ -49,6 +49,7 @@ fn what_makes_no_sense_is_refused_by_its_key() {
     check("[kafka]\nmax_frame_bytes = 10", "[kafka] max_frame_bytes");
     check("[kafka]\nrequest_memory_bytes = 10", "[kafka] request_memory_bytes");
     check("[storage]\nmemory_bytes = 10", "[storage] memory_bytes");
+    check("[storage]\nupkeep_interval_ms = 1", "[storage] upkeep_interval_ms");
     check("[cache]\nmemory_bytes = 10", "[cache] memory_bytes");
     check("[tier]\nobject_store = 'ftp://x'", "[tier] object_store");
     check("[kafka]\nmax_connections = 0", "[kafka] max_connections");

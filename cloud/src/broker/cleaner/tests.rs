@@ -40,7 +40,8 @@ impl World {
         let (metrics, dirty) = (Arc::new(Metrics::default()), Arc::default());
         let cleaner =
             Cleaner::new(topics.clone(), log.clone(), Arc::clone(&dirty), metrics.clone());
-        let upkeeper = Upkeeper::new(topics, log, Arc::clone(&dirty), Arc::default());
+        let upkeeper =
+            Upkeeper::new(topics, log, Arc::clone(&dirty), Arc::default(), Duration::ZERO);
         Self { store, metrics, partition, dirty, cleaner, upkeeper }
     }
 

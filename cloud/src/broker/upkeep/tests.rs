@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex};
@@ -27,8 +28,9 @@ impl World {
         let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
         let topics = Arc::new(Catalogue::new(Arc::clone(&log)));
         let cleaner = Arc::new(PartitionQueue::default());
-        let (archiver, queue) = (Arc::default(), Arc::clone(&cleaner));
-        let upkeeper = Upkeeper::new(Arc::clone(&topics), Arc::clone(&log), queue, archiver);
+        let (archiver, queue, interval) = (Arc::default(), Arc::clone(&cleaner), Duration::ZERO);
+        let upkeeper =
+            Upkeeper::new(Arc::clone(&topics), Arc::clone(&log), queue, archiver, interval);
         Self { store, log, topics, cleaner, upkeeper }
     }
 

@@ -1,7 +1,8 @@
-//! ListOffsets (2), versions 1-7.
+//! ListOffsets (2), versions 1-9.
 //!
 //! By time: the first record at or after a timestamp. -1 is the end (for `read_committed` the last stable offset, which is the
-//! same), -2 the start, -3 the record with the largest timestamp (KIP-734). Not done: the tiered offsets of 8 and later.
+//! same), -2 the start, -3 the record with the largest timestamp (KIP-734), -4 the start of what is on the broker's own disk
+//! (KIP-405), -5 the last archived offset, or -1 (KIP-1005). Not done: the timeout of 10.
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -19,6 +20,8 @@ use crate::topics::Topic;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
 
 pub(super) async fn handle(
     kafka: &Kafka,
@@ -79,6 +82,14 @@ async fn find(
         }
         EARLIEST => {
             let offset = offsets.log_start_offset.0;
+            return Ok(Found { offset, timestamp: -1, leader_epoch });
+        }
+        EARLIEST_LOCAL if version >= 8 => {
+            let offset = partition.local_start().0;
+            return Ok(Found { offset, timestamp: -1, leader_epoch });
+        }
+        LATEST_TIERED if version >= 9 => {
+            let offset = partition.last_archived().map_or(-1, |offset| offset.0);
             return Ok(Found { offset, timestamp: -1, leader_epoch });
         }
         MAX_TIMESTAMP if version >= 7 => partition.offset_for_max_timestamp().await,
