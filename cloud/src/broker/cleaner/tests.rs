@@ -41,7 +41,7 @@ impl World {
         let cleaner =
             Cleaner::new(topics.clone(), log.clone(), Arc::clone(&dirty), metrics.clone());
         let upkeeper =
-            Upkeeper::new(topics, log, Arc::clone(&dirty), Arc::default(), Duration::ZERO);
+            Upkeeper::new(topics, log, Arc::clone(&dirty), Arc::default(), limits::UPKEEP_INTERVAL);
         Self { store, metrics, partition, dirty, cleaner, upkeeper }
     }
 

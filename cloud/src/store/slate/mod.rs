@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::future::try_join_all;
 use robustmq_common::limits;
 use slatedb::config::{DurabilityLevel, ReadOptions, ScanOptions};
 use slatedb::{Db, DbIterator, DbSnapshot};
@@ -208,8 +208,11 @@ impl Store for SlateStore {
 
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, StoreError> {
         self.read(async |view| {
-            let gets = stream::iter(keys).map(|key| view.get(key));
-            gets.buffered(limits::object::GETS_AT_ONCE).try_collect().await
+            let mut values = Vec::with_capacity(keys.len());
+            for some in keys.chunks(limits::object::GETS_AT_ONCE) {
+                values.extend(try_join_all(some.iter().map(|key| view.get(key))).await?);
+            }
+            Ok(values)
         })
         .await
     }

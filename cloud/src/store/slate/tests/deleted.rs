@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::super::ranges::{self, DeletedRanges, Note, NoteId};
 use super::super::{SlateSettings, SlateStore};
-use super::faulty::FaultyStore;
 use super::{batch, eventually, keys, open, open_with, settings};
+use crate::objects::faulty::FaultyStore;
 use crate::store::memory::apply_ops;
 use crate::store::{ScanLimit, Store, WriteBatch, WriteOp, write};
 

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::{SlateSettings, SlateStore};
-use super::faulty::FaultyStore;
 use super::{batch, eventually, keys, open, open_with, settings};
+use crate::objects::faulty::FaultyStore;
 use crate::store::{Era, Store, StoreError, WriteBatch, write};
 
 /// Small enough that tables are written, merged and read back.

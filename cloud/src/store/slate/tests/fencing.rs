@@ -1,7 +1,7 @@
 //! Two brokers over one object store.
 
-use super::faulty::FaultyStore;
 use super::{batch, eventually, keys, open};
+use crate::objects::faulty::FaultyStore;
 use crate::store::{Store, StoreError, write};
 
 fn is_fenced(outcome: Result<(), StoreError>) {
