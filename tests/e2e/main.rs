@@ -1,5 +1,6 @@
 //! Real binaries, real clients. One binary, so that linking happens once.
 
+mod chores;
 mod edge_to_cloud;
 mod edge_tokens;
 mod kafka_clients;

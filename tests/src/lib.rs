@@ -8,6 +8,7 @@ pub mod clients;
 pub mod eventually;
 pub mod load;
 pub mod process;
+pub mod s3;
 pub mod servers;
 pub mod telemetry;
 

@@ -69,11 +69,13 @@ impl Program {
         name: &str,
         binary: &Path,
         arguments: &[String],
+        environment: &[(String, String)],
         log: &Path,
     ) -> anyhow::Result<Self> {
         let output = append(log)?;
         let mut child = Command::new(binary)
             .args(arguments)
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(output)

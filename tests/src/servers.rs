@@ -20,6 +20,7 @@ pub struct Server {
     name: &'static str,
     binary: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     directory: tempfile::TempDir,
     program: Option<Program>,
     expected_errors: Vec<String>,
@@ -34,7 +35,8 @@ impl Server {
             path_text(&directory.path().join("data"))?,
         ];
         let binary = binary(name)?;
-        Ok(Self { name, binary, arguments, directory, program: None, expected_errors: Vec::new() })
+        let (environment, expected_errors) = (Vec::new(), Vec::new());
+        Ok(Self { name, binary, arguments, environment, directory, program: None, expected_errors })
     }
 
     /// Gives `flag` a free port of its own, kept over restarts.
@@ -57,7 +59,9 @@ impl Server {
     /// When it runs already or does not get ready.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         ensure!(self.program.is_none(), "{} is running", self.name);
-        let program = Program::start(self.name, &self.binary, &self.arguments, &self.log()).await?;
+        let Self { name, binary, arguments, environment, .. } = self;
+        let log = self.directory.path().join("log");
+        let program = Program::start(name, binary, arguments, environment, &log).await?;
         self.program = Some(program);
         Ok(())
     }
@@ -198,7 +202,16 @@ impl TestCloud {
     /// # Errors
     /// When it does not get ready.
     pub async fn start_with(toml: &str) -> anyhow::Result<Self> {
+        Self::start_in(toml, Vec::new()).await
+    }
+
+    /// Starts one with this `cloud.toml` and these environment variables.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn start_in(toml: &str, environment: Vec<(String, String)>) -> anyhow::Result<Self> {
         let mut server = Server::new("robustmq-cloud")?;
+        server.environment = environment;
         if !toml.is_empty() {
             server.configure(toml)?;
         }

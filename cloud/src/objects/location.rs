@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 
 use super::url::ObjectStoreUrl;
 use super::watched::chain;
@@ -99,11 +99,13 @@ pub fn locate(url: &ObjectStoreUrl, name: &str, request: Duration) -> Result<Loc
             let plain = check_endpoint(variable)?;
             // An embedding program may have chosen another provider.
             let _ = rustls::crypto::ring::default_provider().install_default();
+            // One by one: all options at once would take away what the environment says.
+            let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
             let bucket = AmazonS3Builder::from_env()
                 .with_bucket_name(bucket)
                 .with_allow_http(plain)
                 .with_retry(retries())
-                .with_client_options(ClientOptions::new().with_timeout(request))
+                .with_config(timeout, format!("{} seconds", request.as_secs()))
                 .build();
             let bucket = bucket.map_err(|error| chain(&error))?;
             let parts = [prefix.as_str(), name];

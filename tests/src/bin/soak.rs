@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use robustmq_tests::load::chores;
 use robustmq_tests::load::kills::{self, Outcome, Plan};
 
 /// Rounds of kill -9 under MQTT load; every message is accounted for in the Kafka log.
@@ -24,11 +25,22 @@ struct Arguments {
     /// Milliseconds between two messages of one device
     #[arg(long, default_value_t = 5)]
     interval_ms: u64,
+    /// Kill the cloud while it archives, compacts, deletes and changes modes, instead
+    #[arg(long)]
+    chores: bool,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    if arguments.chores {
+        let plan = chores::Plan { rounds: arguments.rounds, seed: arguments.seed };
+        let outcome = tokio::select! {
+            outcome = chores::run(&plan, |line| println!("{line}")) => outcome?,
+            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+        };
+        return Ok(report(&outcome));
+    }
     let plan = Plan {
         rounds: arguments.rounds,
         seed: arguments.seed,
@@ -46,6 +58,24 @@ async fn main() -> anyhow::Result<ExitCode> {
         println!("FAULT  {fault}");
     }
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn report(outcome: &chores::Outcome) -> ExitCode {
+    println!();
+    for (topic, records) in &outcome.acknowledged {
+        println!("{topic:<10}{records:>10} records acknowledged");
+    }
+    println!(
+        "{} kills, {:.0} s; {} changes of the mode, {} archived objects at the end",
+        outcome.kills,
+        outcome.took.as_secs_f64(),
+        outcome.mode_changes,
+        outcome.objects
+    );
+    for fault in &outcome.faults {
+        println!("FAULT  {fault}");
+    }
+    if outcome.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print(outcome: &Outcome) {

@@ -6,6 +6,7 @@
 //! **Invariant:** the codec here is not the product's: `mqttbytes` for MQTT, librdkafka (kcat) for Kafka.
 
 pub mod account;
+pub mod chores;
 pub mod device;
 pub mod kills;
 

@@ -1,0 +1,64 @@
+//! The little XML that S3 speaks.
+
+use std::fmt::Write as _;
+
+use super::objects::Listing;
+
+fn document(root: &str, content: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><{root} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{content}</{root}>"
+    )
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}
+
+pub(super) fn error(code: &str) -> String {
+    format!("<Error><Code>{code}</Code><Message>{code}</Message></Error>")
+}
+
+pub(super) fn listing(page: &Listing) -> String {
+    let mut content = String::new();
+    for (key, size, etag) in &page.objects {
+        let (key, etag) = (escaped(key), escaped(etag));
+        // Writing to a String does not fail.
+        let _ = write!(
+            content,
+            "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{etag}</ETag><Size>{size}</Size></Contents>"
+        );
+    }
+    for prefix in &page.prefixes {
+        let prefix = escaped(prefix);
+        let _ = write!(content, "<CommonPrefixes><Prefix>{prefix}</Prefix></CommonPrefixes>");
+    }
+    let _ = write!(content, "<IsTruncated>{}</IsTruncated>", page.next.is_some());
+    if let Some(next) = &page.next {
+        let _ = write!(content, "<NextContinuationToken>{}</NextContinuationToken>", escaped(next));
+    }
+    document("ListBucketResult", &content)
+}
+
+/// The keys that a DeleteObjects request names.
+pub(super) fn keys(request: &str) -> Vec<String> {
+    let keys = request.split("<Key>").skip(1);
+    let keys = keys.filter_map(|rest| rest.split_once("</Key>"));
+    keys.map(|(key, _)| key.replace("&lt;", "<").replace("&amp;", "&")).collect()
+}
+
+pub(super) fn deleted(keys: &[String]) -> String {
+    let each = |key: &String| format!("<Deleted><Key>{}</Key></Deleted>", escaped(key));
+    document("DeleteResult", &keys.iter().map(each).collect::<String>())
+}
+
+pub(super) fn upload(bucket: &str, key: &str, id: &str) -> String {
+    let key = escaped(key);
+    let content = format!("<Bucket>{bucket}</Bucket><Key>{key}</Key><UploadId>{id}</UploadId>");
+    document("InitiateMultipartUploadResult", &content)
+}
+
+pub(super) fn completed(bucket: &str, key: &str, etag: &str) -> String {
+    let (key, etag) = (escaped(key), escaped(etag));
+    let content = format!("<Bucket>{bucket}</Bucket><Key>{key}</Key><ETag>{etag}</ETag>");
+    document("CompleteMultipartUploadResult", &content)
+}
