@@ -119,12 +119,14 @@ impl Partition {
         &self,
         epoch: LeaderEpoch,
     ) -> Result<Option<(LeaderEpoch, Offset)>, StoreError> {
-        let Offsets { high_watermark, leader_epoch, .. } = self.offsets();
+        let Offsets { leader_epoch, .. } = self.offsets();
         // After a crash the store is told of the new epoch by its first reservation.
         let (unstored_epoch, started) = {
             let sequencer = self.sequencer();
             (!sequencer.epoch_stored, sequencer.epoch_start)
         };
+        // The hole that a crash has left belongs to the epoch before.
+        let high_watermark = self.offsets().high_watermark.max(started);
         if epoch > leader_epoch || epoch.0 < 0 {
             return Ok(None);
         }

@@ -151,11 +151,14 @@ impl Partition {
         let archived_to = offset(store, &keys.archived_to()).await?.unwrap_or(Offset(0));
         let next = sequencer.next_offset;
         let unstored = Unstored::new(Arc::clone(&shared.unstored), log_start, stored_end);
+        let mut high_watermark = next;
         // Where volatile modes were at work, what is before the first batch may have gone with a crash or a stop.
         if sequencer.has_reservation || sequencer.end.leader_epoch > LeaderEpoch(0) {
             let first = store.scan(keys.batches(log_start, next), ScanLimit::items(1)).await?;
             let first = match first.items.first() {
                 Some((key, batch)) => {
+                    // Behind it is a hole: whoever reads to the end is at the end until more comes.
+                    high_watermark = stored_end;
                     let batch = RecordBatch::from_store(batch.clone());
                     batch.map_err(|error| damaged(key, error))?.base_offset()
                 }
@@ -167,8 +170,7 @@ impl Partition {
         }
         let footprint = shared.state.footprint();
         footprint.set(sequencer.bytes());
-        let (visible, _) =
-            watch::channel(Visible { high_watermark: next, failures: 0, closed: false });
+        let (visible, _) = watch::channel(Visible { high_watermark, failures: 0, closed: false });
         let (stored, _) =
             watch::channel(Stored { through: next, writes: 0, failures: 0, error: None });
         Ok(Self {

@@ -68,13 +68,12 @@ pub(super) async fn partition(
     kafka.log.partition(topic.id, PartitionIndex(index)).await.map_err(|error| error.kafka())
 }
 
-/// Compares the leader epoch that a client believes in with ours (KIP-320); -1 is no belief.
+/// Compares the leader epoch that a client believes in with ours (KIP-320). An older one is no fault: Metadata tells none, there
+/// being one broker, and librdkafka says 0 where it knows none.
 pub(super) fn check_epoch(claimed: i32, current: LeaderEpoch) -> Result<(), ResponseError> {
-    match claimed {
-        -1 => Ok(()),
-        older if older < current.0 => Err(ResponseError::FencedLeaderEpoch),
-        newer if newer > current.0 => Err(ResponseError::UnknownLeaderEpoch),
-        _ => Ok(()),
+    match claimed > current.0 {
+        true => Err(ResponseError::UnknownLeaderEpoch),
+        false => Ok(()),
     }
 }
 

@@ -538,3 +538,26 @@ async fn a_chunk_closed_in_hybrid_is_found_by_time_whatever_fails_meanwhile() {
     let found = partition.offset_for_time(11).await.expect("readable");
     assert_eq!(found.map(|found| found.offset), Some(Offset(1)));
 }
+
+/// A consumer that reads to the end waited for a million offsets that a crash had skipped, and its lag was as large.
+#[tokio::test]
+async fn after_a_crash_the_end_is_behind_the_last_record_until_more_comes() {
+    let world = World::new();
+    let partition = world.partition().await;
+    append(&partition, HYBRID, at_times(&[0, 0])).await;
+    partition.flush().await.expect("there is room");
+    append(&partition, HYBRID, at_times(&[0, 0])).await;
+    let world = world.after_crash();
+    let partition = world.partition().await;
+    assert_eq!(partition.offsets().high_watermark, Offset(2));
+    // Those who were further wait where they are, and go on when more comes.
+    for position in [2, 4, limits::OFFSET_BLOCK] {
+        assert_eq!(base_offsets(&partition, position, usize::MAX).await, [0; 0], "{position}");
+    }
+    let next = append(&partition, HYBRID, at_times(&[0])).await.base_offset;
+    assert!(next >= Offset(limits::OFFSET_BLOCK));
+    assert_eq!(partition.offsets().high_watermark, Offset(next.0 + 1));
+    for position in [2, 4, limits::OFFSET_BLOCK] {
+        assert_eq!(base_offsets(&partition, position, usize::MAX).await, [next.0], "{position}");
+    }
+}
