@@ -17,6 +17,7 @@ use super::sequencer::{Loaded, Sequencer, offset};
 use super::unstored::{Fate, Unstored};
 use super::unstored_memory::UnstoredMemory;
 use super::write_behind::WriteBehind;
+use crate::store::keys::archive::{Archived, archived_from};
 use crate::store::keys::damaged;
 use crate::store::keys::partition::{PartitionKeys, decode_origin};
 use crate::store::{Era, ScanLimit, Store, StoreError};
@@ -154,16 +155,12 @@ impl Partition {
         let mut high_watermark = next;
         // Where volatile modes were at work, what is before the first batch may have gone with a crash or a stop.
         if sequencer.has_reservation || sequencer.end.leader_epoch > LeaderEpoch(0) {
-            let first = store.scan(keys.batches(log_start, next), ScanLimit::items(1)).await?;
-            let first = match first.items.first() {
-                Some((key, batch)) => {
-                    // Behind it is a hole: whoever reads to the end is at the end until more comes.
-                    high_watermark = stored_end;
-                    let batch = RecordBatch::from_store(batch.clone());
-                    batch.map_err(|error| damaged(key, error))?.base_offset()
-                }
-                None => next,
-            };
+            let first = first_base(store, &keys, log_start, next).await?;
+            if first.is_some() {
+                // Behind the last record is a hole: whoever reads to the end is at the end until more comes.
+                high_watermark = stored_end;
+            }
+            let first = first.unwrap_or(next);
             if first > log_start {
                 unstored.open_hole(log_start, first);
             }
@@ -454,4 +451,22 @@ enum Obstacle {
     Reservation,
     /// `hybrid` holds as much as it may.
     Room,
+}
+
+/// The base offset of the first batch from `from` on, archived or in the store; `None` if there is none below `to`.
+async fn first_base(
+    store: &dyn Store,
+    keys: &PartitionKeys,
+    from: Offset,
+    to: Offset,
+) -> Result<Option<Offset>, StoreError> {
+    let archived = store.scan(archived_from(keys, from), ScanLimit::items(1)).await?;
+    if let Some((key, value)) = archived.items.first() {
+        let (_, archived) = Archived::decode(key, value).map_err(|error| damaged(key, error))?;
+        return Ok(Some(archived.base_offset));
+    }
+    let stored = store.scan(keys.batches(from, to), ScanLimit::items(1)).await?;
+    let Some((key, batch)) = stored.items.first() else { return Ok(None) };
+    let batch = RecordBatch::from_store(batch.clone()).map_err(|error| damaged(key, error))?;
+    Ok(Some(batch.base_offset()))
 }

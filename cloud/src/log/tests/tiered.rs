@@ -296,3 +296,23 @@ async fn who_reads_along_finds_blocks_in_memory_and_hot_ones_are_there_from_the_
     read_all(&partition, 0, 1).await;
     assert!(world.archive.metrics().cache_misses.get() > 0);
 }
+
+/// The start of the log was taken for a hole that a crash had left, since nothing of it was in the store any more.
+#[tokio::test]
+async fn what_is_archived_stays_readable_after_a_crash_in_a_volatile_mode() {
+    for mode in [StorageMode::HYBRID, StorageMode::MEMORY] {
+        let world = World::new();
+        let partition = world.partition().await;
+        let batches = fill(&partition, &[10, 20]).await;
+        archive(&world, &AT_ONCE, 100).await;
+        world.log.change_mode(world.topic, mode).await.expect("there is room");
+        partition.ready().await.expect("offsets are reserved");
+        let volatile = AppendRules { storage: mode, ..context().rules };
+        let context = AppendContext { rules: volatile, ..context() };
+        let lost = partition.append(build(&[30], None, b"lost"), &context).expect("taken");
+        lost.durable().await.expect("acknowledged");
+        let partition = world.after_crash(0).partition().await;
+        assert_eq!(partition.offsets().log_start_offset, Offset(0), "{mode:?}");
+        assert_eq!(read_all(&partition, 0, usize::MAX).await, batches, "{mode:?}");
+    }
+}
