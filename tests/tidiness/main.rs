@@ -30,6 +30,11 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "kafka_protocol",
         ],
     ),
+    ("cloud/src/objects", &["crate::store", "crate::tier", "crate::log", "crate::kafka"]),
+    (
+        "cloud/src/tier",
+        &["crate::log", "crate::topics", "crate::group", "crate::kafka", "crate::broker"],
+    ),
     (
         "cloud/src/log",
         &["crate::group", "crate::kafka", "crate::uplink", "crate::admin", "crate::broker"],
