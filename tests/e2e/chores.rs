@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use robustmq_tests::load::chores::{Plan, run};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn background_work_that_is_killed_loses_nothing() -> anyhow::Result<()> {
     let outcome = run(&Plan { rounds: 16, seed: 3 }, |line| eprintln!("{line}")).await?;
     ensure!(outcome.faults.is_empty(), "{:#?}", outcome.faults);
