@@ -118,7 +118,7 @@ impl Archive {
             objects,
             path,
             settings,
-            ahead: Ahead::default(),
+            ahead: Ahead::new((settings.cache_bytes / 2 / limits::tier::BLOCK_BYTES).max(1)),
             uploading: Mutex::default(),
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! **Invariant:** a block is fetched once, however many ask for it at the same time, and checked before anybody gets it.
 //! **Invariant:** what is kept and what is on its way is within the budget, but for [`limits::tier::FETCHES`] blocks that readers wait
-//! for; what is fetched ahead never goes beyond it.
+//! for.
+//! **Invariant:** what was fetched ahead and not read yet takes at most half of the budget, and goes last: or readers who are many would push
+//! out each other's next blocks, and all of them would be fetched again and again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -13,6 +15,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use robustmq_common::limits;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::archive::ArchiveError;
@@ -60,6 +63,8 @@ struct Kept {
     order: BTreeMap<u64, BlockId>,
     tick: u64,
     bytes: usize,
+    /// Of blocks that were fetched ahead and not read yet.
+    ahead_bytes: usize,
 }
 
 type Cell = Arc<OnceCell<Bytes>>;
@@ -68,6 +73,8 @@ struct Slot {
     cell: Cell,
     bytes: usize,
     tick: u64,
+    /// Since when nobody has read what was fetched ahead.
+    ahead: Option<Instant>,
 }
 
 impl Kept {
@@ -76,37 +83,65 @@ impl Kept {
         let slot = self.slots.get_mut(&id)?;
         self.order.remove(&slot.tick);
         slot.tick = self.tick;
+        if slot.ahead.take().is_some() {
+            self.ahead_bytes -= slot.bytes;
+        }
         self.order.insert(self.tick, id);
         Some(Arc::clone(&slot.cell))
     }
 
-    fn insert(&mut self, id: BlockId, cell: Cell, bytes: usize) {
+    fn insert(&mut self, id: BlockId, cell: Cell, bytes: usize, ahead: Option<Instant>) {
         self.tick += 1;
         self.bytes += bytes;
+        if ahead.is_some() {
+            self.ahead_bytes += bytes;
+        }
         self.order.insert(self.tick, id);
-        self.slots.insert(id, Slot { cell, bytes, tick: self.tick });
+        self.slots.insert(id, Slot { cell, bytes, tick: self.tick, ahead });
     }
 
     fn remove(&mut self, id: BlockId) {
         if let Some(slot) = self.slots.remove(&id) {
             self.order.remove(&slot.tick);
             self.bytes -= slot.bytes;
+            if slot.ahead.is_some() {
+                self.ahead_bytes -= slot.bytes;
+            }
         }
     }
 
-    /// Drops what was not used for longest until `bytes` more fit into `budget`; not what somebody waits for. Whether they fit.
-    fn make_room(&mut self, bytes: usize, budget: usize) -> bool {
-        let mut after = 0;
-        while self.bytes + bytes > budget {
-            let Some((tick, id)) = self.order.range(after..).next().map(|(t, id)| (*t, *id)) else {
-                return false;
-            };
-            after = tick + 1;
-            let waits =
-                |slot: &Slot| slot.cell.get().is_none() && Arc::strong_count(&slot.cell) > 1;
-            if !self.slots.get(&id).is_some_and(waits) {
-                self.remove(id);
+    /// Drops what was not used for longest until `bytes` more fit into `budget`: what was read first, then what was fetched ahead if
+    /// `all`; not what somebody waits for. Whether they fit.
+    fn make_room(&mut self, bytes: usize, budget: usize, all: bool) -> bool {
+        let steps: &[bool] = if all { &[false, true] } else { &[false] };
+        for takes_ahead in steps {
+            let mut after = 0;
+            while self.bytes + bytes > budget {
+                let next = self.order.range(after..).next().map(|(tick, id)| (*tick, *id));
+                let Some((tick, id)) = next else { break };
+                after = tick + 1;
+                let stays = |slot: &Slot| {
+                    let waits = slot.cell.get().is_none() && Arc::strong_count(&slot.cell) > 1;
+                    waits || (slot.ahead.is_some() && !takes_ahead)
+                };
+                if !self.slots.get(&id).is_some_and(stays) {
+                    self.remove(id);
+                }
             }
+        }
+        self.bytes + bytes <= budget
+    }
+
+    /// Whether `bytes` more may be fetched ahead. What nobody came for in time makes room.
+    fn takes_ahead(&mut self, bytes: usize, budget: usize) -> bool {
+        while self.ahead_bytes + bytes > budget {
+            let forgotten = |slot: &Slot| {
+                slot.ahead.is_some_and(|since| since.elapsed() > limits::tier::AHEAD_KEPT)
+            };
+            let ids = self.order.values();
+            let oldest = ids.copied().find(|id| self.slots.get(id).is_some_and(forgotten));
+            let Some(oldest) = oldest else { return false };
+            self.remove(oldest);
         }
         true
     }
@@ -152,9 +187,9 @@ impl Blocks {
         let cell = {
             let mut kept = self.lock();
             kept.find(id).unwrap_or_else(|| {
-                kept.make_room(source.bytes(), self.budget_bytes);
+                kept.make_room(source.bytes(), self.budget_bytes, true);
                 let cell = Cell::default();
-                kept.insert(id, Arc::clone(&cell), source.bytes());
+                kept.insert(id, Arc::clone(&cell), source.bytes(), None);
                 cell
             })
         };
@@ -170,14 +205,19 @@ impl Blocks {
 
     /// Fetches a block that nobody waits for, if there is room for it and nothing better to do.
     pub(super) async fn get_ahead(&self, id: BlockId, source: &Source) -> Result<(), ArchiveError> {
-        let _permit = self.fetches.acquire().await.map_err(|_| ArchiveError::Closed)?;
+        // Readers who wait come first.
+        let Ok(_permit) = self.fetches.try_acquire() else { return Ok(()) };
         let cell = {
             let mut kept = self.lock();
-            if kept.slots.contains_key(&id) || !kept.make_room(source.bytes(), self.budget_bytes) {
+            let (bytes, budget) = (source.bytes(), self.budget_bytes);
+            if kept.slots.contains_key(&id)
+                || !kept.takes_ahead(bytes, budget / 2)
+                || !kept.make_room(bytes, budget, false)
+            {
                 return Ok(());
             }
             let cell = Cell::default();
-            kept.insert(id, Arc::clone(&cell), source.bytes());
+            kept.insert(id, Arc::clone(&cell), bytes, Some(Instant::now()));
             cell
         };
         self.fill(id, &cell, source).await.map(drop)
@@ -186,9 +226,9 @@ impl Blocks {
     /// Keeps a block that is known already.
     pub(super) fn keep(&self, id: BlockId, block: Bytes) {
         let mut kept = self.lock();
-        if !kept.slots.contains_key(&id) && kept.make_room(block.len(), self.budget_bytes) {
+        if !kept.slots.contains_key(&id) && kept.make_room(block.len(), self.budget_bytes, false) {
             let bytes = block.len();
-            kept.insert(id, Arc::new(OnceCell::new_with(Some(block))), bytes);
+            kept.insert(id, Arc::new(OnceCell::new_with(Some(block))), bytes, None);
         }
     }
 

@@ -150,3 +150,32 @@ async fn the_budget_holds_and_what_is_used_stays() {
     }
     assert_eq!(blocks.metrics.fetched_bytes.get(), fetched + 400);
 }
+
+/// Ten readers pushed out each other's next blocks, and each block was fetched twenty times.
+#[tokio::test(start_paused = true)]
+async fn what_was_fetched_ahead_stays_until_it_is_read_or_forgotten() {
+    let (_objects, blocks, source) = cache(400).await;
+    for number in 0..3 {
+        blocks.get_ahead(id(number), &source(number)).await.expect("it is up");
+    }
+    // Half of the budget.
+    assert_eq!(blocks.bytes(), 200);
+    for number in 4..9 {
+        blocks.get(id(number), &source(number)).await.expect("it is up");
+        assert!(blocks.bytes() <= 400);
+    }
+    let fetched = blocks.metrics.fetched_bytes.get();
+    for number in 0..2 {
+        blocks.get(id(number), &source(number)).await.expect("it is up");
+    }
+    assert_eq!(blocks.metrics.fetched_bytes.get(), fetched);
+    // Those who were read make room for the next, and those whom nobody came for as well, later.
+    for number in [2, 3] {
+        blocks.get_ahead(id(number), &source(number)).await.expect("it is up");
+    }
+    blocks.get_ahead(id(9), &source(9)).await.expect("there is no room");
+    assert_eq!(blocks.metrics.fetched_bytes.get(), fetched + 200);
+    tokio::time::advance(limits::tier::AHEAD_KEPT * 2).await;
+    blocks.get_ahead(id(9), &source(9)).await.expect("it is up");
+    assert_eq!(blocks.metrics.fetched_bytes.get(), fetched + 300);
+}

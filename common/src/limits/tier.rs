@@ -20,6 +20,12 @@ pub const FETCH_ATTEMPTS: u32 = 3;
 pub const FETCH_PAUSE: Duration = Duration::from_millis(100);
 /// Blocks that are fetched ahead of one reader, at most, and no more than a quarter of the cache.
 pub const READ_AHEAD_BLOCKS: usize = 32;
+/// What was fetched ahead and not read for this long makes room for others.
+pub const AHEAD_KEPT: Duration = Duration::from_secs(30);
+/// How many answers there are between two counts of those who read along.
+pub const READERS_COUNTED: u32 = 16;
+/// Who had none of so many last answers does not count as reading.
+pub const READERS_REMEMBERED: u32 = 128;
 /// Readers of one partition that are told apart.
 pub const READERS_PER_PARTITION: usize = 16;
 /// Partitions whose readers are known.

@@ -25,14 +25,16 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts one with the default configuration and a directory of its own below `dir`.
+    /// Starts one with the default configuration, but for a place for archived records, and a directory of its own below `dir`.
     ///
     /// # Errors
     /// When it does not get ready.
     pub async fn start(dir: &Path, kafka: impl FnOnce(&str) -> Kafka) -> anyhow::Result<Self> {
         // Whatever holds the system's temporary files may be no disk at all. A second call changes nothing.
         let _ = tempfile::env::override_temp_dir(dir);
-        let own = TestCloud::start().await?;
+        let archive = dir.canonicalize()?.join("archive");
+        let toml = format!("[tier]\nobject_store = \"file://{}\"\n", archive.display());
+        let own = TestCloud::start_with(&toml).await?;
         let kafka = kafka(&own.kafka()?);
         Ok(Self {
             name: "robustmq".to_owned(),

@@ -8,6 +8,7 @@ mod xml;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +35,9 @@ pub struct Faults {
     pub failing: u32,
     /// Of a thousand bodies so many end in the middle.
     pub truncated: u32,
-    /// Answers wait for up to this long.
+    /// Answers wait for at least this long.
+    pub least_delay: Duration,
+    /// And for up to so much more.
     pub delay: Duration,
 }
 
@@ -46,6 +49,8 @@ pub struct FakeS3 {
 }
 
 struct Shared {
+    /// Bytes of objects that were given out.
+    given_bytes: AtomicU64,
     objects: Mutex<Objects>,
     faults: Mutex<Faults>,
     rng: Mutex<SmallRng>,
@@ -68,6 +73,7 @@ impl FakeS3 {
     /// When it cannot listen.
     pub async fn start(seed: u64) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared {
+            given_bytes: AtomicU64::new(0),
             objects: Mutex::default(),
             faults: Mutex::default(),
             rng: Mutex::new(SmallRng::seed_from_u64(seed)),
@@ -104,6 +110,12 @@ impl FakeS3 {
         lock(&self.shared.objects).keys(bucket, prefix)
     }
 
+    /// Bytes of objects that were given out.
+    #[must_use]
+    pub fn given_bytes(&self) -> u64 {
+        self.shared.given_bytes.load(Ordering::Relaxed)
+    }
+
     /// An object's bytes.
     #[must_use]
     pub fn object(&self, bucket: &str, key: &str) -> Option<Bytes> {
@@ -125,10 +137,9 @@ async fn answer(
     request: Request,
 ) -> Response {
     let faults = *lock(&shared.faults);
-    if !faults.delay.is_zero() {
-        let most = u64::try_from(faults.delay.as_millis()).unwrap_or(u64::MAX);
-        let wait = lock(&shared.rng).random_range(0..=most);
-        tokio::time::sleep(Duration::from_millis(wait)).await;
+    let wait = faults.least_delay + faults.delay.mul_f64(lock(&shared.rng).random_range(0.0..=1.0));
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
     }
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, 1 << 30).await else {
@@ -153,7 +164,10 @@ async fn answer(
         Answer::Object { bytes, range, etag } if shared.draw(faults.truncated) => {
             cut_off(&bytes, range, &etag)
         }
-        Answer::Object { bytes, range, etag } => object(bytes, range, &etag),
+        Answer::Object { bytes, range, etag } => {
+            shared.given_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            object(bytes, range, &etag)
+        }
         Answer::Other(response) => response,
     }
 }
