@@ -291,6 +291,9 @@ pub const STORE_POINT_DELETIONS: usize = 1024;
 pub const STORE_DEAD_BYTES: u64 = 512 * 1024 * 1024;
 /// Live values that one write moves out of a mostly dead segment.
 pub const STORE_MOVED_BYTES: usize = 4 * 1024 * 1024;
+/// On a full disk the segment that is written to is sealed before it is full, if it is larger than this: what was deleted from it can then
+/// be given back.
+pub const STORE_SEALED_EARLY_BYTES: u64 = 64 * 1024;
 /// The least time between two counts of what lives.
 pub const STORE_COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// Counting what lives may take one part in so many of a core's time.

@@ -116,6 +116,12 @@ impl Committer {
         Ok(())
     }
 
+    /// The disk is full, or nearly so: all that can be given back is wanted.
+    pub(super) fn is_short_of_room(&self) -> bool {
+        let reserved = self.reserved_disk_bytes.load(Ordering::Relaxed);
+        self.disk.free_bytes(&self.path).is_some_and(|free| free < 2 * reserved)
+    }
+
     /// As [`super::Store::submit`].
     pub(super) fn submit(&self, batch: WriteBatch) -> Result<PendingWrite, StoreError> {
         let mut queue = self.lock();

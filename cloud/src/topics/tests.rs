@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use object_store::ObjectStore as _;
 use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex, TopicId};
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch};
 
@@ -12,10 +14,14 @@ use super::{
     Catalogue, ConfigChange, ConfigError, ConfigOp, ConfigSource, KEYS, NewTopic, TopicConfig,
     TopicError, apply_changes, describe,
 };
-use crate::log::{AppendContext, Log, LogError, StorageMode, TierRules};
+use crate::log::{AppendContext, Budgets, Log, LogError, StorageMode, TierRules};
+use crate::metrics::TierMetrics;
+use crate::objects::Location;
+use crate::objects::faulty::FaultyStore;
 use crate::store::keys::Family;
 use crate::store::keys::topic::deletion_key;
 use crate::store::{MemoryStore, ScanLimit, Store, StoreError, WriteBatch, write};
+use crate::tier::{Archive, Janitor, TierSettings};
 
 mod removal;
 
@@ -381,4 +387,43 @@ fn a_description_says_where_values_come_from() {
     assert_eq!((set.value, set.source), (Some("5"), ConfigSource::Topic));
     assert_eq!((unset.value, unset.source), (Some("604800000"), ConfigSource::Default));
     assert_eq!(entry("robustmq.source").value, None);
+}
+
+#[tokio::test]
+async fn a_deleted_topic_takes_its_archived_objects_with_it() {
+    let store = Arc::new(MemoryStore::new());
+    let objects = FaultyStore::new(1);
+    let location = Location { objects: objects.clone(), path: "tier".to_owned() };
+    let archive = Arc::new(Archive::new(location, TierSettings::default(), TierMetrics::default()));
+    let seam = Arc::clone(&store) as Arc<dyn Store>;
+    let log = Log::with_archive(Arc::clone(&seam), Budgets::default(), Some(archive.clone()));
+    let log = Arc::new(log);
+    let topics = Catalogue::new(Arc::clone(&log));
+    let tiered = entries(&[("robustmq.storage.mode", "tiered"), ("robustmq.tier.local.ms", "0")]);
+    for topic in ["goes", "stays"] {
+        let new = NewTopic { overrides: tiered.clone(), ..new_topic(topic, 2) };
+        let topic = topics.create(vec![new], false, 0).await.remove(0).expect("created");
+        let rules = topic.config.tier.expect("tiered");
+        for index in 0..2 {
+            let partition = log.partition(topic.id, PartitionIndex(index)).await.expect("there");
+            let pending = partition.append(batch(), &AppendContext::at(0)).expect("taken");
+            pending.durable().await.expect("durable");
+            let archived = partition.archive(&archive, &rules, i64::MAX).await;
+            assert!(archived.expect("both stores work") > 0);
+        }
+    }
+    let count = async || objects.list(None).count().await;
+    assert_eq!(count().await, 4);
+    topics.delete(&[name("goes")]).await.remove(0).expect("deleted");
+    topics.removal().finish().await.expect("nothing fails");
+    let mut janitor = Janitor::new(seam, archive);
+    for now_ms in [0, 100_000, 2_000_000] {
+        janitor.pass(now_ms).await.expect("nothing fails");
+    }
+    assert_eq!(count().await, 2);
+    let left = async |family: Family| {
+        let page = store.scan(family.range(), ScanLimit::items(10)).await;
+        page.expect("readable").items.len()
+    };
+    assert_eq!((left(Family::Archived).await, left(Family::Doomed).await), (2, 0));
 }

@@ -67,8 +67,14 @@ impl Collector {
         sealed.sort_by(|a, b| (a.live * b.bytes).cmp(&(b.live * a.bytes)));
         let live: u64 = sealed.iter().map(|segment| segment.live).sum();
         let mut dead: u64 = sealed.iter().map(|segment| segment.bytes - segment.live).sum();
+        let is_short = self.commits.is_short_of_room();
         for segment in sealed {
-            if dead <= live / 5 + self.tolerated_bytes {
+            let enough = match is_short {
+                // Somebody may have deleted what filled the disk: dead bytes are all that keeps writes out.
+                true => segment.live > segment.bytes / 5 * 4,
+                false => dead <= live / 5 + self.tolerated_bytes,
+            };
+            if enough {
                 break;
             }
             match self.evacuate(segment.number) {

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use robustmq_common::limits;
 
 use super::collect::{Collected, Collector};
 use super::index::Position;
-use crate::store::StoreError;
+use crate::store::{StoreError, WriteBatch};
 
 /// What the writer tells the keeper.
 #[derive(Default)]
@@ -25,9 +26,21 @@ struct State {
     /// Something was removed.
     removed: bool,
     closing: bool,
+    /// The segment that is written to is to be sealed, so that its dead bytes can be given back.
+    seal: bool,
 }
 
 impl Signals {
+    /// Whether a new segment is to be begun. Asked by the writer before each group.
+    pub(super) fn takes_seal(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.seal)
+    }
+
+    fn seal(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).seal = true;
+    }
+
     pub(super) fn rolled(&self) {
         self.change(|state| state.rolled = true);
     }
@@ -54,14 +67,16 @@ impl Signals {
             }
             let wait = not_before.saturating_duration_since(Instant::now());
             if state.rolled || (state.removed && wait.is_zero()) {
-                return Some(std::mem::take(&mut *state));
+                let seal = state.seal;
+                return Some(std::mem::replace(&mut *state, State { seal, ..State::default() }));
             }
-            state = if state.removed {
-                let waited = self.changed.wait_timeout(state, wait);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            } else {
-                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-            };
+            let wait = if state.removed { wait } else { limits::STORE_COUNT_INTERVAL };
+            let waited = self.changed.wait_timeout(state, wait);
+            let (waited, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = waited;
+            if timeout.timed_out() && !state.removed && !state.rolled && !state.closing {
+                return Some(State::default());
+            }
         }
     }
 }
@@ -79,12 +94,17 @@ impl Keeper {
     pub(super) fn run(&self) {
         let mut not_before = Instant::now();
         while let Some(work) = self.signals.next(not_before) {
+            let is_short = self.collector.commits.is_short_of_room();
+            let is_full = is_short && self.collector.commits.stats().no_space.is_some();
+            if !work.removed && !work.rolled && !is_full {
+                continue;
+            }
+            if is_full || (is_short && work.removed) {
+                self.seal();
+            }
             if let Err(error) = self.flush() {
                 // Everything is in the segments; they are kept, and replayed at the next start.
                 tracing::warn!(%error, "the store's index could not be made durable; it is tried again");
-                continue;
-            }
-            if !work.removed && !work.rolled {
                 continue;
             }
             let mut counting = Duration::ZERO;
@@ -101,6 +121,15 @@ impl Keeper {
             }
             not_before = Instant::now() + pause_after(counting);
         }
+    }
+
+    /// Has the segment that is written to sealed. While the disk is full nobody else may write, so this does; if others fail with it, it is
+    /// tried again.
+    fn seal(&self) {
+        self.signals.seal();
+        let mut nothing = WriteBatch::new();
+        nothing.delete_range(Bytes::new()..Bytes::new());
+        drop(self.collector.commits.submit(nothing));
     }
 
     /// Makes the index durable.

@@ -227,11 +227,18 @@ impl Shared {
         while let Some(group) = self.commits.next_group() {
             let segment = writer.end.segment;
             let space = self.commits.check_space(&group);
+            if signals.takes_seal() {
+                writer.seal();
+            }
             let outcome = space.and_then(|()| writer.write(&group));
             if writer.end.segment != segment {
                 signals.rolled();
             }
-            let removes = |op: &WriteOp| !matches!(op, WriteOp::Put(..));
+            let removes = |op: &WriteOp| match op {
+                WriteOp::Put(..) => false,
+                WriteOp::Delete(_) => true,
+                WriteOp::DeleteRange(range) => range.start < range.end,
+            };
             if outcome.is_ok() && group.iter().flat_map(|write| &write.ops).any(removes) {
                 signals.removed();
             }

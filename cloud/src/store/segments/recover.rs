@@ -91,7 +91,7 @@ pub(super) fn recover(
             (file.ok_or_else(|| failed("a segment vanished".to_owned()))?, end)
         }
     };
-    Ok((Writer { files, index, salt, settings, file, end }, replayed))
+    Ok((Writer { files, index, salt, settings, file, end, is_sealed: false }, replayed))
 }
 
 impl Recovery<'_> {

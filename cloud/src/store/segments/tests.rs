@@ -184,6 +184,39 @@ async fn a_full_disk_refuses_writes_takes_deletions_and_recovers() {
     assert_eq!(content.len(), written - 30 + 1);
 }
 
+/// Dead bytes up to half a gigabyte were left alone even on a full disk: who deleted what filled it could not write again.
+#[tokio::test]
+async fn on_a_full_disk_whatever_was_deleted_makes_room() {
+    let machine = Machine::new(5);
+    let (reserved_disk_bytes, dead_bytes) = (128 * 1024, 1 << 30);
+    let settings = SegmentSettings {
+        reserved_disk_bytes,
+        dead_bytes,
+        segment_bytes: 1 << 30,
+        ..machine.settings.clone()
+    };
+    let machine = Machine { settings, ..machine };
+    let store = machine.open();
+    let capacity_bytes = Some(512 * 1024);
+    machine.disk.set_faults(Faults { capacity_bytes, ..Faults::default() });
+    let mut written = 0;
+    while write(&store, put(format!("k{written:04}"), vec![3; 1000])).await.is_ok() {
+        written += 1;
+    }
+    assert!(written > 200);
+    write(&store, delete_range("k0010", "k9")).await.expect("what makes room is taken");
+    let again = async {
+        while write(&store, put("after", vec![4; 1000])).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let within = std::time::Duration::from_secs(60);
+    tokio::time::timeout(within, again).await.expect("the keeper gives space back");
+    assert_eq!(content(&store).await.len(), 11);
+    machine.crash(store);
+    assert_eq!(content(&machine.open()).await.len(), 11);
+}
+
 #[tokio::test]
 async fn a_failed_sync_poisons_until_it_is_opened_again() {
     let machine = Machine::new(6);

@@ -24,6 +24,8 @@ pub(super) struct Writer {
     pub file: Arc<dyn DiskFile>,
     /// The end of the last group.
     pub end: Position,
+    /// The last segment takes no more.
+    pub is_sealed: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,10 +41,16 @@ fn too_large(error: TooLarge) -> StoreError {
 }
 
 impl Writer {
+    /// Has the next group begin a new segment, if that makes a difference.
+    pub(super) fn seal(&mut self) {
+        self.is_sealed = self.end.offset > limits::STORE_SEALED_EARLY_BYTES;
+    }
+
     /// Writes one group. `Ok`: it is durable, and the index has it.
     pub(super) fn write(&mut self, group: &[QueuedWrite]) -> Result<(), StoreError> {
-        if self.end.offset >= self.settings.segment_bytes {
+        if self.is_sealed || self.end.offset >= self.settings.segment_bytes {
             self.begin_segment()?;
+            self.is_sealed = false;
         }
         let mut encoder = GroupEncoder::new(self.salt, self.settings.separated_bytes);
         for write in group {
