@@ -264,6 +264,48 @@ impl World {
     }
 }
 
+/// What of `changing` has to be there: in `hybrid` what was acknowledged counts only when the mode was changed.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// Records below it were acknowledged durably, but for those that are exempt.
+    counts: u64,
+    is_volatile: bool,
+    /// What crashes in `hybrid` may have taken.
+    exempt: Vec<Range<u64>>,
+}
+
+impl Ledger {
+    async fn change_mode(&mut self, world: &World, changing: &Writer, mode: &str) -> bool {
+        self.note(changing);
+        let before = changing.acknowledged();
+        // From here on it may be so, whether there is an answer or not.
+        self.is_volatile |= mode == "hybrid";
+        let is_changed = world.change_mode("changing", mode).await;
+        if is_changed && mode != "hybrid" {
+            // What was acknowledged before was written first.
+            self.counts = before.max(self.counts);
+            self.is_volatile = false;
+        }
+        is_changed
+    }
+
+    /// What is acknowledged now counts, if it is durable.
+    fn note(&mut self, changing: &Writer) {
+        if !self.is_volatile {
+            self.counts = changing.acknowledged().max(self.counts);
+        }
+    }
+
+    /// The broker was killed.
+    fn died(&mut self, changing: &Writer) {
+        if self.is_volatile {
+            let acknowledged = changing.acknowledged();
+            self.exempt.push(self.counts..acknowledged);
+            self.counts = acknowledged;
+        }
+    }
+}
+
 /// Runs the plan. Each line of progress goes to `say`. Needs a runtime with several threads.
 ///
 /// # Errors
@@ -279,45 +321,24 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
         .iter()
         .map(|(topic, _)| Writer::start(&kafka, topic, stopped.clone()))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    // In `hybrid` what was acknowledged counts only when the mode was changed.
-    let (mut counts, mut is_volatile) = (0, false);
-    // What a crash in `hybrid` may have taken.
-    let mut exempt: Vec<Range<u64>> = Vec::new();
+    let mut ledger = Ledger::default();
     for round in 0..plan.rounds {
         let life = Duration::from_millis(rng.random_range(150..1500));
         let mode = MODES[round as usize % MODES.len()];
         let changing = &writers[3];
         let work = async {
             tokio::time::sleep(life / 4).await;
-            let before = changing.acknowledged();
-            if !is_volatile {
-                counts = before.max(counts);
-            }
-            // From here on it may be so, whether there is an answer or not.
-            is_volatile |= mode == "hybrid";
-            if world.change_mode("changing", mode).await {
-                outcome.mode_changes += 1;
-                if mode != "hybrid" {
-                    // What was acknowledged before was written first.
-                    counts = before.max(counts);
-                    is_volatile = false;
-                }
-            }
+            let is_changed = ledger.change_mode(&world, changing, mode).await;
+            outcome.mode_changes += u32::from(is_changed);
             // It may well fail: the broker dies.
             drop(world.come_and_go(round).await);
             std::future::pending::<()>().await;
         };
         drop(tokio::time::timeout(life, work).await);
-        if !is_volatile {
-            counts = changing.acknowledged().max(counts);
-        }
+        ledger.note(changing);
         world.cloud.kill9().await?;
         outcome.kills += 1;
-        if is_volatile {
-            let acknowledged = changing.acknowledged();
-            exempt.push(counts..acknowledged);
-            counts = acknowledged;
-        }
+        ledger.died(changing);
         world.cloud.start().await?;
         if round % 10 == 9 {
             let written: Vec<_> = writers.iter().map(Writer::acknowledged).collect();
@@ -342,7 +363,7 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
     world.cloud.start().await?;
     outcome.objects = world.s3.keys(BUCKET, "here/tier/").len();
     // The S3 server goes on answering meanwhile.
-    let found = tokio::task::block_in_place(|| account(&world, &ends, counts, &exempt));
+    let found = tokio::task::block_in_place(|| account(&world, &ends, &ledger));
     outcome.faults =
         found.with_context(|| format!("the broker's log ends:\n{}", tail(&world.cloud.log())))?;
     outcome.faults.extend(world.cloud.unexpected_errors());
@@ -350,13 +371,8 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
     Ok(outcome)
 }
 
-/// What is missing, or too much. `counts`: of `changing`, what was acknowledged durably, but for what is `exempt`.
-fn account(
-    world: &World,
-    ends: &[u64],
-    counts: u64,
-    exempt: &[Range<u64>],
-) -> anyhow::Result<Vec<String>> {
+/// What is missing, or too much.
+fn account(world: &World, ends: &[u64], ledger: &Ledger) -> anyhow::Result<Vec<String>> {
     let mut faults = Vec::new();
     let numbers = |records: &[(i64, String, u64)]| -> Vec<u64> {
         records.iter().map(|(.., number)| *number).collect()
@@ -396,8 +412,9 @@ fn account(
 
     let changing = numbers(&world.read_all("changing")?);
     let found: BTreeSet<u64> = changing.into_iter().collect();
+    let Ledger { counts, exempt, .. } = ledger;
     let is_exempt = |number: &u64| exempt.iter().any(|range| range.contains(number));
-    let missing = (0..counts).filter(|number| !found.contains(number) && !is_exempt(number));
+    let missing = (0..*counts).filter(|number| !found.contains(number) && !is_exempt(number));
     let missing: Vec<u64> = missing.collect();
     if !missing.is_empty() {
         let some: Vec<_> = missing.iter().take(10).collect();
