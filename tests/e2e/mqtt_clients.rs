@@ -117,8 +117,10 @@ async fn mosquitto_tools_with_both_versions() -> anyhow::Result<()> {
                 .await?;
             let subscriber =
                 Subscriber::start(&edge, &["-V", version, "-q", "2", "-t", &topic], 1)?;
-            let expected = format!("{topic} {qos} 1 {payload}");
-            assert_eq!(subscriber.lines().await?, [expected]);
+            let lines = subscriber.lines().await?;
+            // Nothing tells when a PUBLISH with QoS 0 has arrived: it may come after the SUBSCRIBE, and is no retained message then.
+            let live = qos == "0" && lines == [format!("{topic} {qos} 0 {payload}")];
+            assert!(live || lines == [format!("{topic} {qos} 1 {payload}")], "{lines:?}");
         }
     }
     // One subscription with wildcards finds all six.
