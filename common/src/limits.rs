@@ -496,6 +496,8 @@ pub const UPLINK_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const UPLINK_EDGE_WINDOW_BYTES: u32 = 256 * 1024;
 /// The edge's dead-letter files together.
 pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
+/// Dead letters that the edge's status names, the newest.
+pub const DEAD_LETTERS_SHOWN: usize = 5;
 /// One answer on the wire.
 pub const SYNC_ANSWER_BYTES: usize = SYNC_LANES * (SYNC_REJECTIONS * 9 + 128);
 /// Bytes of one batch's records, decompressed, that a look-up by time, or the check of keys for a compacted topic, may take.

@@ -203,7 +203,12 @@ impl EdgeCollector {
     fn uplink(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
         let Some(report) = self.view.uplink.as_ref().map(|report| report()) else { return Ok(()) };
         let connected = f64::from(u8::from(report.connected));
-        out.gauge("uplink_connected", "1 while the cloud answers", connected)
+        out.gauge("uplink_connected", "1 while the cloud answers", connected)?;
+        out.gauge(
+            "uplink_dead_letters_kept",
+            "Records in the dead-letter files, of earlier runs too",
+            wide(report.dead_letters.records),
+        )
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::View;
+use crate::uplink::DeadLetterReport;
 
 /// The gateway at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,6 +95,9 @@ pub struct UplinkReport {
     pub last_error: Option<String>,
     /// What the cloud issued to this queue; 0 before the first contact.
     pub incarnation: u64,
+    /// What the cloud rejected for good.
+    #[serde(default)]
+    pub dead_letters: DeadLetterReport,
 }
 
 impl View {
@@ -187,6 +191,9 @@ impl fmt::Display for Status {
             "drops     {} as the queue was full, {} expired, {} unreadable",
             queue.dropped_records, queue.expired_records, queue.quarantined_records
         )?;
+        if let Some(uplink) = &self.uplink {
+            write_dead_letters(f, &uplink.dead_letters)?;
+        }
         writeln!(
             f,
             "mqtt      {} connections, {} sessions, {} subscriptions, {} retained messages",
@@ -205,6 +212,24 @@ impl fmt::Display for Status {
         }
         Ok(())
     }
+}
+
+fn write_dead_letters(f: &mut fmt::Formatter<'_>, letters: &DeadLetterReport) -> fmt::Result {
+    if letters.records == 0 {
+        return writeln!(f, "rejected  0 dead letters");
+    }
+    let (records, file) = (letters.records, &letters.file);
+    let noun = if records == 1 { "dead letter" } else { "dead letters" };
+    writeln!(f, "rejected  {records} {noun} that the cloud refused for good, kept in {file}")?;
+    for letter in &letters.newest {
+        let topic = letter.mqtt_topic.as_deref().unwrap_or("of unknown topic");
+        writeln!(
+            f,
+            "          {}: {topic} (lane {}, sequence {})",
+            letter.reason, letter.lane.0, letter.seq.0
+        )?;
+    }
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a person reads at most three digits")]
@@ -293,7 +318,10 @@ pub async fn fetch(admin: &str) -> Result<Status, StatusError> {
 
 #[cfg(test)]
 mod tests {
+    use robustmq_common::ids::{EdgeSeq, LaneId};
+
     use super::{Bytes, LaneReport, QueueReport, Secs, Status, UplinkReport};
+    use crate::uplink::NewestLetter;
 
     #[test]
     fn numbers_read_well() {
@@ -331,6 +359,16 @@ mod tests {
                 url: "http://cloud:9440".to_owned(),
                 last_error: Some("connection refused".to_owned()),
                 incarnation: 1,
+                dead_letters: super::DeadLetterReport {
+                    records: 6,
+                    file: "/data/dead-letter.jsonl".to_owned(),
+                    newest: vec![NewestLetter {
+                        lane: LaneId(1),
+                        seq: EdgeSeq(17),
+                        reason: "not_authorised".to_owned(),
+                        mqtt_topic: Some("office/door".to_owned()),
+                    }],
+                },
             }),
             state_failing: None,
         };
@@ -340,6 +378,8 @@ uplink    not connected for 1.5 h (http://cloud:9440): connection refused
 queue     10 records, 2.0 KiB on disk, oldest 30 s
           lane 1: 10 records, 2.0 KiB, oldest 30 s
 drops     4 as the queue was full, 0 expired, 0 unreadable
+rejected  6 dead letters that the cloud refused for good, kept in /data/dead-letter.jsonl
+          not_authorised: office/door (lane 1, sequence 17)
 mqtt      3 connections, 5 sessions, 0 subscriptions, 0 retained messages
           0 publishes received, 0 sent, 0 refused, 0 dropped for slow sessions";
         assert_eq!(status.to_string(), expected);

@@ -53,6 +53,7 @@ use self::lock::DataDirLock;
 use self::open::Restored;
 use self::prepare::Prepared;
 use self::route::Routes;
+use self::upstream::Upstream;
 use self::users::Users;
 use crate::admin;
 use crate::queue::Queue;
@@ -104,8 +105,8 @@ impl Gateway {
         }
         let restored = open::state(settings, &queue, &routes, users.clone()).await?;
         let mut registry = Registry::default();
-        let uplink =
-            transport.map(|transport| upstream::uplink(settings, transport, &queue, &mut registry));
+        let upstream =
+            transport.map(|transport| Upstream::new(settings, transport, &queue, &mut registry));
         let known = settings.mqtt_exposure();
         let mqtt = net::bind("[mqtt] listen", settings.mqtt.listen, known).await?;
         let anybody = Exposure { authenticated: false, insecure: settings.insecure };
@@ -124,7 +125,7 @@ impl Gateway {
             Arc::clone(&counters),
             queue.clone(),
             restored.state.progress(),
-            uplink.as_ref().map(|uplink| upstream::view(uplink, settings)),
+            upstream.as_ref().map(|upstream| upstream.view(settings)),
         );
         let (input, inputs) = mpsc::channel(limits::EDGE_HUB_INPUTS);
         let (connections, background, stop) = Default::default();
@@ -150,7 +151,7 @@ impl Gateway {
         let router = admin::router(view, registry, readiness, log_level);
         let stop = gateway.stop.background.clone();
         gateway.spawn(robustmq_common::admin::run(admin, router, stop.clone()));
-        if let Some(uplink) = uplink {
+        if let Some(Upstream { uplink, .. }) = upstream {
             gateway.spawn(async move { uplink.run(stop).await });
         }
         Ok(gateway)

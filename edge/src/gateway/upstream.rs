@@ -37,43 +37,53 @@ pub(super) fn transport(
     transport.map(Some).map_err(|error| Invalid::new(error.key(), error.to_string()))
 }
 
-/// The uplink over `transport`, not running yet.
-pub(super) fn uplink(
-    settings: &Settings,
-    transport: HttpTransport,
-    queue: &Queue,
-    registry: &mut Registry,
-) -> Uplink {
-    Uplink::new(UplinkParts {
-        backlog: Arc::new(queue.clone()),
-        transport: Arc::new(transport),
-        dead_letters: Arc::new(DeadLetterFile::in_dir(&settings.data_dir)),
-        settings: UplinkSettings {
-            batch_bytes: settings.uplink.batch_bytes,
-            linger: settings.linger(),
-            bytes_per_second: settings.uplink.max_bytes_per_second,
-            ..UplinkSettings::default()
-        },
-        session: SessionId(rand::random()),
-        jitter: Arc::new(rand::random::<f64>),
-        metrics: UplinkMetrics::register(registry),
-    })
+/// The uplink, not running yet, and where what the cloud rejects is kept.
+pub(super) struct Upstream {
+    pub uplink: Uplink,
+    dead_letters: DeadLetterFile,
 }
 
-/// Where status and metrics read how the uplink stands.
-pub(super) fn view(uplink: &Uplink, settings: &Settings) -> admin::ReadUplink {
-    let uplink = uplink.clone();
-    let url = settings.uplink.url.clone().unwrap_or_default();
-    Arc::new(move || {
-        let status = uplink.status();
-        UplinkReport {
-            connected: status.connected,
-            seconds: status.seconds,
-            url: url.clone(),
-            last_error: status.last_error,
-            incarnation: status.incarnation.0,
-        }
-    })
+impl Upstream {
+    pub(super) fn new(
+        settings: &Settings,
+        transport: HttpTransport,
+        queue: &Queue,
+        registry: &mut Registry,
+    ) -> Self {
+        let dead_letters = DeadLetterFile::in_dir(&settings.data_dir);
+        let uplink = Uplink::new(UplinkParts {
+            backlog: Arc::new(queue.clone()),
+            transport: Arc::new(transport),
+            dead_letters: Arc::new(dead_letters.clone()),
+            settings: UplinkSettings {
+                batch_bytes: settings.uplink.batch_bytes,
+                linger: settings.linger(),
+                bytes_per_second: settings.uplink.max_bytes_per_second,
+                ..UplinkSettings::default()
+            },
+            session: SessionId(rand::random()),
+            jitter: Arc::new(rand::random::<f64>),
+            metrics: UplinkMetrics::register(registry),
+        });
+        Self { uplink, dead_letters }
+    }
+
+    /// Where status and metrics read how the uplink stands.
+    pub(super) fn view(&self, settings: &Settings) -> admin::ReadUplink {
+        let (uplink, dead_letters) = (self.uplink.clone(), self.dead_letters.clone());
+        let url = settings.uplink.url.clone().unwrap_or_default();
+        Arc::new(move || {
+            let status = uplink.status();
+            UplinkReport {
+                connected: status.connected,
+                seconds: status.seconds,
+                url: url.clone(),
+                last_error: status.last_error,
+                incarnation: status.incarnation.0,
+                dead_letters: dead_letters.report(),
+            }
+        })
+    }
 }
 
 fn read_token(file: &Path) -> Result<String, Invalid> {

@@ -313,8 +313,10 @@ impl Shared {
             letters.push(DeadLetter { incarnation, lane: state.lane, seq, reason, body });
         }
         if !letters.is_empty() {
-            self.metrics.dead_lettered(letters.len() as u64);
+            // Counted when they are kept: with a full disk this is tried again and again.
+            let count = letters.len() as u64;
             self.dead_letters.keep(letters).await.map_err(Trouble::DeadLetters)?;
+            self.metrics.dead_lettered(count);
         }
         if through > known {
             self.backlog.acknowledge(state.lane, through)?;

@@ -23,7 +23,7 @@ mod status;
 mod transport;
 
 pub use backlog::{Backlog, BacklogError, Chunk, Piece, StorePosition};
-pub use dead_letter::{DeadLetter, DeadLetterFile, DeadLetters};
+pub use dead_letter::{DeadLetter, DeadLetterFile, DeadLetterReport, DeadLetters, NewestLetter};
 pub use engine::{Uplink, UplinkParts, UplinkSettings};
 pub use http::{HttpSettings, HttpSetupError, HttpTransport};
 pub use memory::MemoryBacklog;

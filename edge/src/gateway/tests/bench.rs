@@ -94,6 +94,11 @@ impl Bench {
         fetch(&self.admin()).await.unwrap()
     }
 
+    pub(super) async fn metrics(&self) -> String {
+        let answer = reqwest::get(format!("{}/metrics", self.admin())).await.unwrap();
+        answer.text().await.unwrap()
+    }
+
     /// Waits until the status is as `wanted` says.
     pub(super) async fn eventually(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
         let started = std::time::Instant::now();

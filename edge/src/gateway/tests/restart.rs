@@ -135,3 +135,23 @@ async fn a_damaged_state_is_set_aside_and_the_queue_is_kept() {
     publisher.publish(publish("a", "more", QoS::AtLeastOnce, 1)).await;
     assert_eq!(bench.status().await.queue.records, 2);
 }
+
+/// The figure of the running process was 0 after a restart, as if the cloud had taken everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_of_earlier_runs_are_in_status_and_metrics() {
+    let mut bench = Bench::start().await;
+    assert_eq!(bench.status().await.uplink.unwrap().dead_letters.records, 0);
+    bench.stop().await;
+    let line =
+        r#"{"incarnation":1,"lane":1,"seq":7,"reason":"no_key","mqtt_topic":"a/b","payload":"x"}"#;
+    std::fs::write(bench.directory().join("data/dead-letter.jsonl"), format!("{line}\n")).unwrap();
+    bench.go().await;
+    let status = bench.status().await;
+    let shown = status.to_string();
+    assert!(shown.contains("rejected  1 dead letter that the cloud refused for good"), "{shown}");
+    assert!(shown.contains("no_key: a/b (lane 1, sequence 7)"), "{shown}");
+    let report = status.uplink.unwrap().dead_letters;
+    assert_eq!((report.records, report.newest[0].reason.as_str()), (1, "no_key"));
+    let metrics = bench.metrics().await;
+    assert!(metrics.contains("\nrobustmq_edge_uplink_dead_letters_kept 1"), "{metrics}");
+}
