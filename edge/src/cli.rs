@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use robustmq_common::cli::{self, ServeWish, complain, print, print_json};
 use robustmq_common::config::{self, Sources};
@@ -65,7 +66,7 @@ struct Serve {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where queue and state are kept
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = directory())]
     data_dir: Option<PathBuf>,
     /// This gateway's name at the cloud; the host name if not set
     #[arg(long, value_name = "ID")]
@@ -118,7 +119,7 @@ struct QueueArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where queue and state are kept
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = directory())]
     data_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -133,6 +134,11 @@ struct CheckConfig {
     /// Print the configuration in force as well
     #[arg(long)]
     print_config: bool,
+}
+
+/// Takes an empty name too: what is wrong with it is said as for every other source.
+fn directory() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Parses the command line and runs the command.

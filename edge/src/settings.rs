@@ -3,6 +3,8 @@
 //! **Invariant:** `Settings::validate` names the key of whatever it refuses, and nothing that passed it can fail to
 //! make sense later; only the files that it names (`gateway::check`) and the machine (a port, a directory) can still refuse.
 
+mod uplink_url;
+
 #[cfg(test)]
 mod tests;
 
@@ -296,14 +298,7 @@ impl Settings {
             return Err(invalid("uplink.max_bytes_per_second", "0 would send nothing"));
         }
         if let Some(url) = &uplink.url {
-            let parsed: axum::http::Uri = url
-                .parse()
-                .map_err(|error| invalid("uplink.url", format!("{url:?} is no URL: {error}")))?;
-            let scheme = parsed.scheme_str().unwrap_or_default();
-            if !matches!(scheme, "http" | "https") || parsed.host().is_none() {
-                let problem = format!("{url:?} must be http://HOST:PORT or https://HOST:PORT");
-                return Err(invalid("uplink.url", problem));
-            }
+            uplink_url::check(url).map_err(|reason| invalid("uplink.url", reason))?;
         }
         Ok(())
     }

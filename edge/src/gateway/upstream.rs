@@ -16,6 +16,9 @@ use crate::uplink::{
     DeadLetterFile, HttpSettings, HttpTransport, Uplink, UplinkMetrics, UplinkParts, UplinkSettings,
 };
 
+/// What every token begins with. It is told apart from a certificate, a password or a note by that, before a cloud refuses it.
+const TOKEN_PREFIX: &str = "rmq_";
+
 /// How the cloud at `[uplink] url` is reached; `None` without one. Nothing is connected yet.
 ///
 /// # Errors
@@ -25,11 +28,13 @@ pub(super) fn transport(
     edge: &EdgeId,
     lanes: impl IntoIterator<Item = LaneId>,
 ) -> Result<Option<HttpTransport>, Invalid> {
+    // Also without a URL, which may be for the command line to say.
+    let token = settings.uplink.token_file.as_deref().map(read_token).transpose()?;
     let Some(url) = &settings.uplink.url else { return Ok(None) };
     let http = HttpSettings {
         url: url.clone(),
         edge: edge.clone(),
-        token: settings.uplink.token_file.as_deref().map(read_token).transpose()?,
+        token,
         insecure: settings.insecure,
         timeout: limits::UPLINK_TIMEOUT,
     };
@@ -91,8 +96,12 @@ fn read_token(file: &Path) -> Result<String, Invalid> {
         |reason: String| Invalid::new("uplink.token_file", format!("{}: {reason}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| refused(error.to_string()))?;
     let token = text.trim();
-    if token.is_empty() {
-        return Err(refused("it is empty".to_owned()));
-    }
-    Ok(token.to_owned())
+    let expected = "it has to hold one token, as `robustmq-cloud edge add` printed it";
+    let problem = match token {
+        "" => "it is empty",
+        _ if !token.starts_with(TOKEN_PREFIX) => "what it holds is no token",
+        _ if token.contains(char::is_whitespace) => "it holds more than a token",
+        _ => return Ok(token.to_owned()),
+    };
+    Err(refused(format!("{problem}; {expected} ({TOKEN_PREFIX}...)")))
 }
