@@ -494,6 +494,8 @@ pub const UPLINK_TIMEOUT: Duration = Duration::from_secs(30);
 pub const UPLINK_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 window of the edge: what the cloud may send unasked; answers are small.
 pub const UPLINK_EDGE_WINDOW_BYTES: u32 = 256 * 1024;
+/// Where a cloud takes what edges send, unless it is configured otherwise.
+pub const UPLINK_PORT: u16 = 9440;
 /// The edge's dead-letter files together.
 pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
 /// Dead letters that the edge's status names, the newest.

@@ -74,7 +74,7 @@ struct Serve {
     /// Where devices connect; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     mqtt_listen: Option<String>,
-    /// The cloud, http(s)://HOST:9440; without it messages stay on this gateway
+    /// The cloud, http(s)://HOST:9440; without a URL messages stay on this gateway
     #[arg(long, value_name = "URL")]
     uplink: Option<String>,
     /// File with this gateway's token, as `robustmq-cloud edge add` printed it

@@ -131,7 +131,7 @@ pub enum QueuePolicy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UplinkSettings {
-    /// Where the cloud listens, `http(s)://HOST:9440`. Unset: the gateway serves local clients only and queues nothing.
+    /// Where the cloud listens, `http(s)://HOST:9440`, with its port. Unset: the gateway serves local clients only and queues nothing.
     pub url: Option<String>,
     /// File with the token that `robustmq-cloud edge add` printed.
     pub token_file: Option<PathBuf>,

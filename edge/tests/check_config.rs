@@ -48,6 +48,7 @@ fn what_serve_refuses_check_config_refuses_with_the_same_line() {
         (format!("{cloud}\ntoken_file = '{rubbish}'"), "[uplink] token_file", "is no token"),
         (format!("{cloud}\ntoken_file = '{several}'"), "[uplink] token_file", "more than a token"),
         (format!("[uplink]\ntoken_file = '{empty}'"), "[uplink] token_file", "edge add"),
+        ("[uplink]\nurl = 'https://cloud'".to_owned(), "[uplink] url", "\"https://cloud:9440\""),
         ("[uplink]\nurl = 'http://cloud:9440/v1'".to_owned(), "[uplink] url", "a path"),
         ("[uplink]\nurl = 'http://cloud:9440?x=1'".to_owned(), "[uplink] url", "a query"),
         ("[uplink]\nurl = 'http://gw:x@cloud:9440'".to_owned(), "[uplink] url", "token_file"),

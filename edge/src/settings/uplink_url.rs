@@ -3,9 +3,13 @@
 //! **Invariant:** what may be a password or a token is not repeated: messages go to terminals and logs.
 
 use axum::http::Uri;
+use robustmq_common::limits;
 
 /// Checks that it is `http://HOST:PORT` or `https://HOST:PORT`, and nothing more: what stood behind that was silently left
 /// out of every request.
+///
+/// Without a port there are two answers, and each surprises somebody: that of URLs (80 and 443, where a proxy may stand before
+/// the cloud) and that of the cloud itself (9440). So the port has to be written.
 pub(super) fn check(url: &str) -> Result<(), String> {
     let Some((scheme, rest)) = url.split_once("://") else {
         let hint =
@@ -43,7 +47,11 @@ pub(super) fn check(url: &str) -> Result<(), String> {
         return Err(format!("{url:?} has no host; it must be {scheme}://HOST:PORT"));
     }
     match authority.strip_prefix(host).unwrap_or_default().strip_prefix(':') {
-        None => Ok(()),
+        None => Err(format!(
+            "{url:?} has no port; the cloud listens on {port} unless its [uplink] listen says otherwise: write \
+             \"{scheme}://{authority}:{port}\", or the port of the proxy in front of it",
+            port = limits::UPLINK_PORT
+        )),
         Some(port) => match port.parse::<u16>() {
             Ok(1..) => Ok(()),
             Ok(0) | Err(_) => {
@@ -93,6 +101,9 @@ mod tests {
         refused("http://:9440", &["no"]);
         refused("http://clo ud:9440", &["no URL"]);
         refused("http://::1:9440", &["no URL"]);
+        refused("http://cloud", &["no port", "9440", "write \"http://cloud:9440\""]);
+        refused("https://cloud/", &["no port", "write \"https://cloud:9440\"", "proxy"]);
+        refused("http://[::1]", &["no port", "write \"http://[::1]:9440\""]);
         refused("http://cloud:0", &["1 and 65535"]);
         refused("http://cloud:99440", &["1 and 65535"]);
         refused("http://cloud:", &["1 and 65535"]);
