@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::de::{Expected, Unexpected};
+
+use super::words;
 use crate::net::StartError;
 
 /// Where a value came from.
@@ -75,13 +78,38 @@ pub struct ConfigError {
     origin: Option<Origin>,
     /// The key's path, outermost first, and whether it is known.
     path: Vec<String>,
+    /// Where in a list it stands.
+    entry: Option<Box<Entry>>,
     reason: Reason,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Reason {
-    UnknownKey { expected: Vec<&'static str> },
+    UnknownKey {
+        expected: Vec<&'static str>,
+    },
+    /// One section stands where there may be several: `[route]` for `[[route]]`.
+    OneSection,
     Text(String),
+}
+
+/// An entry of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    /// From 1.
+    number: usize,
+    is_section: bool,
+    /// The list's key, once it is known.
+    list: Option<String>,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.list {
+            Some(list) if self.is_section => write!(f, "in [[{list}]] number {}", self.number),
+            Some(_) | None => write!(f, "entry {} of the list", self.number),
+        }
+    }
 }
 
 impl ConfigError {
@@ -91,27 +119,45 @@ impl ConfigError {
         origin: Option<&Origin>,
     ) -> Self {
         let reason = Reason::UnknownKey { expected: expected.to_vec() };
-        Self { origin: origin.cloned(), path: vec![key.to_owned()], reason }
+        Self { origin: origin.cloned(), path: vec![key.to_owned()], ..Self::because(reason) }
+    }
+
+    fn because(reason: Reason) -> Self {
+        Self { origin: None, path: Vec::new(), entry: None, reason }
     }
 
     /// A source that cannot be read at all.
     pub(super) fn source(origin: &Origin, text: &str) -> Self {
-        let reason = Reason::Text(text.to_owned());
-        Self { origin: Some(origin.clone()), path: Vec::new(), reason }
+        Self { origin: Some(origin.clone()), ..Self::other(&text) }
     }
 
     pub(super) fn from_invalid(invalid: Invalid, origin: Option<&Origin>) -> Self {
         let path = invalid.key.split('.').map(str::to_owned).collect();
-        Self { origin: origin.cloned(), path, reason: Reason::Text(invalid.reason) }
+        Self { origin: origin.cloned(), path, ..Self::other(&invalid.reason) }
     }
 
     pub(super) fn other(text: &impl fmt::Display) -> Self {
-        Self { origin: None, path: Vec::new(), reason: Reason::Text(text.to_string()) }
+        Self::because(Reason::Text(text.to_string()))
+    }
+
+    /// A section where a list of them is expected.
+    pub(super) fn one_section() -> Self {
+        Self::because(Reason::OneSection)
+    }
+
+    /// The same error seen from the list in which the value stands, at `index`.
+    pub(super) fn at_entry(mut self, index: usize, is_section: bool) -> Self {
+        self.entry
+            .get_or_insert_with(|| Box::new(Entry { number: index + 1, is_section, list: None }));
+        self
     }
 
     /// The same error seen from one level further out.
     pub(super) fn within(mut self, key: &str, origin: Option<&Origin>) -> Self {
         self.path.insert(0, key.to_owned());
+        if let Some(entry) = &mut self.entry {
+            entry.list.get_or_insert_with(|| key.to_owned());
+        }
         self.origin = self.origin.or_else(|| origin.cloned());
         self
     }
@@ -129,10 +175,18 @@ impl fmt::Display for ConfigError {
                     [] => f.write_str("no key is expected there"),
                     [only] => write!(f, "expected {only}"),
                     several => write!(f, "expected one of {}", several.join(", ")),
-                }
+                }?;
             }
-            Reason::Text(text) if self.path.is_empty() => f.write_str(text),
-            Reason::Text(text) => write!(f, "{}: {text}", KeyPath(&self.path)),
+            Reason::OneSection => {
+                let name = self.path.join(".");
+                write!(f, "{name}: must be a list of sections: write [[{name}]], not [{name}]")?;
+            }
+            Reason::Text(text) if self.path.is_empty() => f.write_str(text)?,
+            Reason::Text(text) => write!(f, "{}: {text}", KeyPath(&self.path))?,
+        }
+        match &self.entry {
+            Some(entry) => write!(f, " ({entry})"),
+            None => Ok(()),
         }
     }
 }
@@ -142,6 +196,22 @@ impl std::error::Error for ConfigError {}
 impl serde::de::Error for ConfigError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::other(&message)
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::other(&words::must_be(&found, expected))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::other(&words::must_be(&found, expected))
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::other(&words::must_be_one_of(&Unexpected::Str(variant), expected))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self { path: vec![field.to_owned()], ..Self::other(&"is missing, and has no default") }
     }
 }
 

@@ -5,10 +5,12 @@
 //!
 //! **Invariant:** a key that no struct has is an error, whether or not the struct says `deny_unknown_fields`, and
 //! whether it comes from the file, a variable of the form `ROBUSTMQ_SECTION__KEY` or a flag.
-//! **Invariant:** every error names where the value came from (file, variable or command line) and the key.
+//! **Invariant:** every error is one line that names where the value came from (file, variable or command line) and the key, and
+//! says what is wrong and what is allowed, in words that a reader of the file knows.
 
 mod error;
 mod tree;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -123,7 +125,7 @@ fn read_file(path: &Path) -> Result<Node, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::source(&origin, &format!("cannot be read: {error}")))?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        ConfigError::source(&origin, error.to_string().trim_end())
+        ConfigError::source(&origin, &words::syntax(&text, &error))
     })?;
     Ok(Node::leaf(toml::Value::Table(table), &origin))
 }

@@ -12,6 +12,14 @@ struct Sample {
     insecure: bool,
     kafka: Kafka,
     cluster: Cluster,
+    route: Vec<Route>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Route {
+    filter: String,
+    #[serde(default)]
+    local: bool,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -125,21 +133,21 @@ fn errors_name_the_source_and_the_key() {
     );
     file(
         "[kafak]\nlisten = 'x'",
-        "cloud.toml: unknown key kafak; expected one of edge_id, insecure, kafka, cluster",
+        "cloud.toml: unknown key kafak; expected one of edge_id, insecure, kafka, cluster, route",
     );
-    file("kafka = 3", "cloud.toml: kafka: invalid type: integer `3`, expected struct Kafka");
+    file("kafka = 3", "cloud.toml: kafka: must be a section with keys of its own, not 3");
     file("[kafka]\nlisten = 'x'", "cloud.toml: [kafka] listen: invalid socket address syntax");
     file(
         "[kafka]\nlinger_ms = '5'",
-        "cloud.toml: [kafka] linger_ms: invalid type: string \"5\", expected u32",
+        "cloud.toml: [kafka] linger_ms: must be a whole number from 0 to 4294967295, not \"5\": write it without quotes",
     );
     file(
         "[kafka]\nlinger_ms = -1",
-        "cloud.toml: [kafka] linger_ms: invalid value: integer `-1`, expected u32",
+        "cloud.toml: [kafka] linger_ms: must be a whole number from 0 to 4294967295, not -1",
     );
     file(
         "[kafka]\nmode = 'x'",
-        "cloud.toml: [kafka] mode: unknown variant `x`, expected `reject_new` or `drop_oldest`",
+        "cloud.toml: [kafka] mode: must be \"reject_new\" or \"drop_oldest\", not \"x\"",
     );
     file("[kafka]\nlinger_ms = 1001", "cloud.toml: [kafka] linger_ms: at most 1000");
     variable(
@@ -152,25 +160,25 @@ fn errors_name_the_source_and_the_key() {
         "ROBUSTMQ_KAFAK__LISTEN",
         "x",
         "environment variable ROBUSTMQ_KAFAK__LISTEN: unknown key kafak; \
-         expected one of edge_id, insecure, kafka, cluster",
+         expected one of edge_id, insecure, kafka, cluster, route",
     );
     variable(
         "ROBUSTMQ_INSECURE",
         "maybe",
         "environment variable ROBUSTMQ_INSECURE: insecure: \
-         invalid value: string \"maybe\", expected true or false",
+         must be true or false, not \"maybe\"",
     );
     variable(
         "ROBUSTMQ_CLUSTER__PORTS",
         "1,x",
         "environment variable ROBUSTMQ_CLUSTER__PORTS: [cluster] ports: \
-         invalid value: string \"x\", expected an integer from 0",
+         must be a whole number from 0 to 65535, not \"x\" (entry 2 of the list)",
     );
     variable(
         "ROBUSTMQ_KAFKA__LINGER_MS",
         "soon",
         "environment variable ROBUSTMQ_KAFKA__LINGER_MS: [kafka] linger_ms: \
-         invalid value: string \"soon\", expected an integer from 0",
+         must be a whole number from 0 to 4294967295, not \"soon\"",
     );
     variable(
         "ROBUSTMQ_KAFKA__LINGER_MS",
@@ -185,6 +193,61 @@ fn errors_name_the_source_and_the_key() {
     );
 }
 
+/// Operators were told "invalid type: map, expected a sequence" and "missing field `filter`", with no word of which of ten.
+#[test]
+fn errors_say_what_is_wrong_in_words_of_the_file() {
+    let check = |text: &str, expected: &str| {
+        let error = load_from(Some(text), &[], vec![]).expect_err(expected);
+        assert_eq!(error, format!("cloud.toml: {expected}"), "{text}");
+    };
+    check("insecure = 'yes'", "insecure: must be true or false, not \"yes\"");
+    check(
+        "insecure = 'true'",
+        "insecure: must be true or false, not \"true\": write it without quotes",
+    );
+    check("insecure = 1", "insecure: must be true or false, not 1");
+    check("edge_id = 7", "edge_id: must be text in quotes, not 7");
+    check("edge_id = ['a']", "edge_id: must be text in quotes, not a list");
+    check("[kafka]\nratio = true", "[kafka] ratio: must be a number, not true");
+    check(
+        "[kafka]\nlinger_ms = 1.5",
+        "[kafka] linger_ms: must be a whole number from 0 to 4294967295, not 1.5",
+    );
+    check(
+        "[kafka]\nlinger_ms = ''",
+        "[kafka] linger_ms: must be a whole number from 0 to 4294967295, not empty",
+    );
+    check("[kafka]\nmode = 3", "[kafka] mode: must be \"reject_new\" or \"drop_oldest\", not 3");
+    check("[cluster]\netcd = 'http://a:1'", "[cluster] etcd: must be a list, not \"http://a:1\"");
+    check(
+        "[cluster]\nports = [1, 70000]",
+        "[cluster] ports: must be a whole number from 0 to 65535, not 70000 (entry 2 of the list)",
+    );
+    check("[[kafka]]\nlinger_ms = 1", "kafka: must be a section with keys of its own, not a list");
+    check(
+        "[route]\nfilter = 'a'",
+        "route: must be a list of sections: write [[route]], not [route]",
+    );
+    check(
+        "[[route]]\nfilter = 'a'\n[[route]]\nlocal = true",
+        "[route] filter: is missing, and has no default (in [[route]] number 2)",
+    );
+    check(
+        "[[route]]\nfilter = 'a'\nlocal = 0",
+        "[route] local: must be true or false, not 0 (in [[route]] number 1)",
+    );
+    check(
+        "[[route]]\nfilter = 'a'\nloca = 0",
+        "unknown key [route] loca; expected one of filter, local (in [[route]] number 1)",
+    );
+    let long = "x".repeat(200);
+    let cut = "x".repeat(60);
+    check(
+        &format!("[kafka]\nmode = '{long}'"),
+        &format!("[kafka] mode: must be \"reject_new\" or \"drop_oldest\", not \"{cut}\"..."),
+    );
+}
+
 #[test]
 fn an_unreadable_file_is_named() {
     let path = std::path::Path::new("/nonexistent/cloud.toml");
@@ -194,9 +257,16 @@ fn an_unreadable_file_is_named() {
 }
 
 #[test]
-fn a_syntax_error_names_file_and_line() {
-    let error = load_from(Some("[kafka]\nlisten = \n"), &[], vec![]).expect_err("no value");
-    assert!(error.starts_with("cloud.toml: ") && error.contains("line 2"), "{error}");
+fn a_syntax_error_is_one_line_that_names_file_and_line() {
+    let check = |text: &str, start: &str, part: &str| {
+        let error = load_from(Some(text), &[], vec![]).expect_err(text);
+        assert!(error.starts_with(start) && error.contains(part), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    };
+    check("[kafka]\nlisten = \n", "cloud.toml: line 2, \"listen =\": ", "");
+    check("[kafka]\nlisten = 127.0.0.1:1\n", "cloud.toml: line 2, \"listen = 127.0.0.1:1\": ", "");
+    check("[kafka\nlisten = 'x'", "cloud.toml: line 1, \"[kafka\": ", "");
+    check("insecure = true\ninsecure = false", "cloud.toml: line 2, ", "duplicate key");
 }
 
 #[test]

@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use serde::de::value::{SeqDeserializer, StrDeserializer};
+use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, Unexpected, Visitor,
+    DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
+    Visitor,
 };
 use toml::Value;
 
 use super::error::{ConfigError, Origin};
+use super::words;
 
 #[derive(Debug, Clone)]
 pub(super) enum Node {
@@ -106,6 +108,18 @@ macro_rules! parsed {
     )*};
 }
 
+fn unexpected(value: &Value) -> Unexpected<'_> {
+    match value {
+        Value::String(text) => Unexpected::Str(text),
+        Value::Integer(number) => Unexpected::Signed(*number),
+        Value::Float(number) => Unexpected::Float(*number),
+        Value::Boolean(flag) => Unexpected::Bool(*flag),
+        Value::Datetime(_) => Unexpected::Other("a date"),
+        Value::Array(_) => Unexpected::Seq,
+        Value::Table(_) => Unexpected::Map,
+    }
+}
+
 fn parse<T: FromStr>(text: &str, expected: &'static str) -> Result<T, ConfigError> {
     let refused = |_| ConfigError::invalid_value(Unexpected::Str(text), &expected);
     text.trim().parse().map_err(refused)
@@ -128,8 +142,8 @@ impl<'de> Deserializer<'de> for Node {
             Value::Boolean(flag) => visitor.visit_bool(flag),
             Value::Datetime(time) => visitor.visit_string(time.to_string()),
             Value::Array(items) => {
-                let nodes = items.into_iter().map(|item| Self::leaf(item, &origin));
-                visitor.visit_seq(SeqDeserializer::new(nodes))
+                let nodes = items.into_iter().map(|item| Self::leaf(item, &origin)).collect();
+                visitor.visit_seq(Items::new(nodes))
             }
             table @ Value::Table(_) => Self::leaf(table, &origin).deserialize_any(visitor),
         }
@@ -156,7 +170,11 @@ impl<'de> Deserializer<'de> for Node {
         let table = match self {
             Self::Table(table) => table,
             leaf if leaf.is_plain_variable() => BTreeMap::new(),
-            leaf => return leaf.deserialize_any(visitor),
+            Self::Leaf(value, _) => {
+                let found = words::shown(&unexpected(&value));
+                let problem = format!("must be a section with keys of its own, not {found}");
+                return Err(ConfigError::other(&problem));
+            }
         };
         let (known, unknown): (BTreeMap<_, _>, BTreeMap<_, _>) =
             table.into_iter().partition(|(key, _)| fields.contains(&key.as_str()));
@@ -169,37 +187,43 @@ impl<'de> Deserializer<'de> for Node {
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _name: &'static str,
-        _variants: &'static [&'static str],
+        variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ConfigError> {
-        match self {
-            Self::Leaf(Value::String(text), _) => visitor.visit_enum(text.into_deserializer()),
-            other => other.deserialize_any(visitor),
-        }
+        let found = match &self {
+            Self::Leaf(Value::String(text), _) => {
+                return visitor.visit_enum(text.as_str().into_deserializer());
+            }
+            Self::Leaf(value, _) => unexpected(value),
+            Self::Table(_) => Unexpected::Map,
+        };
+        Err(ConfigError::other(&words::must_be_one_of(&found, variants)))
     }
 
     /// A variable's text is a list with commas between its items.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
+        if let Self::Table(_) = self {
+            return Err(ConfigError::one_section());
+        }
         let Some(text) = self.untyped() else { return self.deserialize_any(visitor) };
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         // An error in an item gets its origin from the list; as items they have to be untyped, no more.
         let untyped = |item: &str| Self::Leaf(Value::String(item.to_owned()), Origin::CommandLine);
-        let nodes = items.map(untyped);
-        visitor.visit_seq(SeqDeserializer::new(nodes))
+        visitor.visit_seq(Items::new(items.map(untyped).collect()))
     }
 
     parsed! {
-        deserialize_bool visit_bool bool, "true or false";
-        deserialize_i8 visit_i64 i64, "an integer";
-        deserialize_i16 visit_i64 i64, "an integer";
-        deserialize_i32 visit_i64 i64, "an integer";
-        deserialize_i64 visit_i64 i64, "an integer";
-        deserialize_u8 visit_u64 u64, "an integer from 0";
-        deserialize_u16 visit_u64 u64, "an integer from 0";
-        deserialize_u32 visit_u64 u64, "an integer from 0";
-        deserialize_u64 visit_u64 u64, "an integer from 0";
-        deserialize_f32 visit_f64 f64, "a number";
-        deserialize_f64 visit_f64 f64, "a number";
+        deserialize_bool visit_bool bool, "bool";
+        deserialize_i8 visit_i64 i64, "i8";
+        deserialize_i16 visit_i64 i64, "i16";
+        deserialize_i32 visit_i64 i64, "i32";
+        deserialize_i64 visit_i64 i64, "i64";
+        deserialize_u8 visit_u64 u64, "u8";
+        deserialize_u16 visit_u64 u64, "u16";
+        deserialize_u32 visit_u64 u64, "u32";
+        deserialize_u64 visit_u64 u64, "u64";
+        deserialize_f32 visit_f64 f64, "f32";
+        deserialize_f64 visit_f64 f64, "f64";
     }
 
     serde::forward_to_deserialize_any! {
@@ -212,6 +236,32 @@ impl<'de> IntoDeserializer<'de, ConfigError> for Node {
 
     fn into_deserializer(self) -> Self {
         self
+    }
+}
+
+/// A list's items; errors in one learn its number here.
+struct Items {
+    rest: std::vec::IntoIter<Node>,
+    index: usize,
+}
+
+impl Items {
+    fn new(items: Vec<Node>) -> Self {
+        Self { rest: items.into_iter(), index: 0 }
+    }
+}
+
+impl<'de> SeqAccess<'de> for Items {
+    type Error = ConfigError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ConfigError> {
+        let Some(node) = self.rest.next() else { return Ok(None) };
+        let (index, is_section) = (self.index, matches!(node, Node::Table(_)));
+        self.index += 1;
+        seed.deserialize(node).map(Some).map_err(|error| error.at_entry(index, is_section))
     }
 }
 

@@ -90,7 +90,12 @@ fn what_cannot_work_is_refused_by_file_and_key() {
     check("[[route]]\nfilter = 'a/#/b'", &["filter"]);
     check("[[route]]\nfilter = 'a'\ntopic = 'a b'", &["topic"]);
     check("[[route]]\nfilter = 'a'\nlocal = true\nttl_secs = 5", &["local"]);
-    check("[[route]]\ntopic = 'a'", &["filter"]);
+    check("[[route]]\ntopic = 'a'", &["[route] filter", "is missing", "[[route]] number 1"]);
+    check("[route]\nfilter = 'a'", &["write [[route]]"]);
+    check("[queue]\nmax_bytes = '1G'", &["[queue] max_bytes", "a whole number", "\"1G\""]);
+    check("[queue]\npolicy = true", &["[queue] policy", "\"reject\" or \"drop-oldest\", not true"]);
+    check("[mqtt]\nlisten = 1883", &["[mqtt] listen", "text in quotes", "1883"]);
+    check("insecure = yes", &["line 1", "insecure = yes"]);
 }
 
 #[test]
