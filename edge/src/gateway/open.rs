@@ -67,6 +67,7 @@ pub(super) async fn state(
     let clock = ServerClock::resume(SystemClock::new(), file.clock().map_err(failed)?);
     let server_settings = ServerSettings {
         max_packet_bytes: settings.mqtt.max_packet_bytes,
+        assigned_id_prefix: assigned_id_prefix(),
         ..ServerSettings::default()
     };
     let policy = EdgePolicy { routes: Arc::clone(routes), users };
@@ -88,6 +89,12 @@ pub(super) async fn state(
         adopt_queue(&state, queue, &replayed.positions).await?;
     }
     Ok(Restored { server, clock, state, positions: replayed.positions })
+}
+
+/// Client ids are Kafka keys: those that are made up here must not be those of another start, nor of another gateway. Random, since a
+/// machine without a battery-backed clock may know no more after a crash than it did before.
+fn assigned_id_prefix() -> Arc<str> {
+    format!("auto-{:016x}-", rand::random::<u64>()).into()
 }
 
 /// Nothing was replayed, so the state is up to date with this queue as it is: says so, durably.

@@ -200,6 +200,9 @@ pub struct ServerSettings {
     pub pending_bytes: usize,
     /// Longest client identifier taken.
     pub max_client_id_bytes: usize,
+    /// What the identifiers of clients that bring none begin with. A driver that makes another one up for each start, at random,
+    /// gets identifiers that no client of another start, or of another server, has.
+    pub assigned_id_prefix: Arc<str>,
 }
 
 impl Default for ServerSettings {
@@ -223,6 +226,7 @@ impl Default for ServerSettings {
             pending_publishes: limits::MQTT_PENDING_PUBLISHES,
             pending_bytes: limits::MQTT_PENDING_BYTES,
             max_client_id_bytes: limits::MQTT_CLIENT_ID_BYTES,
+            assigned_id_prefix: "auto-".into(),
         }
     }
 }

@@ -100,9 +100,10 @@ impl Server {
 
     /// A client identifier that no session has [MQTT-3.1.3-7]. Session numbers are never used twice.
     fn assign_id(&self) -> ClientId {
+        let prefix = &self.settings.assigned_id_prefix;
         let mut number = self.last_session.saturating_add(1);
         loop {
-            let id = ClientId::from(format!("auto-{number:x}").as_str());
+            let id = ClientId::from(format!("{prefix}{number:x}").as_str());
             if !self.by_client.contains_key(&id) {
                 return id;
             }

@@ -155,3 +155,20 @@ async fn dead_letters_of_earlier_runs_are_in_status_and_metrics() {
     let metrics = bench.metrics().await;
     assert!(metrics.contains("\nrobustmq_edge_uplink_dead_letters_kept 1"), "{metrics}");
 }
+
+/// The first client without an id was `auto-1` after each start, on each gateway: their records had one Kafka key, and a client that had
+/// kept its session under that id lost it to another.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_without_an_id_get_one_that_no_other_start_gives() {
+    let mut bench = Bench::start().await;
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        for _ in 0..2 {
+            let (_client, answer) = Client::connect(bench.mqtt(), clean("", V5)).await;
+            let id = answer.properties.assigned_client_identifier.unwrap();
+            assert!(id.starts_with("auto-"), "{id}");
+            assert!(seen.insert(id.clone()), "{id} came twice");
+        }
+        bench.restart().await;
+    }
+}

@@ -95,6 +95,26 @@ fn an_empty_client_id_is_replaced() {
 }
 
 #[test]
+fn assigned_ids_begin_as_the_driver_says_and_differ() {
+    let assigned = |prefix: &str| {
+        let settings = ServerSettings { assigned_id_prefix: prefix.into(), ..Default::default() };
+        let mut kit = Kit::new(settings);
+        kit.run("a < connect v5 id=\na > CONNACK assigned=auto-\nb < connect v5 id=\nb > CONNACK assigned=auto-");
+        let acks = kit.packets.values().filter_map(|packets| match packets.first() {
+            Some(Packet::ConnAck(ack)) => ack.properties.assigned_client_identifier.clone(),
+            _ => None,
+        });
+        acks.collect::<Vec<_>>()
+    };
+    let (one, other) = (assigned("auto-one-"), assigned("auto-other-"));
+    assert!(one.iter().all(|id| id.starts_with("auto-one-")), "{one:?}");
+    let mut all = [one, other].concat();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 4, "{all:?}");
+}
+
+#[test]
 fn a_connect_that_cannot_be_decoded_is_refused_in_words_that_the_client_understands() {
     let check = |hex: &str, version, expected: &[&str]| {
         let mut kit = Kit::new(ServerSettings::default());
