@@ -198,6 +198,10 @@ pub const MQTT_REPLAY_PUBLISHES: u64 = 4096;
 pub const MQTT_RETAINED_MESSAGES: usize = 100_000;
 /// Bytes of all retained messages' topics and payloads.
 pub const MQTT_RETAINED_BYTES: usize = 64 * 1024 * 1024;
+/// Topics under `$SYS/` at which a server says something of itself.
+pub const MQTT_SYS_TOPICS: usize = 100;
+/// Bytes of all topics and payloads under `$SYS/`.
+pub const MQTT_SYS_BYTES: usize = 64 * 1024;
 /// Retained messages that are looked at for new subscriptions before others get their turn: a millisecond or so.
 pub const MQTT_RETAINED_STEPS: usize = 1024;
 /// When there are too many retained messages, expired ones are looked for at most once in this time.
@@ -515,6 +519,8 @@ pub const EDGE_MQTT_CONNECTIONS: usize = 1_000;
 pub const EDGE_HUB_INPUTS: usize = 1_024;
 /// Inputs that the hub takes before it looks at anything else.
 pub const EDGE_HUB_INPUTS_AT_ONCE: usize = 256;
+/// How often the edge brings `$SYS/broker/...` up to date, as Mosquitto does.
+pub const EDGE_SYS_INTERVAL_SECONDS: u32 = 10;
 /// Packets of more than this are read only within `EDGE_LARGE_PACKETS_BYTES`.
 pub const EDGE_SMALL_PACKET_BYTES: usize = 8 * 1024;
 /// Memory for larger packets on their way from sockets to the hub, of all connections together.

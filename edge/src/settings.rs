@@ -80,6 +80,8 @@ pub struct MqttSettings {
     pub tls_key: Option<PathBuf>,
     /// Lines of `NAME:HASH`, as `robustmq-edge hash-password` prints them: clients then have to be one of these users.
     pub users_file: Option<PathBuf>,
+    /// How often `$SYS/broker/...` is brought up to date; 0 leaves it out.
+    pub sys_interval_s: u32,
 }
 
 impl Default for MqttSettings {
@@ -91,6 +93,7 @@ impl Default for MqttSettings {
             tls_cert: None,
             tls_key: None,
             users_file: None,
+            sys_interval_s: limits::EDGE_SYS_INTERVAL_SECONDS,
         }
     }
 }
@@ -276,6 +279,7 @@ impl Settings {
         let mqtt = &self.mqtt;
         within("mqtt.max_connections", mqtt.max_connections, 1, limits::MQTT_CONNECTIONS)?;
         within("mqtt.max_packet_bytes", mqtt.max_packet_bytes, 128, limits::MQTT_PACKET_BYTES)?;
+        within("mqtt.sys_interval_s", mqtt.sys_interval_s, 0, 24 * 60 * 60)?;
         check_exposure("mqtt.listen", mqtt.listen, self.mqtt_exposure())?;
         match (&mqtt.tls_cert, &mqtt.tls_key) {
             (Some(_), None) => Err(invalid("mqtt.tls_cert", "needs tls_key beside it")),

@@ -111,6 +111,11 @@ impl EdgeCollector {
         out.counter("mqtt_connections_opened", "Connections opened", counters.connections_opened)?;
         out.counter("mqtt_packets_received", "Packets received", counters.packets_received)?;
         out.counter("mqtt_packets_sent", "Packets sent", counters.packets_sent)?;
+        let listener = &self.view.listener;
+        let received_bytes = listener.received_bytes.load(Ordering::Relaxed);
+        out.counter("mqtt_received_bytes", "Bytes of MQTT received", received_bytes)?;
+        let sent_bytes = listener.sent_bytes.load(Ordering::Relaxed);
+        out.counter("mqtt_sent_bytes", "Bytes of MQTT sent", sent_bytes)?;
         let received = by_qos(counters.publishes_received);
         out.counters(
             "mqtt_publishes_received",

@@ -7,6 +7,7 @@
 //! step, and is given back when the hub has dealt with it. All smaller ones together are bounded by the number of connections.
 //! **Invariant:** a large packet that stands still, or crawls, is given up.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::budget::{Budget, Charge};
+use super::listener::ListenerCounters;
 use super::outbox::Outbox;
 use super::users::Users;
 
@@ -84,6 +86,8 @@ pub(super) struct Shared {
     pub max_packet_bytes: usize,
     /// Absent: everybody may connect.
     pub users: Option<Arc<Users>>,
+    /// Counts.
+    pub counters: Arc<ListenerCounters>,
 }
 
 /// Why a loop ended.
@@ -144,18 +148,25 @@ impl Connection {
             if let Some(total) = total.filter(|total| *total > limits::EDGE_SMALL_PACKET_BYTES) {
                 let large = large.get_or_insert_with(|| Large::new(total));
                 self.make_room(large, buffer.len()).await?;
+                let before = buffer.len();
                 large.read(&mut reader, &mut buffer).await.map_err(Ended::By)?;
+                count(&self.shared.counters.received_bytes, buffer.len() - before);
                 continue;
             }
             buffer.reserve(chunk);
             let room = buffer.capacity() - buffer.len();
-            match reader.read_buf(&mut buffer).await {
+            let read = match reader.read_buf(&mut buffer).await {
                 Ok(0) => return Err(Ended::By(CloseReason::PeerClosed)),
-                // Who sends much gets a larger buffer.
-                Ok(read) if read >= room => chunk = limits::EDGE_BUSY_READ_BUFFER_BYTES,
-                Ok(_) => chunk = limits::EDGE_READ_BUFFER_BYTES,
+                Ok(read) => read,
                 Err(_) => return Err(Ended::By(CloseReason::NetworkError)),
-            }
+            };
+            count(&self.shared.counters.received_bytes, read);
+            // Who sends much gets a larger buffer.
+            chunk = if read >= room {
+                limits::EDGE_BUSY_READ_BUFFER_BYTES
+            } else {
+                limits::EDGE_READ_BUFFER_BYTES
+            };
         }
     }
 
@@ -250,6 +261,7 @@ impl Connection {
             () = self.close_is_overdue() => Err(Ended::ByHub),
         };
         written?;
+        count(&self.shared.counters.sent_bytes, bytes);
         buffer.clear();
         // A hub that has ended has closed every connection first; what it left to be written is still written.
         let _ = self.tell(Input::Written { conn: self.id, bytes }).await;
@@ -260,6 +272,10 @@ impl Connection {
         self.outbox.closing().await;
         tokio::time::sleep(limits::EDGE_CLOSE).await;
     }
+}
+
+fn count(counter: &AtomicU64, bytes: usize) {
+    counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
 /// A packet above `EDGE_SMALL_PACKET_BYTES` that is being read.

@@ -26,6 +26,7 @@ use super::outbox::Outbox;
 use super::record;
 use super::route::Routes;
 use super::rows;
+use super::sys::SysTopics;
 use crate::queue::{Append, AppendError, PendingAppend, Queue, SystemClock};
 use crate::state::{ChangeSet, CommitTicket, Positions, Progress, State};
 
@@ -58,6 +59,7 @@ pub(super) struct Parts {
     /// What the restored and replayed state reflects.
     pub positions: Positions,
     pub figures: watch::Sender<Figures>,
+    pub sys: SysTopics,
     /// Says that the queue takes records.
     pub queue_ready: Component,
 }
@@ -395,8 +397,8 @@ impl Hub {
         let now = self.parts.clock.now();
         let deadline = self.parts.server.next_deadline();
         let timer = deadline.map(|deadline| Instant::now() + now.until(deadline));
-        let soonest =
-            [timer, self.publish_at, self.checkpoint_at, self.stop_at].into_iter().flatten().min();
+        let (sys, others) = (self.parts.sys.next_at(), [self.publish_at, self.checkpoint_at]);
+        let soonest = others.into_iter().chain([timer, sys, self.stop_at]).flatten().min();
         soonest.unwrap_or_else(|| Instant::now() + FAR)
     }
 
@@ -406,6 +408,7 @@ impl Hub {
             self.parts.server.timer(now);
             self.figures_changed();
         }
+        self.parts.sys.publish_if_due(&mut self.parts.server, now);
         if self.checkpoint_at.is_some_and(|at| at <= Instant::now()) {
             self.checkpoint_at = None;
             self.parts.server.checkpoint();
@@ -428,6 +431,7 @@ impl Hub {
         }
         let now = self.parts.clock.now();
         self.stop_at = Some(Instant::now() + limits::EDGE_DRAIN);
+        self.parts.sys.stop();
         self.parts.server.shutdown(now);
     }
 

@@ -20,6 +20,10 @@ pub struct ListenerCounters {
     pub over_limit: AtomicU64,
     /// TLS handshakes that failed or took too long.
     pub failed_handshakes: AtomicU64,
+    /// Bytes of MQTT received.
+    pub received_bytes: AtomicU64,
+    /// Bytes of MQTT sent.
+    pub sent_bytes: AtomicU64,
 }
 
 /// What the listener needs besides its socket.
@@ -32,8 +36,6 @@ pub(super) struct Listener {
     pub max_connections: usize,
     /// Runs the connections.
     pub tasks: TaskTracker,
-    /// Counts.
-    pub counters: Arc<ListenerCounters>,
 }
 
 impl Listener {
@@ -57,7 +59,7 @@ impl Listener {
                 }
             };
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                self.counters.over_limit.fetch_add(1, Ordering::Relaxed);
+                self.shared.counters.over_limit.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%address, "connection refused: [mqtt] max_connections is reached");
                 continue;
             };
@@ -70,7 +72,7 @@ impl Listener {
     fn spawn(&self, stream: TcpStream, id: ConnId, peer: PeerInfo, slot: OwnedSemaphorePermit) {
         let shared = self.shared.clone();
         let tls = self.tls.clone();
-        let counters = Arc::clone(&self.counters);
+        let counters = Arc::clone(&shared.counters);
         self.tasks.spawn(async move {
             let _slot = slot;
             // Latency counts more than packing; what is written at once is packed anyway.

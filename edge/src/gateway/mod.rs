@@ -25,6 +25,7 @@ mod record;
 mod replay;
 mod route;
 mod rows;
+mod sys;
 mod upstream;
 mod users;
 
@@ -53,6 +54,7 @@ use self::lock::DataDirLock;
 use self::open::Restored;
 use self::prepare::Prepared;
 use self::route::Routes;
+use self::sys::SysTopics;
 use self::upstream::Upstream;
 use self::users::Users;
 use crate::admin;
@@ -130,13 +132,13 @@ impl Gateway {
         let (input, inputs) = mpsc::channel(limits::EDGE_HUB_INPUTS);
         let (connections, background, stop) = Default::default();
         let listener = Listener {
-            shared: shared(settings, input, users),
+            shared: shared(settings, input, users, &counters),
             tls,
             max_connections: settings.mqtt.max_connections,
             tasks: TaskTracker::clone(&connections),
-            counters,
         };
-        let hub = hub(settings, restored, queue.clone(), routes, figures, queue_ready);
+        let sys = SysTopics::new(settings.mqtt.sys_interval_s, counters);
+        let hub = hub(settings, restored, queue.clone(), routes, figures, sys, queue_ready);
         let gateway = Self {
             mqtt_address,
             admin_address,
@@ -209,6 +211,7 @@ fn hub(
     queue: Queue,
     routes: Arc<Routes>,
     figures: watch::Sender<Figures>,
+    sys: SysTopics,
     queue_ready: Component,
 ) -> Hub {
     let Restored { server, clock, state, positions } = restored;
@@ -223,16 +226,23 @@ fn hub(
         checkpoint_bytes,
         positions,
         figures,
+        sys,
         queue_ready,
     })
 }
 
-fn shared(settings: &Settings, input: mpsc::Sender<Input>, users: Option<Arc<Users>>) -> Shared {
+fn shared(
+    settings: &Settings,
+    input: mpsc::Sender<Input>,
+    users: Option<Arc<Users>>,
+    counters: &Arc<ListenerCounters>,
+) -> Shared {
     Shared {
         input,
         budget: Budget::new(limits::EDGE_LARGE_PACKETS_BYTES),
         max_packet_bytes: settings.mqtt.max_packet_bytes,
         users,
+        counters: Arc::clone(counters),
     }
 }
 

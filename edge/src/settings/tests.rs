@@ -40,6 +40,7 @@ fn the_sample_file_is_good_and_its_comments_tell_the_defaults() {
     assert_eq!(full.log, expected.log);
     assert_eq!(full.mqtt.max_connections, expected.mqtt.max_connections);
     assert_eq!(full.mqtt.max_packet_bytes, expected.mqtt.max_packet_bytes);
+    assert_eq!(full.mqtt.sys_interval_s, expected.mqtt.sys_interval_s);
     assert_eq!(full.uplink.linger_ms, expected.uplink.linger_ms);
     assert_eq!(full.uplink.batch_bytes, expected.uplink.batch_bytes);
     assert_eq!(full.routes.len(), 2);
@@ -80,6 +81,7 @@ fn what_cannot_work_is_refused_by_file_and_key() {
     check("[mqtt]\nusers_file = 'x'\n[admin]\nlisten = '0.0.0.0:8091'", &["[admin] listen"]);
     check("[log]\nlevel = 'loud'", &["[log] level"]);
     check("[mqtt]\nmax_connections = 0", &["[mqtt] max_connections"]);
+    check("[mqtt]\nsys_interval_s = 100000", &["[mqtt] sys_interval_s", "between 0 and 86400"]);
     check("[mqtt]\ntls_cert = 'x'", &["[mqtt] tls_cert", "tls_key"]);
     check("[queue]\nmax_bytes = 10", &["[queue] max_bytes"]);
     check("[queue]\nmax_bytes = -1", &["[queue] max_bytes"]);

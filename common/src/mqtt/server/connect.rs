@@ -91,7 +91,7 @@ impl Server {
         let assigned = connect.client_id.is_empty();
         let id = if assigned { self.assign_id() } else { ClientId(connect.client_id.clone()) };
         if let Some(will) = &connect.will
-            && !self.policy.may_publish(&id, &will.topic)
+            && !self.may_publish(&id, &will.topic)
         {
             return Err(ReasonCode::NotAuthorized);
         }

@@ -15,7 +15,7 @@ use super::outbound::new_delivery;
 use super::publish::Arrived;
 use super::retained::Kept;
 use super::session::{Delivery, Received};
-use super::tree::Subscriber;
+use super::tree::{Matches, Subscriber};
 use crate::mqtt::packet::QoS;
 
 impl Server {
@@ -41,7 +41,19 @@ impl Server {
         if keeps {
             self.retain(now, &message);
         }
-        for (session, delivery) in targets(&message, retain, publisher, matches.subscribers) {
+        self.deliver(now, &message, retain, publisher, matches);
+    }
+
+    /// Queues a message for every session that it is for.
+    pub(super) fn deliver(
+        &mut self,
+        now: Millis,
+        message: &Arc<Message>,
+        retain: bool,
+        publisher: Option<SessionId>,
+        matches: Matches,
+    ) {
+        for (session, delivery) in targets(message, retain, publisher, matches.subscribers) {
             self.enqueue(session, delivery);
             self.pump(now, session);
         }
@@ -50,7 +62,7 @@ impl Server {
             let picked = groups.pick(&group, None, |session| self.readiness(session));
             self.shared = groups;
             let Some((member, _)) = picked else { continue };
-            let mut delivery = new_delivery(&message, member.options.maximum_qos);
+            let mut delivery = new_delivery(message, member.options.maximum_qos);
             delivery.retain = retain && member.options.retain_as_published;
             delivery.identifiers.extend(member.identifier);
             delivery.shared = Some(group);

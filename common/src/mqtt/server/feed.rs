@@ -9,6 +9,7 @@ use super::Server;
 use super::api::{Millis, SessionId};
 use super::outbound::new_delivery;
 use super::retained::Search;
+use super::sys::is_own;
 
 /// Retained messages are queued only while fewer messages than this wait for the session.
 const RETAINED_AHEAD_MESSAGES: usize = 32;
@@ -63,7 +64,8 @@ impl Server {
                 return self.searching.push(id);
             }
             let (filter, after) = (cursor.key().as_str(), cursor.get().after.as_ref());
-            let message = match self.retained.next_match(filter, after, now, steps) {
+            let kept = if is_own(filter) { &self.sys } else { &self.retained };
+            let message = match kept.next_match(filter, after, now, steps) {
                 Search::Found(message) => message,
                 Search::GoOn(after) => {
                     cursor.get_mut().after = after;

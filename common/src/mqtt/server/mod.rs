@@ -11,7 +11,7 @@
 //! answers       stored(now, StoreTicket, Result<(), StoreRefusal>) / persisted(now, PersistTicket) / set_failing(now, bool)
 //! time          timer(now); next_deadline() -> Option<Millis>
 //!               set_listening(now, bool) / set_unread(ConnId, bool): what the driver does not read is not silent
-//! its own       publish_local(now, LocalPublish) -> LocalTicket / disconnect(now, &ClientId, ReasonCode) /
+//! its own       publish_local(now, LocalPublish) -> LocalTicket / publish_sys(now, topic, payload) / disconnect(now, &ClientId, ReasonCode) /
 //!               shutdown(now) / checkpoint()
 //! in between    work(now) while has_work(): what takes long goes on a bit each time
 //! afterwards    poll() -> Option<Action> until None; counters(), gauges()
@@ -61,6 +61,7 @@ mod rows;
 mod session;
 mod shared;
 mod subscribe;
+mod sys;
 mod timers;
 mod tree;
 
@@ -106,6 +107,8 @@ pub struct Server {
     tree: SubscriptionTree,
     shared: SharedGroups,
     retained: Retained,
+    /// What the server says of itself.
+    sys: Retained,
     searching: Searching,
     timers: Timers,
     /// Connections are read, since then.
@@ -141,6 +144,7 @@ impl Server {
             tree: SubscriptionTree::default(),
             shared: SharedGroups::default(),
             retained: Retained::default(),
+            sys: Retained::default(),
             searching: Searching::default(),
             timers: Timers::default(),
             failing: false,

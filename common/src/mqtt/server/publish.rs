@@ -153,7 +153,7 @@ impl Server {
             properties: publish.properties.message,
             received_at: now,
         };
-        let denied = !self.policy.may_publish(&origin.client, &message.topic);
+        let denied = !self.may_publish(&origin.client, &message.topic);
         let outcome = denied.then(|| {
             self.counters.publish_not_authorized += 1;
             match version {

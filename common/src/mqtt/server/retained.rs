@@ -47,6 +47,10 @@ impl Retained {
         self.messages.len()
     }
 
+    pub(super) fn get(&self, topic: &TopicName) -> Option<&Arc<Message>> {
+        self.messages.get(topic)
+    }
+
     /// Keeps a message, unless `messages` or `bytes` would be passed.
     pub(super) fn insert(&mut self, message: Arc<Message>, messages: usize, bytes: usize) -> Kept {
         let former = self.messages.get(&message.topic);

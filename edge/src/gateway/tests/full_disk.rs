@@ -20,6 +20,7 @@ use crate::gateway::connection::{self, Shared};
 use crate::gateway::hub::{Figures, Hub, HubError, Parts};
 use crate::gateway::policy::EdgePolicy;
 use crate::gateway::route::Routes;
+use crate::gateway::sys::SysTopics;
 use crate::queue::sim_disk::SimDisk;
 use crate::queue::{Queue, QueueSettings, SystemClock};
 use crate::state::tests::{Disk, open_on};
@@ -54,6 +55,7 @@ impl Bench {
             checkpoint_bytes: 1024,
             positions: Default::default(),
             figures: watch::Sender::new(Figures::default()),
+            sys: SysTopics::new(limits::EDGE_SYS_INTERVAL_SECONDS, Arc::default()),
             queue_ready: Readiness::default().register("queue"),
         });
         let (input, inputs) = mpsc::channel(64);
@@ -62,6 +64,7 @@ impl Bench {
             budget: Budget::new(limits::EDGE_LARGE_PACKETS_BYTES),
             max_packet_bytes: limits::MQTT_PACKET_BYTES,
             users: None,
+            counters: Arc::default(),
         };
         let stop = CancellationToken::new();
         let ended = tokio::spawn(hub.run(inputs, stop.clone()));

@@ -1,5 +1,6 @@
 //! Large packets share memory on their way to the hub.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -32,6 +33,7 @@ impl Hub {
             budget: Budget::new(limits::EDGE_LARGE_PACKETS_BYTES),
             max_packet_bytes: limits::MQTT_PACKET_BYTES,
             users: None,
+            counters: Arc::default(),
         };
         Self { shared, inputs, connections: 0 }
     }

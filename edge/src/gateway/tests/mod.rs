@@ -8,3 +8,4 @@ mod limits;
 mod messages;
 mod restart;
 mod sessions;
+mod sys;

@@ -9,7 +9,7 @@
 //! a < unsub 2 FILTER | pub TOPIC=PAYLOAD q1 5 dup retain exp=9 alias=1 | puback 5 | pubrec 5 | pubrel 5 | pubcomp 5
 //! a < ping | auth | again (a second CONNECT) | as NEWNAME | disconnect [will] [expiry=5] | drop | slow | written
 //! a > PACKET as `show` writes it | CLOSED Reason | PAUSE | RESUME
-//! * after MS | store ok|full|failed|hold|release | shutdown | disk hold|full|release|once | crash | local TOPIC=PAYLOAD [q1] [retain] [mark]
+//! * after MS | store ok|full|failed|hold|release | shutdown | disk hold|full|release|once | crash | local TOPIC=PAYLOAD [q1] [retain] [mark] | sys TOPIC=PAYLOAD
 //! * LOCALDONE | STORED TOPIC=PAYLOAD ... (expects the next stored record)
 //! ```
 //!

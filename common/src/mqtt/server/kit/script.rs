@@ -97,6 +97,7 @@ impl Kit {
                     },
                 );
             }
+            ["sys", what] => self.publish_sys(what),
             ["STORED", ..] => {
                 let next = self.stores_seen.pop_front();
                 assert_eq!(next.as_deref().unwrap_or("nothing"), words.join(" "), "{line}");
@@ -109,6 +110,12 @@ impl Kit {
             _ => panic!("cannot read {line:?}"),
         }
         self.settle();
+    }
+
+    fn publish_sys(&mut self, what: &str) {
+        let (topic, payload) = what.split_once('=').expect("TOPIC=PAYLOAD");
+        let topic = TopicName::new(topic).expect("valid");
+        self.server.publish_sys(self.now, topic, Bytes::copy_from_slice(payload.as_bytes()));
     }
 
     fn client_step(&mut self, name: &str, words: &[&str]) {

@@ -9,6 +9,7 @@ mod qos;
 mod queues;
 mod retained;
 mod shared;
+mod sys;
 mod wills;
 
 use super::ServerSettings;
