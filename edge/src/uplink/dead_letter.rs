@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -164,7 +164,7 @@ impl DeadLetterFile {
     }
 
     fn keep_now(&self, letters: &[DeadLetter]) -> io::Result<()> {
-        let mut bytes = Vec::new();
+        let mut bytes = if is_torn(&self.path)? { vec![b'\n'] } else { Vec::new() };
         let lines: Vec<Line> = letters.iter().map(Line::of).collect();
         for line in &lines {
             serde_json::to_writer(&mut bytes, line)?;
@@ -190,6 +190,22 @@ impl DeadLetterFile {
         }
         Ok(())
     }
+}
+
+/// Whether the last line has no end: a crash or a full disk cut it off. What is appended must not become a part of it.
+fn is_torn(path: &Path) -> io::Result<bool> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 #[async_trait]
@@ -327,9 +343,14 @@ mod tests {
         std::fs::write(&path, torn).expect("written");
         check(&DeadLetterFile::in_dir(dir.path()));
 
+        // The next letter has a line of its own.
+        file.keep(vec![letter(10, b"text")]).await.expect("kept");
+        let report = DeadLetterFile::in_dir(dir.path()).report();
+        assert_eq!((report.records, report.newest[0].seq.0), (10, 10));
+
         std::fs::remove_file(path).expect("there");
         assert_eq!((file.report().records, file.report().newest), (0, Vec::new()));
-        file.keep(vec![letter(10, b"text")]).await.expect("kept");
+        file.keep(vec![letter(11, b"text")]).await.expect("kept");
         let report = file.report();
         assert_eq!((report.records, report.newest.len()), (1, 1));
     }
