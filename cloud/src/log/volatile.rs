@@ -68,6 +68,7 @@ impl Partition {
             sequencer.origins.record(origin, place.last, kept_from);
         }
         sequencer.next_offset = place.next;
+        self.measure(sequencer);
         let ring_bytes = match kept {
             Kept::Ring(bytes) => bytes,
             Kept::UntilWritten => None,

@@ -131,7 +131,10 @@ impl Partition {
             }
         }
         drop(sequencer);
-        if let Err(StoreError::Busy { .. }) = step {
+        // Until the store takes it again: nobody else would ask.
+        if let Err(StoreError::Busy { .. } | StoreError::NoSpace(_) | StoreError::Unavailable(_)) =
+            step
+        {
             self.queue_write_behind(limits::WRITE_BEHIND_RETRY);
         }
     }

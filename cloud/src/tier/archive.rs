@@ -152,8 +152,9 @@ impl Archive {
         Uploading { archive: self, object }
     }
 
-    pub(super) fn is_uploading(&self, object: Uuid) -> bool {
-        self.lock().contains(&object)
+    /// The objects that are on their way.
+    pub(super) fn uploading(&self) -> HashSet<Uuid> {
+        self.lock().clone()
     }
 
     /// Puts an object, which is durable when this returns.

@@ -89,14 +89,21 @@ impl Janitor {
         let mut range = Family::Doomed.range();
         let mut swept = Swept::default();
         let mut noted = HashSet::new();
+        let mut failure = None;
         loop {
+            // Asked before the notes are read: one that is put meanwhile has lost its note by the time it is off this list.
+            let uploading = self.archive.uploading();
             let page = self.store.scan(range.clone(), ScanLimit::items(1000)).await?;
             let mut doomed = Vec::with_capacity(page.items.len());
             for (key, value) in &page.items {
                 doomed.push(Doomed::decode(key, value).map_err(|error| damaged(key, error))?);
             }
             noted.extend(doomed.iter().map(|doomed| doomed.object));
-            self.sweep(doomed, now_ms, &mut swept).await?;
+            match self.sweep(doomed, &uploading, now_ms, &mut swept).await {
+                // What follows does not wait for it.
+                Err(error @ SweepError::Archive(_)) => failure = Some(error),
+                swept => swept?,
+            }
             match page.resume {
                 Some(resume) => range.start = resume,
                 None => break,
@@ -107,12 +114,13 @@ impl Janitor {
         metrics.doomed_objects.set(i64::try_from(swept.noted).unwrap_or(i64::MAX));
         let cache_bytes = i64::try_from(self.archive.cache_bytes()).unwrap_or(i64::MAX);
         metrics.cache_bytes.set(cache_bytes);
-        Ok(swept)
+        failure.map_or(Ok(swept), Err)
     }
 
     async fn sweep(
         &mut self,
         doomed: Vec<Doomed>,
+        uploading: &HashSet<Uuid>,
         now_ms: i64,
         swept: &mut Swept,
     ) -> Result<(), SweepError> {
@@ -128,7 +136,7 @@ impl Janitor {
             let age = now_ms.saturating_sub(seen.first_ms);
             let is_first = !seen.is_removed;
             let is_last = age >= kept;
-            if self.archive.is_uploading(doomed.object) || age < grace || !(is_first || is_last) {
+            if uploading.contains(&doomed.object) || age < grace || !(is_first || is_last) {
                 swept.noted += 1;
                 continue;
             }

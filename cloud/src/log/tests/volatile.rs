@@ -204,6 +204,28 @@ async fn hybrid_is_written_when_it_is_due() {
     writer.abort();
 }
 
+/// A store that has seen a full disk refuses at once, without a write that could fail: nobody tried again, and what `hybrid` had
+/// acknowledged stayed in memory for good.
+#[tokio::test(start_paused = true)]
+async fn hybrid_is_written_when_there_is_room_again_however_long_that_takes() {
+    let world = World::new();
+    let log = Arc::new(Log::new(Arc::clone(&world.store) as Arc<dyn Store>));
+    let partition = log.partition(world.topic, PartitionIndex(0)).await.expect("an empty store");
+    let writer = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move { log.write_behind().await }
+    });
+    append(&partition, HYBRID, at_times(&[0])).await;
+    world.store.set_full(true);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    append(&partition, HYBRID, at_times(&[0])).await;
+    world.store.set_full(false);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let after = world.after_crash();
+    assert_eq!(base_offsets(&*after.partition().await, 0, usize::MAX).await, [0, 1]);
+    writer.abort();
+}
+
 #[tokio::test]
 async fn a_full_write_behind_buffer_makes_appends_wait() {
     let world = World::new();

@@ -254,6 +254,7 @@ impl Shared {
 
 /// The value of a key. A value that was moved between the look-up and the read is looked up again.
 fn get(index: &dyn Index, files: &Files, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    let mut missing = None;
     loop {
         let Some(entry) = index.get(key)? else { return Ok(None) };
         match Entry::decode(key, entry)? {
@@ -262,6 +263,7 @@ fn get(index: &dyn Index, files: &Files, key: &[u8]) -> Result<Option<Bytes>, St
                 if let Some(values) = files.read(&[place])? {
                     return Ok(values.into_iter().next());
                 }
+                not_twice(&mut missing, vec![place])?;
             }
         }
     }
@@ -273,6 +275,7 @@ fn scan(
     range: &Range<Bytes>,
     limit: ScanLimit,
 ) -> Result<ScanPage, StoreError> {
+    let mut missing = None;
     loop {
         let (entries, resume) = scan_entries(index, range, limit)?;
         let places: Vec<Locator> = entries
@@ -283,7 +286,10 @@ fn scan(
             })
             .collect();
         // A value that was moved between the look-up and the read is looked up again.
-        let Some(values) = files.read(&places)? else { continue };
+        let Some(values) = files.read(&places)? else {
+            not_twice(&mut missing, places)?;
+            continue;
+        };
         let mut values = values.into_iter();
         let items = entries
             .into_iter()
@@ -294,6 +300,19 @@ fn scan(
             .collect();
         return Ok(ScanPage { items, resume });
     }
+}
+
+/// A file is removed after the index points elsewhere. If it points to the same place again, the file is missing.
+fn not_twice(missing: &mut Option<Vec<Locator>>, places: Vec<Locator>) -> Result<(), StoreError> {
+    if missing.as_ref() == Some(&places) {
+        let segments: std::collections::BTreeSet<_> =
+            places.iter().map(|place| place.segment).collect();
+        return Err(StoreError::Read(format!(
+            "a segment file is missing: one of {segments:?}, which the index points to"
+        )));
+    }
+    *missing = Some(places);
+    Ok(())
 }
 
 type Entries = Vec<(Bytes, Entry)>;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+use robustmq_common::disk::Disk as _;
 use robustmq_common::disk::sim::{Faults, SimDisk};
 
 use super::memory_index::MemoryIndex;
@@ -273,6 +274,27 @@ async fn damage_before_the_last_group_is_not_taken_for_a_torn_end() {
         let Err(StoreError::Open { reason, .. }) = machine.try_open() else { panic!("it opened") };
         assert!(reason.contains("damaged"), "{reason}");
     }
+}
+
+/// A file that was removed by hand: the read looked the same place up again and again, for ever, on a thread that may block.
+#[tokio::test]
+async fn a_segment_file_that_is_missing_is_told_to_whoever_reads_from_it() {
+    // Nothing is kept of recent writes.
+    let machine = Machine::new(2);
+    let store = machine.open();
+    for n in 0..20 {
+        write(&store, put(format!("k{n:02}"), vec![5; 600])).await.expect("written");
+    }
+    store.close().await.expect("a good disk");
+    drop(store);
+    let first = machine.segments().into_iter().next().expect("a segment");
+    machine.disk.remove(&first).expect("it is there");
+    let store = machine.open();
+    let read = store.get(b"k00").await;
+    assert!(matches!(&read, Err(StoreError::Read(why)) if why.contains("missing")), "{read:?}");
+    let scanned = store.scan(everything(), ScanLimit::items(5)).await;
+    assert!(matches!(scanned, Err(StoreError::Read(_))), "{scanned:?}");
+    assert!(store.get(b"k19").await.expect("another segment").is_some());
 }
 
 #[tokio::test]
