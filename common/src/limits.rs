@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 pub mod object;
+pub mod shared;
 pub mod tier;
 
 // Names.

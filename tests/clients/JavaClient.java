@@ -30,6 +30,7 @@ public final class JavaClient {
       case "produce" -> client.produce();
       case "read" -> client.read();
       case "group" -> client.group();
+      case "work" -> client.work();
       default -> throw new IllegalArgumentException(argv[0]);
     }
   }
@@ -73,6 +74,11 @@ public final class JavaClient {
   }
 
   KafkaConsumer<byte[], byte[]> consumer() {
+    return consumer(new Properties());
+  }
+
+  /** A consumer that is configured as all are, but for what {@code own} says. */
+  KafkaConsumer<byte[], byte[]> consumer(Properties own) {
     Properties config = new Properties();
     config.put("bootstrap.servers", args.get("bootstrap"));
     if (args.containsKey("group")) config.put("group.id", args.get("group"));
@@ -83,6 +89,7 @@ public final class JavaClient {
     config.put("heartbeat.interval.ms", "1000");
     // Lets a test choose the assignor that moves partitions one by one (KIP-429).
     if (args.containsKey("assignor")) config.put("partition.assignment.strategy", args.get("assignor"));
+    config.putAll(own);
     return new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());
   }
 
@@ -166,6 +173,34 @@ public final class JavaClient {
         if (member == 2 && taken >= number("leave-after", 100)) break;
       }
       consumer.commitSync();
+    }
+  }
+
+  /** One member, until standard input ends. */
+  void work() throws Exception {
+    Properties own = new Properties();
+    own.put("client.id", "worker");
+    own.put("enable.auto.commit", "true");
+    own.put("auto.commit.interval.ms", "500");
+    try (KafkaConsumer<byte[], byte[]> consumer = consumer(own)) {
+      consumer.subscribe(List.of(args.get("topic")));
+      Thread ended =
+          new Thread(
+              () -> {
+                try {
+                  System.in.readAllBytes();
+                } catch (java.io.IOException error) {
+                  // It ended all the same.
+                }
+              });
+      ended.setDaemon(true);
+      ended.start();
+      while (ended.isAlive()) {
+        List<String> numbers = new ArrayList<>();
+        for (ConsumerRecord<byte[], byte[]> message : consumer.poll(Duration.ofMillis(200)))
+          numbers.add(new String(message.headers().lastHeader("number").value(), StandardCharsets.UTF_8));
+        if (!numbers.isEmpty()) say("{\"took\": [" + String.join(", ", numbers) + "]}");
+      }
     }
   }
 

@@ -118,6 +118,27 @@ async def group(args):
     tally.report(**counts.result(committed=committed, end=end))
 
 
+async def work(args):
+    consumer = AIOKafkaConsumer(
+        args.topic,
+        bootstrap_servers=args.bootstrap,
+        group_id=args.group,
+        client_id="worker",
+        auto_offset_reset="earliest",
+        auto_commit_interval_ms=500,
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=1_000,
+    )
+    ended = tally.ended()
+    await consumer.start()
+    try:
+        while not ended.is_set():
+            for messages in (await consumer.getmany(timeout_ms=200, max_records=50)).values():
+                tally.took(message.headers for message in messages)
+    finally:
+        await consumer.stop()
+
+
 if __name__ == "__main__":
     parsed = tally.arguments()
-    asyncio.run({"produce": produce, "read": read, "group": group}[parsed.command](parsed))
+    asyncio.run({"produce": produce, "read": read, "group": group, "work": work}[parsed.command](parsed))

@@ -125,6 +125,28 @@ def group(args):
     tally.report(**counts.result(committed=committed, end=end))
 
 
+def work(args):
+    consumer = Consumer(
+        {
+            "bootstrap.servers": args.bootstrap,
+            "group.id": args.group,
+            "client.id": "worker",
+            "auto.offset.reset": "earliest",
+            "auto.commit.interval.ms": 500,
+            "session.timeout.ms": 10_000,
+        }
+    )
+    consumer.subscribe([args.topic])
+    ended = tally.ended()
+    while not ended.is_set():
+        messages = consumer.consume(num_messages=50, timeout=0.2)
+        for message in messages:
+            if message.error():
+                raise KafkaException(message.error())
+        tally.took(message.headers() for message in messages)
+    consumer.close()
+
+
 if __name__ == "__main__":
     parsed = tally.arguments()
-    {"produce": produce, "read": read, "group": group}[parsed.command](parsed)
+    {"produce": produce, "read": read, "group": group, "work": work}[parsed.command](parsed)

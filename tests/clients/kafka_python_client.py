@@ -109,6 +109,24 @@ def offset_of(committed):
     return committed or 0
 
 
+def work(args):
+    consumer = KafkaConsumer(
+        args.topic,
+        bootstrap_servers=args.bootstrap,
+        group_id=args.group,
+        client_id="worker",
+        auto_offset_reset="earliest",
+        auto_commit_interval_ms=500,
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=1_000,
+    )
+    ended = tally.ended()
+    while not ended.is_set():
+        for messages in consumer.poll(timeout_ms=200, max_records=50).values():
+            tally.took(message.headers for message in messages)
+    consumer.close()
+
+
 if __name__ == "__main__":
     parsed = tally.arguments()
-    {"produce": produce, "read": read, "group": group}[parsed.command](parsed)
+    {"produce": produce, "read": read, "group": group, "work": work}[parsed.command](parsed)

@@ -9,10 +9,13 @@ Commands, all reporting one JSON object per line on standard output:
     read     --topic T --count N            all partitions from the start, without a group
     group    --topic T --count N --group G  three members; prints {"event": "ready"} when each has partitions; the third
                                             commits and leaves after --leave-after records; ends when all were read
+    work     --topic T --group G            one member, with the client's own automatic commits; prints {"took": [N, ...]}
+                                            for what it is given, and leaves when its standard input ends
 """
 
 import argparse
 import json
+import sys
 import threading
 import time
 
@@ -39,7 +42,7 @@ def report(**fields):
 
 def arguments():
     parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["produce", "read", "group"])
+    parser.add_argument("command", choices=["produce", "read", "group", "work"])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--count", type=int, required=True)
@@ -124,6 +127,25 @@ class Deadline:
 
     def passed(self):
         return time.monotonic() > self.at
+
+
+def ended():
+    """An event that is set when standard input ends."""
+    event = threading.Event()
+
+    def watch():
+        sys.stdin.read()
+        event.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return event
+
+
+def took(headers_of_each):
+    """Says which records a member was given, by their header `number`."""
+    numbers = [int(dict(record_headers)["number"]) for record_headers in headers_of_each]
+    if numbers:
+        report(took=numbers)
 
 
 def run_members(work):

@@ -11,5 +11,6 @@ mod mqtt_clients;
 mod object_store;
 mod queue_limits;
 mod restore;
+mod shared_groups;
 mod sizes;
 mod uplink_tls;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::group::coordinator::Coordinator;
+use crate::group::shared::coordinator::SharedGroups;
 use crate::kafka::memory::Budget;
 use crate::kafka::{self, Kafka, KafkaSettings};
 use crate::log::{Log, PartitionQueue, ProducerIds};
@@ -39,12 +40,14 @@ use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetri
 
 mod archiver;
 mod cleaner;
+mod dead_letters;
 mod housekeeping;
 mod ingest_log;
 mod upkeep;
 
 use archiver::Archiver;
 use cleaner::Cleaner;
+use dead_letters::LetterTopics;
 use upkeep::Upkeeper;
 
 /// A running broker.
@@ -215,6 +218,8 @@ pub async fn start(
         traffic: parts.kafka.traffic.clone(),
     };
     let mut tasks = upkeep_tasks(settings, &parts, &shutdown);
+    let (shared, shared_shutdown) = (parts.kafka.shared.clone(), shutdown.clone());
+    tasks.push(tokio::spawn(async move { shared.run(shared_shutdown).await }));
     let readiness = Readiness::default();
     let store_ready = readiness.register("store");
     let admin_router = admin::router(admin_state, readiness, parts.registry, log_level)
@@ -332,7 +337,10 @@ impl Parts {
 
         let metrics = Arc::new(Metrics::register(&mut registry));
         let traffic = Arc::new(Traffic::default());
-        let groups = Coordinator::start(store.clone(), settings.timing(), shutdown.clone());
+        let letters = LetterTopics::new(topics.clone(), log.clone(), traffic.clone());
+        let shared = SharedGroups::new(log.clone(), settings.timing(), Some(Arc::new(letters)));
+        let groups = Coordinator::start(store.clone(), settings.timing(), shutdown.clone())
+            .with_shared(shared.clone());
         let busiest = Busiest::new(
             traffic.clone(),
             topics.clone(),
@@ -358,6 +366,7 @@ impl Parts {
             topics,
             log,
             groups,
+            shared,
             producer_ids: ProducerIds::new(store.clone()),
             settings: kafka_settings(settings, kafka_address, generation),
             metrics,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use robustmq_common::ids::{PartitionIndex, TopicId};
@@ -18,6 +18,9 @@ use super::machine::{
     Caller, Event, Group, GroupError, Join, JoinRefused, Joined, Snapshot, State, Sync, Synced,
     Ticket, Timing,
 };
+use super::shared::coordinator::SharedGroups;
+use super::shared::is_shared;
+use super::shared::pools::PoolError;
 use super::stored::{CommittedOffset, StoredError, decode_group, encode_group};
 use crate::store::keys::{Family, group as keys};
 use crate::store::{PendingWrite, ScanLimit, Store, StoreError, WriteBatch};
@@ -66,6 +69,9 @@ pub enum CoordinatorError {
     /// The broker is going down.
     #[error("the broker is shutting down")]
     ShuttingDown,
+    /// A shared group's pool refuses.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
 }
 
 /// One commit of one partition.
@@ -135,6 +141,8 @@ struct Shared {
     tickets: AtomicU64,
     /// What the members of all groups take of memory.
     bytes: AtomicUsize,
+    /// Who is in `$shared/` groups, for listings and so that nothing is taken from under them.
+    shared_groups: OnceLock<SharedGroups>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -158,6 +166,7 @@ impl Coordinator {
             timers_changed: Notify::new(),
             tickets: AtomicU64::new(1),
             bytes: AtomicUsize::new(0),
+            shared_groups: OnceLock::new(),
             shutdown,
             tasks,
         });
@@ -165,6 +174,24 @@ impl Coordinator {
         let timers = coordinator.clone();
         coordinator.shared.tasks.spawn(async move { timers.run_timers().await });
         coordinator
+    }
+
+    /// Has `shared_groups` among what is listed, described and removed.
+    #[must_use]
+    pub fn with_shared(self, shared_groups: SharedGroups) -> Self {
+        // A second one would be a mistake of the composition root.
+        let _ = self.shared.shared_groups.set(shared_groups);
+        self
+    }
+
+    /// The shared groups, if `id` is the id of one.
+    fn shared_group(&self, id: &str) -> Option<&SharedGroups> {
+        self.shared.shared_groups.get().filter(|_| is_shared(id))
+    }
+
+    /// Whether a shared group has members.
+    fn is_in_use(&self, id: &str) -> bool {
+        self.shared_group(id).is_some_and(|shared| shared.is_active(id))
     }
 
     /// Waits until the timers and all writes that were begun have ended; `shutdown` must have been told.
@@ -443,9 +470,6 @@ fn check_id(id: &str) -> Result<(), CoordinatorError> {
     }
     if id.len() > limits::GROUP_ID_BYTES {
         return Err(invalid("it is too long"));
-    }
-    if id.starts_with("$shared/") {
-        return Err(invalid("$shared/ groups are not served yet"));
     }
     Ok(())
 }

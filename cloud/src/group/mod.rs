@@ -13,4 +13,5 @@
 
 pub mod coordinator;
 pub mod machine;
+pub mod shared;
 pub mod stored;

@@ -12,6 +12,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -28,7 +29,11 @@ use super::frame::{self, FrameError};
 use super::memory::Charge;
 use super::read::{ReadError, read_frame};
 use super::{Kafka, Peer};
+use crate::group::shared::members::ConnectionId;
 use crate::metrics::Metrics;
+
+/// Connections so far: each has a number of its own.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Why a connection was closed from this side.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +57,7 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
+    let connection = ConnectionId(CONNECTIONS.fetch_add(1, Ordering::Relaxed));
     let (read, write) = tokio::io::split(stream);
     let (queue, queued) = mpsc::channel(limits::KAFKA_PIPELINED_REQUESTS);
     // Told when the writer ends, so that a reader that waits for a slow handler ends too.
@@ -64,7 +70,7 @@ pub(super) async fn serve<S>(
     ));
     let mut reader = Reader {
         kafka: kafka.clone(),
-        peer: Peer { address: peer },
+        peer: Peer { address: peer, connection },
         stream: BufReader::new(read),
         queue,
         room: Arc::new(Semaphore::new(limits::KAFKA_QUEUED_ANSWER_BYTES)),
@@ -75,6 +81,7 @@ pub(super) async fn serve<S>(
         () = gone.cancelled() => Err(Closed::Writer),
     };
     drop(reader);
+    kafka.shared.connection_closed(connection);
     match ended {
         Ok(()) => tracing::debug!("connection ended"),
         Err(Closed::Read(ReadError::Io(error))) => tracing::debug!(%error, "connection broke"),

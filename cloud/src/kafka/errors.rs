@@ -5,6 +5,10 @@ use robustmq_common::record::BatchError;
 
 use crate::group::coordinator::CoordinatorError;
 use crate::group::machine::GroupError;
+use crate::group::shared::coordinator::CommitError;
+use crate::group::shared::deliver::DeliverError;
+use crate::group::shared::pool::AcknowledgeError;
+use crate::group::shared::pools::PoolError;
 use crate::kafka::memory::NoMemory;
 use crate::log::{
     AppendError, DeleteRecordsError, LogError, LookupError, ProducerError, ReadError,
@@ -159,12 +163,53 @@ impl KafkaCode for GroupError {
     }
 }
 
+/// As the coordinator's clients know them: they retry COORDINATOR_NOT_AVAILABLE.
+impl KafkaCode for PoolError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::Acknowledge(AcknowledgeError::NoCursor) => ResponseError::UnknownMemberId,
+            Self::Acknowledge(AcknowledgeError::NeverDelivered(_)) => {
+                ResponseError::OffsetOutOfRange
+            }
+            Self::Log(LogError::Dropped(_)) => ResponseError::UnknownTopicOrPartition,
+            Self::Log(LogError::TooManyPartitions(_) | LogError::Store(_)) => {
+                ResponseError::CoordinatorNotAvailable
+            }
+            Self::InUse => ResponseError::NonEmptyGroup,
+            Self::Config(_) => ResponseError::InvalidConfig,
+        }
+    }
+}
+
+impl KafkaCode for CommitError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::NotOwnCursor => ResponseError::InvalidRequest,
+            Self::Pool(error) => error.kafka(),
+        }
+    }
+}
+
+impl KafkaCode for DeliverError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            // A cursor is never told OFFSET_OUT_OF_RANGE: its client would go on at a real offset.
+            Self::Read(ReadError::OutOfRange { .. }) => ResponseError::NotLeaderOrFollower,
+            Self::Read(error) => error.kafka(),
+            Self::Batch(_) => ResponseError::KafkaStorageError,
+            // It comes back, and so does the attempt.
+            Self::DeadLetter { .. } | Self::Pool(_) => ResponseError::NotLeaderOrFollower,
+        }
+    }
+}
+
 impl KafkaCode for CoordinatorError {
     fn kafka(&self) -> ResponseError {
         match self {
             Self::Group(error) => error.kafka(),
             Self::InvalidGroupId { .. } => ResponseError::InvalidGroupId,
             Self::NotFound { .. } => ResponseError::GroupIdNotFound,
+            Self::Pool(error) => error.kafka(),
             Self::TooManyGroups | Self::ShuttingDown => ResponseError::CoordinatorNotAvailable,
             Self::Store(StoreError::Poisoned(_) | StoreError::Damaged { .. })
             | Self::Damaged { .. } => ResponseError::UnknownServerError,

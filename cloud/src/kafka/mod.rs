@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::memory::Budget;
 use crate::group::coordinator::Coordinator;
+use crate::group::shared::coordinator::SharedGroups;
+use crate::group::shared::members::ConnectionId;
 use crate::log::{Log, ProducerIds};
 use crate::metrics::Metrics;
 use crate::topics::Catalogue;
@@ -85,6 +87,8 @@ pub struct Kafka {
     pub log: Arc<Log>,
     /// The consumer groups.
     pub groups: Coordinator,
+    /// The `$shared/` groups.
+    pub shared: SharedGroups,
     /// Ids for idempotent producers.
     pub producer_ids: ProducerIds,
     /// Limits and names.
@@ -107,6 +111,7 @@ pub struct Kafka {
 #[derive(Debug, Clone, Copy)]
 struct Peer {
     address: SocketAddr,
+    connection: ConnectionId,
 }
 
 #[cfg(test)]

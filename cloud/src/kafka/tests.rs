@@ -18,6 +18,7 @@ use super::memory::Budget;
 use super::{Kafka, KafkaSettings, serve};
 use crate::group::coordinator::Coordinator;
 use crate::group::machine::Timing;
+use crate::group::shared::coordinator::SharedGroups;
 use crate::log::{Log, ProducerIds};
 use crate::metrics::Metrics;
 use crate::store::{MemoryStore, Store};
@@ -29,6 +30,7 @@ mod groups;
 mod large_answers;
 mod modes;
 mod records;
+mod shared;
 mod topics;
 mod traffic;
 
@@ -51,7 +53,19 @@ impl Broker {
     }
 
     async fn start_with_memory(settings: KafkaSettings, answer_bytes: usize) -> Self {
-        let memory = Arc::new(MemoryStore::new());
+        Self::start_over(Arc::new(MemoryStore::new()), settings, answer_bytes).await
+    }
+
+    /// Another broker over the same store, as after a crash.
+    async fn start_again(&self) -> Self {
+        Self::start_over(self.store.clone(), KafkaSettings::default(), 1 << 30).await
+    }
+
+    async fn start_over(
+        memory: Arc<MemoryStore>,
+        settings: KafkaSettings,
+        answer_bytes: usize,
+    ) -> Self {
         let store: Arc<dyn Store> = memory.clone();
         let log = Arc::new(Log::new(store.clone()));
         tokio::spawn({
@@ -61,12 +75,19 @@ impl Broker {
         let topics = Catalogue::new(log.clone());
         let shutdown = CancellationToken::new();
         let timing = Timing { initial_delay: Duration::from_millis(20), ..Timing::default() };
+        let shared = SharedGroups::new(log.clone(), timing, None);
+        tokio::spawn({
+            let (shared, shutdown) = (shared.clone(), shutdown.clone());
+            async move { shared.run(shutdown).await }
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let kafka = Arc::new(Kafka {
             topics: Arc::new(topics),
             log,
-            groups: Coordinator::start(store.clone(), timing, shutdown.clone()),
+            groups: Coordinator::start(store.clone(), timing, shutdown.clone())
+                .with_shared(shared.clone()),
+            shared,
             producer_ids: ProducerIds::new(store),
             settings: KafkaSettings { advertised_port: address.port(), ..settings },
             metrics: Arc::new(Metrics::default()),

@@ -1,5 +1,6 @@
 //! Looking into batches: a few at a time, since each may take [`limits::DECOMPRESSED_BATCH_BYTES`] when decompressed.
 
+use robustmq_common::ids::Offset;
 use robustmq_common::limits;
 use robustmq_common::record::{BatchError, Compression, RecordBatch, Records};
 use tokio::sync::Semaphore;
@@ -10,7 +11,10 @@ use crate::store::StoreError;
 static DECOMPRESSING: Semaphore = Semaphore::const_new(limits::DECOMPRESSED_BATCHES_AT_ONCE);
 
 /// Gives a batch's records to `look`. An uncompressed batch takes no memory, and waits for nobody.
-pub(super) async fn look_into<T>(
+///
+/// # Errors
+/// [`StoreError::Closed`] at the end of the program; the inner error is the batch's.
+pub async fn look_into<T>(
     batch: &RecordBatch,
     look: impl FnOnce(Records) -> T,
 ) -> Result<Result<T, BatchError>, StoreError> {
@@ -19,6 +23,20 @@ pub(super) async fn look_into<T>(
         _ => Some(DECOMPRESSING.acquire().await.map_err(|_| StoreError::Closed)?),
     };
     Ok(batch.records(limits::DECOMPRESSED_BATCH_BYTES).map(look))
+}
+
+/// The records of a batch with `from <= offset < to`, as [`RecordBatch::slice`] gives them.
+///
+/// # Errors
+/// [`BatchError`] for records that cannot be read.
+pub async fn slice(
+    batch: &RecordBatch,
+    from: Offset,
+    to: Offset,
+) -> Result<Option<RecordBatch>, BatchError> {
+    // The semaphore is never closed.
+    let _few = DECOMPRESSING.acquire().await;
+    batch.slice(limits::DECOMPRESSED_BATCH_BYTES, from, to)
 }
 
 /// Whether each record of a batch has a key, as compacted topics need it.

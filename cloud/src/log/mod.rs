@@ -61,7 +61,7 @@ mod write_behind;
 pub use append::{AppendContext, AppendError, AppendRules, Appended, PendingAppend};
 pub use archive::{ArchivePassError, ArchivePlan, TierRules};
 pub use compact::{Assessment, CompactError, CompactionRules, PassSummary};
-pub use decompress::check_keys;
+pub use decompress::{check_keys, look_into, slice};
 pub use id_blocks::{IdBlocks, ProducerIds};
 pub use lookup::{FoundOffset, LookupError};
 pub use mode::StorageMode;

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::cache::Cache;
-use super::config::{ConfigChange, ConfigError, TopicConfig, apply_changes};
+use super::config::{TopicConfig, apply_changes};
 use super::removal::Removal;
+use crate::entries::{ConfigChange, ConfigError};
 use crate::log::{Log, LogError, StorageMode};
 use crate::store::keys::damaged;
 use crate::store::keys::topic::{deletion_key, id_key, name_key, names_after};

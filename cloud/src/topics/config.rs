@@ -6,41 +6,9 @@ use std::time::Duration;
 
 use robustmq_common::limits;
 
-use super::config_keys::{ConfigKey, ConfigType, KEYS, Rule, find};
+use super::config_keys::TABLE;
+use crate::entries::{ConfigChange, ConfigEntry, ConfigError};
 use crate::log::{AppendRules, CompactionRules, Retention, StorageMode, TierRules};
-
-/// Why a configuration entry was refused. Kafka: INVALID_CONFIG.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// There is no such entry.
-    #[error("unknown topic configuration {name}")]
-    Unknown {
-        /// Its name.
-        name: String,
-    },
-    /// The value is not legal.
-    #[error("topic configuration {name} cannot be {value:?}: {expected}")]
-    Invalid {
-        /// Its name.
-        name: String,
-        /// The value given.
-        value: String,
-        /// What is legal.
-        expected: String,
-    },
-    /// Append and Subtract are for lists only.
-    #[error("topic configuration {name} is not a list")]
-    NotAList {
-        /// Its name.
-        name: String,
-    },
-    /// The entry was changed twice in one request.
-    #[error("topic configuration {name} is given twice")]
-    Twice {
-        /// Its name.
-        name: String,
-    },
-}
 
 /// The values that the broker uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,13 +48,8 @@ impl TopicConfig {
     }
 
     fn read(overrides: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        for (name, value) in overrides {
-            check(name, value)?;
-        }
-        let value = |name: &str| {
-            let default = || find(name).and_then(|key| key.default);
-            overrides.get(name).map(String::as_str).or_else(default).unwrap_or_default()
-        };
+        TABLE.check_all(overrides)?;
+        let value = |name: &str| TABLE.value(overrides, name);
         // Checked above, and defaults are checked by a test, so these parse.
         let number = |name: &str| value(name).trim().parse::<i64>().unwrap_or_default();
         let unless_negative = |number: i64| u64::try_from(number).ok();
@@ -165,86 +128,9 @@ fn millionths(fraction: &str) -> u32 {
     format!("{:.0}", fraction * 1e6).parse().unwrap_or_default()
 }
 
-fn check(name: &str, value: &str) -> Result<(), ConfigError> {
-    let key = find(name).ok_or_else(|| ConfigError::Unknown { name: name.to_owned() })?;
-    let invalid = |expected: String| ConfigError::Invalid {
-        name: name.to_owned(),
-        value: value.chars().take(100).collect(),
-        expected,
-    };
-    if value.len() > limits::TOPIC_CONFIG_VALUE_BYTES {
-        return Err(invalid(format!("it is longer than {}", limits::TOPIC_CONFIG_VALUE_BYTES)));
-    }
-    let text = value.trim();
-    match key.rule {
-        Rule::Boolean if text == "true" || text == "false" => Ok(()),
-        Rule::Boolean => Err(invalid("it is true or false".to_owned())),
-        Rule::Number(from, to) => match text.parse::<i64>() {
-            Ok(number) if (from..=to).contains(&number) => Ok(()),
-            _ => Err(invalid(format!("it is a whole number from {from} to {to}"))),
-        },
-        Rule::Fraction(from, to) => match text.parse::<f64>() {
-            Ok(number) if (from..=to).contains(&number) => Ok(()),
-            _ => Err(invalid(format!("it is a number from {from} to {to}"))),
-        },
-        Rule::OneOf(legal) if legal.contains(&text) => Ok(()),
-        Rule::OneOf(legal) => Err(invalid(format!("it is one of {}", legal.join(", ")))),
-        Rule::AnyOf(legal) if text.split(',').all(|item| legal.contains(&item.trim())) => Ok(()),
-        Rule::AnyOf(legal) => Err(invalid(format!("it is a list of {}", legal.join(", ")))),
-        Rule::Only(legal, _) if legal.contains(&text) => Ok(()),
-        Rule::Only(_, reason) => Err(invalid(reason.to_owned())),
-        Rule::Text => Ok(()),
-    }
-}
-
-/// Where a value comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConfigSource {
-    /// The topic sets it (`DYNAMIC_TOPIC_CONFIG`).
-    Topic,
-    /// Nobody sets it (`DEFAULT_CONFIG`).
-    Default,
-}
-
-/// One line of DescribeConfigs.
-#[derive(Debug, Clone, Copy)]
-pub struct ConfigEntry<'a> {
-    /// Name, type, default and documentation.
-    pub key: &'static ConfigKey,
-    /// The value in effect.
-    pub value: Option<&'a str>,
-    /// Where it comes from.
-    pub source: ConfigSource,
-}
-
 /// Every configuration entry with its value for a topic that sets `overrides`.
 pub fn describe(overrides: &BTreeMap<String, String>) -> impl Iterator<Item = ConfigEntry<'_>> {
-    KEYS.iter().map(|key| match overrides.get(key.name) {
-        Some(value) => ConfigEntry { key, value: Some(value), source: ConfigSource::Topic },
-        None => ConfigEntry { key, value: key.default, source: ConfigSource::Default },
-    })
-}
-
-/// What to do with one entry (IncrementalAlterConfigs, KIP-339).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConfigOp {
-    /// Sets it.
-    Set(String),
-    /// Back to the default.
-    Delete,
-    /// Adds to a list.
-    Append(String),
-    /// Takes from a list.
-    Subtract(String),
-}
-
-/// One change of a topic's configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigChange {
-    /// The entry's name.
-    pub name: String,
-    /// What to do.
-    pub op: ConfigOp,
+    TABLE.describe(overrides)
 }
 
 /// The entries that a topic sets after `changes`, validated.
@@ -255,46 +141,7 @@ pub fn apply_changes(
     overrides: &BTreeMap<String, String>,
     changes: &[ConfigChange],
 ) -> Result<BTreeMap<String, String>, ConfigError> {
-    let mut changed = overrides.clone();
-    for (index, ConfigChange { name, op }) in changes.iter().enumerate() {
-        let key = find(name).ok_or_else(|| ConfigError::Unknown { name: name.clone() })?;
-        if changes.iter().take(index).any(|earlier| earlier.name == *name) {
-            return Err(ConfigError::Twice { name: name.clone() });
-        }
-        match op {
-            ConfigOp::Set(value) => {
-                changed.insert(name.clone(), value.clone());
-            }
-            ConfigOp::Delete => {
-                changed.remove(name);
-            }
-            ConfigOp::Append(items) | ConfigOp::Subtract(items) => {
-                if key.kind != ConfigType::List {
-                    return Err(ConfigError::NotAList { name: name.clone() });
-                }
-                let current = changed.get(name).map(String::as_str).or(key.default);
-                let add = matches!(op, ConfigOp::Append(_));
-                let list = change_list(current.unwrap_or_default(), items, add);
-                changed.insert(name.clone(), list);
-            }
-        }
-    }
+    let changed = TABLE.apply(overrides, changes)?;
     TopicConfig::parse(&changed)?;
     Ok(changed)
-}
-
-fn change_list(current: &str, items: &str, add: bool) -> String {
-    let split = |list: &str| -> Vec<String> {
-        list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
-    };
-    let mut list = split(current);
-    for item in split(items) {
-        let there = list.contains(&item);
-        match (add, there) {
-            (true, false) => list.push(item),
-            (false, true) => list.retain(|kept| *kept != item),
-            _ => {}
-        }
-    }
-    list.join(",")
 }

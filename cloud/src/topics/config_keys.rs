@@ -5,52 +5,7 @@ use std::time::Duration;
 
 use robustmq_common::limits;
 
-/// The types that DescribeConfigs tells (KIP-569).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConfigType {
-    /// `true` or `false`.
-    Boolean,
-    /// Any text.
-    String,
-    /// A 32-bit number.
-    Int,
-    /// A 64-bit number.
-    Long,
-    /// A number with a fraction.
-    Double,
-    /// Values with commas between them.
-    List,
-}
-
-/// Which values are legal.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Rule {
-    Boolean,
-    /// A whole number from..=to.
-    Number(i64, i64),
-    Fraction(f64, f64),
-    OneOf(&'static [&'static str]),
-    /// A list of these, not empty.
-    AnyOf(&'static [&'static str]),
-    /// Known, legal in Kafka, and refused here: only these values, for this reason.
-    Only(&'static [&'static str], &'static str),
-    /// `replica:broker` pairs in Kafka: any text.
-    Text,
-}
-
-/// One configuration entry that a topic may have.
-#[derive(Debug, Clone, Copy)]
-pub struct ConfigKey {
-    /// Its name.
-    pub name: &'static str,
-    /// Its type.
-    pub kind: ConfigType,
-    /// Its value where the topic sets none; `None` is null.
-    pub default: Option<&'static str>,
-    /// What it does, in a sentence.
-    pub doc: &'static str,
-    pub(super) rule: Rule,
-}
+use crate::entries::{ConfigKey, Rule, Table, key, unset};
 
 const I32: i64 = i32::MAX as i64;
 const I64: i64 = i64::MAX;
@@ -67,21 +22,7 @@ const fn millis(duration: Duration) -> i64 {
     duration.as_millis() as i64
 }
 
-const fn key(
-    name: &'static str,
-    kind: ConfigType,
-    default: &'static str,
-    rule: Rule,
-    doc: &'static str,
-) -> ConfigKey {
-    ConfigKey { name, kind, default: Some(default), doc, rule }
-}
-
-const fn unset(name: &'static str, kind: ConfigType, rule: Rule, doc: &'static str) -> ConfigKey {
-    ConfigKey { name, kind, default: None, doc, rule }
-}
-
-use ConfigType::{Boolean, Double, Int, List, Long, String as Text};
+use crate::entries::ConfigType::{Boolean, Double, Int, List, Long, String as Text};
 
 /// All of them, by name.
 #[rustfmt::skip]
@@ -139,7 +80,5 @@ pub static KEYS: &[ConfigKey] = &[
     key("robustmq.tier.local.ms", Long, "3600000", Rule::Number(0, I64), "How long the storage mode `tiered` keeps records on the broker's own disk: older ones move to object storage, 32 MB at once, and less than that when they are twice as old."),
 ];
 
-/// The entry called `name`.
-pub(super) fn find(name: &str) -> Option<&'static ConfigKey> {
-    KEYS.iter().find(|key| key.name == name)
-}
+/// The same, to look things up in.
+pub static TABLE: Table = Table(KEYS);

@@ -20,11 +20,8 @@ mod config_keys;
 mod removal;
 
 pub use catalogue::{Catalogue, NewTopic, Topic, TopicError, TopicPage};
-pub use config::{
-    ConfigChange, ConfigEntry, ConfigError, ConfigOp, ConfigSource, TopicConfig, apply_changes,
-    describe,
-};
-pub use config_keys::{ConfigKey, ConfigType, KEYS};
+pub use config::{TopicConfig, apply_changes, describe};
+pub use config_keys::KEYS;
 pub use removal::Removal;
 
 #[cfg(test)]

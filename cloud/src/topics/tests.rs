@@ -9,11 +9,8 @@ use object_store::ObjectStore as _;
 use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex, TopicId};
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch};
 
-use super::config_keys::Rule;
-use super::{
-    Catalogue, ConfigChange, ConfigError, ConfigOp, ConfigSource, KEYS, NewTopic, TopicConfig,
-    TopicError, apply_changes, describe,
-};
+use super::{Catalogue, KEYS, NewTopic, TopicConfig, TopicError, apply_changes, describe};
+use crate::entries::{ConfigChange, ConfigError, ConfigOp, ConfigSource, Rule};
 use crate::log::{AppendContext, Budgets, Log, LogError, StorageMode, TierRules};
 use crate::metrics::TierMetrics;
 use crate::objects::Location;
@@ -384,7 +381,7 @@ fn a_description_says_where_values_come_from() {
     let overrides = entries(&[("retention.ms", "5")]);
     let entry = |name: &str| describe(&overrides).find(|e| e.key.name == name).expect(name);
     let (set, unset) = (entry("retention.ms"), entry("segment.ms"));
-    assert_eq!((set.value, set.source), (Some("5"), ConfigSource::Topic));
+    assert_eq!((set.value, set.source), (Some("5"), ConfigSource::Resource));
     assert_eq!((unset.value, unset.source), (Some("604800000"), ConfigSource::Default));
     assert_eq!(entry("robustmq.source").value, None);
 }

@@ -15,6 +15,7 @@ pub mod options;
 pub mod produce;
 pub mod report;
 pub mod rows;
+pub mod shared;
 
 pub use broker::Broker;
 pub use kafka::Kafka;

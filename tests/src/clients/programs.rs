@@ -191,3 +191,75 @@ fn report(printed: &str) -> anyhow::Result<Report> {
     let last = printed.lines().last().context("the client printed nothing")?;
     serde_json::from_str(last).with_context(|| format!("not a report: {last}"))
 }
+
+/// One member of a group, in a program of its own (`work` in `tally.py`).
+pub struct Worker {
+    child: Child,
+    /// Ends with the worker.
+    reading: tokio::task::JoinHandle<anyhow::Result<()>>,
+    took: std::sync::Arc<std::sync::Mutex<Vec<u64>>>,
+}
+
+#[derive(Deserialize)]
+struct Took {
+    took: Vec<u64>,
+}
+
+impl Worker {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When the client is not installed.
+    pub fn start(client: Client, kafka: &str, topic: &str, group: &str) -> anyhow::Result<Self> {
+        let mut command = client.command()?;
+        command.args(["work", "--bootstrap", kafka, "--topic", topic, "--group", group]);
+        command.args(["--count", "0"]).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+        let stdout = child.stdout.take().context("standard output was asked for")?;
+        let took = std::sync::Arc::<std::sync::Mutex<Vec<u64>>>::default();
+        let reading = tokio::spawn({
+            let took = took.clone();
+            async move {
+                let mut lines = BufReader::new(stdout).lines();
+                while let Some(line) = lines.next_line().await? {
+                    let read: Took = serde_json::from_str(&line)
+                        .with_context(|| format!("not what it took: {line}"))?;
+                    let mut took = took.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    took.extend(read.took);
+                }
+                Ok(())
+            }
+        });
+        Ok(Self { child, reading, took })
+    }
+
+    /// What it was given so far, in order.
+    #[must_use]
+    pub fn took(&self) -> Vec<u64> {
+        self.took.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Has it leave; returns all that it was given.
+    ///
+    /// # Errors
+    /// When it failed.
+    pub async fn leave(mut self) -> anyhow::Result<Vec<u64>> {
+        drop(self.child.stdin.take());
+        let ended = tokio::time::timeout(PROGRAM, self.child.wait()).await;
+        let status = ended.context("the worker does not leave")??;
+        ensure!(status.success(), "a worker failed: {status}");
+        (&mut self.reading).await??;
+        Ok(self.took())
+    }
+
+    /// Kills it; returns all that it said it was given.
+    ///
+    /// # Errors
+    /// When it cannot be killed, or had failed.
+    pub async fn kill(mut self) -> anyhow::Result<Vec<u64>> {
+        self.child.kill().await?;
+        (&mut self.reading).await??;
+        Ok(self.took())
+    }
+}

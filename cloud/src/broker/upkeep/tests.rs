@@ -10,9 +10,10 @@ use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
 
 use super::Upkeeper;
+use crate::entries::{ConfigChange, ConfigOp};
 use crate::log::{AppendContext, Log, Partition, PartitionQueue};
 use crate::store::{MemoryStore, Store};
-use crate::topics::{Catalogue, ConfigChange, ConfigOp, NewTopic, Topic};
+use crate::topics::{Catalogue, NewTopic, Topic};
 
 struct World {
     store: Arc<MemoryStore>,

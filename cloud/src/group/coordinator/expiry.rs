@@ -6,6 +6,7 @@ use std::time::Duration;
 use robustmq_common::ids::TopicId;
 use robustmq_common::limits;
 
+use super::offsets::delete_offset;
 use super::{Coordinator, CoordinatorError, WriteBatch, keys};
 
 impl Coordinator {
@@ -63,7 +64,7 @@ impl Coordinator {
         let is_old = |since_ms: i64| since_ms < oldest_kept_ms;
         let pending = self
             .with(id, |active, _| {
-                let empty = active.group.may_delete().is_ok();
+                let empty = active.group.may_delete().is_ok() && !self.is_in_use(id);
                 let away = empty && is_old(active.changed_ms);
                 let goes = |topic: TopicId, committed_ms: i64| {
                     there.get(&topic) == Some(&false) || (away && is_old(committed_ms))
@@ -74,7 +75,7 @@ impl Coordinator {
                     .collect();
                 let mut batch = WriteBatch::new();
                 for (topic, partition, _) in &gone {
-                    batch.delete(keys::offset_key(id, *topic, *partition));
+                    delete_offset(&mut batch, id, *topic, *partition);
                 }
                 if away && gone.len() == total {
                     batch.delete(keys::metadata_key(id));

@@ -35,6 +35,9 @@ impl Coordinator {
             let slots = self.shared.slots.lock();
             slots.unwrap_or_else(std::sync::PoisonError::into_inner).keys().cloned().collect()
         };
+        if let Some(shared) = self.shared.shared_groups.get() {
+            ids.extend(shared.active());
+        }
         let mut after = None;
         while let Some(id) = self.next_stored(after.as_deref()).await? {
             ids.insert(id.clone());
@@ -56,6 +59,9 @@ impl Coordinator {
     /// [`CoordinatorError`].
     pub async fn describe(&self, id: &str) -> Result<Option<Described>, CoordinatorError> {
         check_id(id)?;
+        if let Some(snapshot) = self.shared_group(id).and_then(|shared| shared.snapshot(id)) {
+            return Ok(Some(Described { state: "Stable", snapshot }));
+        }
         let slot = {
             let slots = self.shared.slots.lock();
             slots.unwrap_or_else(std::sync::PoisonError::into_inner).get(id).cloned()
@@ -99,7 +105,11 @@ impl Coordinator {
         let page = self.shared.store.scan(range, ScanLimit::items(1)).await?;
         let Some((key, _)) = page.items.into_iter().next() else { return Ok(None) };
         match GroupKey::parse(&key) {
-            Ok(GroupKey::Metadata { group } | GroupKey::Offset { group, .. }) => Ok(Some(group)),
+            Ok(
+                GroupKey::Config { group }
+                | GroupKey::Metadata { group }
+                | GroupKey::Offset { group, .. },
+            ) => Ok(Some(group)),
             Err(error) => {
                 tracing::error!(%error, "a key among the groups cannot be read");
                 Ok(None)

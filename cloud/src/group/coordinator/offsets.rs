@@ -4,11 +4,26 @@ use super::{
     Active, Commit, CommittedOffset, Coordinator, CoordinatorError, PendingWrite, StoreError,
     WriteBatch, check_id, keys, wall_ms,
 };
-use crate::group::machine::Caller;
+use crate::group::machine::{Caller, GroupError};
+use crate::group::shared::is_shared;
 use crate::store::ScanLimit;
 use crate::store::keys::group::GroupKey;
+use crate::store::keys::partition::PartitionKeys;
 use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits;
+
+/// Removes a committed offset, and the progress that it stands for in a shared group.
+pub(super) fn delete_offset(
+    batch: &mut WriteBatch,
+    id: &str,
+    topic: TopicId,
+    partition: PartitionIndex,
+) {
+    batch.delete(keys::offset_key(id, topic, partition));
+    if is_shared(id) {
+        batch.delete(PartitionKeys { topic, partition }.share(id));
+    }
+}
 
 impl Coordinator {
     /// Commits offsets in one atomic write; waits until it is durable.
@@ -159,15 +174,19 @@ impl Coordinator {
         partitions: &[(TopicId, PartitionIndex)],
     ) -> Result<(), CoordinatorError> {
         check_id(id)?;
+        self.settle_shared(id).await;
         let pending = self
             .with(id, |active, _| {
+                if self.is_in_use(id) {
+                    return Err(GroupError::NonEmpty.into());
+                }
                 active.group.may_delete()?;
                 if !active.is_stored {
                     return Err(CoordinatorError::NotFound { group: id.to_owned() });
                 }
                 let mut batch = WriteBatch::new();
                 for (topic, partition) in partitions {
-                    batch.delete(keys::offset_key(id, *topic, *partition));
+                    delete_offset(&mut batch, id, *topic, *partition);
                 }
                 Ok(self.shared.store.submit(batch)?)
             })
@@ -175,19 +194,36 @@ impl Coordinator {
         Ok(pending.await?)
     }
 
+    /// What a shared group without members holds in memory would be written after it was removed.
+    async fn settle_shared(&self, id: &str) {
+        if let Some(shared) = self.shared_group(id) {
+            shared.pools().settle(id).await;
+        }
+    }
+
     /// Removes a group without members, with its offsets.
     ///
     /// # Errors
     /// [`CoordinatorError`].
     pub async fn delete(&self, id: &str) -> Result<(), CoordinatorError> {
-        check_id(id)?;
+        // What a shared group has done lies with the partitions.
+        let progress = match is_shared(id) {
+            true => self.all_committed(id).await?,
+            false => Vec::new(),
+        };
         let pending = self
             .with(id, |active, _| {
+                if self.is_in_use(id) {
+                    return Err(GroupError::NonEmpty.into());
+                }
                 active.group.may_delete()?;
                 if !active.is_stored {
                     return Err(CoordinatorError::NotFound { group: id.to_owned() });
                 }
                 let mut batch = WriteBatch::new();
+                for (topic, partition, _) in &progress {
+                    delete_offset(&mut batch, id, *topic, *partition);
+                }
                 batch.delete_range(keys::group_range(id));
                 let pending = self.shared.store.submit(batch)?;
                 active.is_stored = false;

@@ -11,8 +11,9 @@ use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use super::incremental_alter_configs::topic_name;
 use super::{Kafka, owned, text};
+use crate::entries::{ConfigChange, ConfigOp};
 use crate::kafka::errors::KafkaCode as _;
-use crate::topics::{ConfigChange, ConfigOp, KEYS};
+use crate::topics::KEYS;
 
 pub(super) async fn handle(kafka: &Kafka, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());

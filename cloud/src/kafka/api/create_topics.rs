@@ -17,11 +17,12 @@ use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsRespon
 use robustmq_common::ids::KafkaTopic;
 use robustmq_common::limits;
 
-use super::describe_configs::source_code;
+use super::describe_configs::{DYNAMIC_TOPIC_CONFIG, source_code};
 use super::resolve::wall_ms;
 use super::{Kafka, fixed, owned, text};
+use crate::entries::{ConfigEntry, ConfigSource};
 use crate::kafka::errors::KafkaCode as _;
-use crate::topics::{ConfigEntry, ConfigSource, NewTopic, Topic, describe};
+use crate::topics::{NewTopic, Topic, describe};
 
 type Refusal = (ResponseError, String);
 
@@ -143,14 +144,14 @@ fn answer(
     let config = |entry: ConfigEntry<'_>| {
         let value = match entry.source {
             ConfigSource::Default => entry.key.default.map(fixed),
-            ConfigSource::Topic => entry.value.map(text),
+            ConfigSource::Resource => entry.value.map(text),
         };
         CreatableTopicConfigs::default()
             .with_name(fixed(entry.key.name))
             .with_value(value)
-            .with_config_source(source_code(entry.source))
+            .with_config_source(source_code(entry.source, DYNAMIC_TOPIC_CONFIG))
     };
-    let shown = |entry: &ConfigEntry<'_>| defaults || entry.source == ConfigSource::Topic;
+    let shown = |entry: &ConfigEntry<'_>| defaults || entry.source == ConfigSource::Resource;
     let configs = match topic.overrides.is_empty() && !defaults {
         true => Vec::new(),
         false => describe(&topic.overrides).filter(shown).map(config).collect(),

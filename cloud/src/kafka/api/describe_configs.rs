@@ -1,7 +1,7 @@
 //! DescribeConfigs (32), versions 1-4.
 //!
 //! Topics: every entry that a topic may have, with its source, type and documentation. The broker: the few entries that this
-//! broker has, read-only. Other resources are refused with INVALID_REQUEST, and resources for which there is no memory with
+//! broker has, read-only. Shared groups: every entry that one may have, also of one that does not exist yet. Other resources are refused with INVALID_REQUEST, and resources for which there is no memory with
 //! LEADER_NOT_AVAILABLE.
 
 use std::collections::{BTreeMap, HashSet};
@@ -15,23 +15,29 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 use robustmq_common::limits;
 
+use super::incremental_alter_configs::shared_group;
 use super::resolve::{self, TopicRef};
 use super::{Kafka, fixed, text};
+use crate::entries::{ConfigEntry, ConfigSource, ConfigType};
+use crate::group::shared::config::TABLE;
 use crate::kafka::errors::KafkaCode as _;
 use crate::kafka::memory::AnswerMemory;
-use crate::topics::{ConfigEntry, ConfigSource, ConfigType, describe};
+use crate::topics::describe;
 
 pub(super) const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+pub(super) const GROUP: i8 = 32;
 
+pub(super) const DYNAMIC_TOPIC_CONFIG: i8 = 1;
 const STATIC_BROKER_CONFIG: i8 = 4;
+const DYNAMIC_GROUP_CONFIG: i8 = 8;
 
 const NO_SUCH_RESOURCE: &str = "there is no such resource";
 
-/// The number of a source (`ConfigSource` in Apache Kafka's `DescribeConfigsResponse`).
-pub(super) fn source_code(source: ConfigSource) -> i8 {
+/// The number of a source (`ConfigSource` in Apache Kafka's `DescribeConfigsResponse`); `set` is that of what the resource sets.
+pub(super) fn source_code(source: ConfigSource, set: i8) -> i8 {
     match source {
-        ConfigSource::Topic => 1,
+        ConfigSource::Resource => set,
         ConfigSource::Default => 5,
     }
 }
@@ -81,6 +87,7 @@ pub(super) async fn handle(
                 Ok(()) => Ok(describe_broker(kafka, &wish, &wanted)),
                 Err(error) => Err((error.kafka(), error.to_string())),
             },
+            GROUP => describe_group(kafka, &wish, &resource.resource_name, &wanted, memory).await,
             _ => Err((ResponseError::InvalidRequest, NO_SUCH_RESOURCE.to_owned())),
         };
         let answer = DescribeConfigsResult::default()
@@ -105,10 +112,32 @@ async fn describe_topic(
 ) -> Result<Vec<DescribeConfigsResourceResult>, (ResponseError, String)> {
     let topic = resolve::topic(kafka, TopicRef::Name(&resource.resource_name)).await;
     let topic = topic.map_err(|error| (error, NO_SUCH_RESOURCE.to_owned()))?;
-    let entries = || describe(&topic.overrides).filter(|entry| wanted(entry.key.name));
-    let bytes = entries().map(|entry| answer_bytes(wish, &entry)).sum();
+    let entries = describe(&topic.overrides).filter(|entry| wanted(entry.key.name));
+    results(wish, entries.collect(), DYNAMIC_TOPIC_CONFIG, memory).await
+}
+
+async fn describe_group(
+    kafka: &Kafka,
+    wish: &Wish,
+    name: &StrBytes,
+    wanted: &impl Fn(&str) -> bool,
+    memory: &mut AnswerMemory,
+) -> Result<Vec<DescribeConfigsResourceResult>, (ResponseError, String)> {
+    let overrides = kafka.shared.pools().overrides(shared_group(name)?).await;
+    let overrides = overrides.map_err(|error| (error.kafka(), error.to_string()))?;
+    let entries = TABLE.describe(&overrides).filter(|entry| wanted(entry.key.name));
+    results(wish, entries.collect(), DYNAMIC_GROUP_CONFIG, memory).await
+}
+
+async fn results(
+    wish: &Wish,
+    entries: Vec<ConfigEntry<'_>>,
+    set: i8,
+    memory: &mut AnswerMemory,
+) -> Result<Vec<DescribeConfigsResourceResult>, (ResponseError, String)> {
+    let bytes = entries.iter().map(|entry| answer_bytes(wish, entry)).sum();
     memory.grow(bytes).await.map_err(|error| (error.kafka(), error.to_string()))?;
-    Ok(entries().map(|entry| result(wish, &entry)).collect())
+    Ok(entries.iter().map(|entry| result(wish, entry, set)).collect())
 }
 
 /// What an entry takes of memory in an answer: its texts and its synonyms, as built here and as encoded.
@@ -127,26 +156,26 @@ fn answer_bytes(wish: &Wish, entry: &ConfigEntry<'_>) -> usize {
     structs + 2 * (texts + 32)
 }
 
-fn result(wish: &Wish, entry: &ConfigEntry<'_>) -> DescribeConfigsResourceResult {
+fn result(wish: &Wish, entry: &ConfigEntry<'_>, set: i8) -> DescribeConfigsResourceResult {
     let key = entry.key;
     let value = match entry.source {
         ConfigSource::Default => key.default.map(fixed),
-        ConfigSource::Topic => entry.value.map(text),
+        ConfigSource::Resource => entry.value.map(text),
     };
     let mut answer = DescribeConfigsResourceResult::default()
         .with_name(fixed(key.name))
         .with_value(value.clone())
-        .with_config_source(source_code(entry.source));
+        .with_config_source(source_code(entry.source, set));
     if wish.synonyms {
         let synonym = |value: Option<StrBytes>, source| {
             DescribeConfigsSynonym::default()
                 .with_name(fixed(key.name))
                 .with_value(value)
-                .with_source(source_code(source))
+                .with_source(source_code(source, set))
         };
         let mut synonyms = Vec::new();
-        if entry.source == ConfigSource::Topic {
-            synonyms.push(synonym(value, ConfigSource::Topic));
+        if entry.source == ConfigSource::Resource {
+            synonyms.push(synonym(value, ConfigSource::Resource));
         }
         synonyms.push(synonym(key.default.map(fixed), ConfigSource::Default));
         answer = answer.with_synonyms(synonyms);

@@ -25,7 +25,8 @@ use uuid::Uuid;
 
 use super::fetch_answer::{self, PartitionAnswer, TopicAnswer};
 use super::resolve::{self, TopicRef, check_epoch};
-use super::{Answer, Frame, Kafka, RequestError, decode, frame_parts};
+use super::{Answer, Frame, Kafka, RequestError, decode, fetch_shared, frame_parts};
+use crate::group::shared::cursor::CursorOffset;
 use crate::kafka::errors::KafkaCode as _;
 use crate::kafka::memory::{Budget, Charge};
 use crate::log::{Partition, Visible};
@@ -57,6 +58,8 @@ struct TopicTargets {
     name: TopicName,
     id: Uuid,
     targets: Vec<Target>,
+    /// Partitions that are asked for at a cursor of a shared group.
+    shared: Vec<(i32, fetch_shared::Target)>,
 }
 
 pub(super) async fn answer(kafka: &Kafka, frame: &Frame) -> Result<Answer, RequestError> {
@@ -97,38 +100,24 @@ async fn fetch(
     let mut pass = Pass { max_bytes: max_bytes.min(limits::FETCH_RESPONSE_BYTES), total: 0 };
     let mut topics = open(kafka, version, request).await;
     warm(kafka, &mut topics, pass.max_bytes).await;
-    loop {
-        let full = pass.read(kafka, &mut topics, memory).await;
-        let failed = topics.iter().flat_map(|t| &t.targets).any(|target| target.reader.is_err());
-        if full || failed || pass.total >= min_bytes || Instant::now() >= deadline {
-            break;
-        }
-        let changes: Vec<_> = topics
-            .iter_mut()
-            .flat_map(|topic| &mut topic.targets)
-            .filter_map(|target| target.reader.as_mut().ok())
-            .map(|reader| Box::pin(reader.changes.changed()))
-            .collect();
-        let changed = async {
-            // A request for nothing waits out its time, as in Apache Kafka.
-            if changes.is_empty() {
-                return std::future::pending().await;
-            }
-            let (_, woken, _) = select_all(changes).await;
-            woken
-        };
-        let woken = tokio::select! {
-            woken = changed => Some(woken),
-            () = tokio::time::sleep_until(deadline) => None,
-            () = kafka.shutdown.cancelled() => break,
-        };
-        if let Some(woken) = woken {
-            mark_stale(&mut topics, woken);
-        }
+    if topics.iter().any(|topic| !topic.shared.is_empty()) {
+        pass.read(kafka, &mut topics, memory).await;
+        let is_due = pass.total > 0 || has_failed(&topics);
+        let until = if is_due { Instant::now() } else { deadline };
+        let targets = topics.iter_mut().flat_map(|topic| &mut topic.shared);
+        let targets = targets.map(|(_, target)| target).collect();
+        fetch_shared::deliver(kafka, targets, pass.max_bytes, until).await;
+    } else {
+        pass.read_until(kafka, &mut topics, memory, min_bytes, deadline).await;
     }
     kafka.metrics.fetched_bytes.inc_by(pass.total as u64);
     count(kafka, &topics);
-    topics.into_iter().map(|topic| finish_topic(topic, read_committed)).collect()
+    let finish = |topic| finish_topic(kafka, topic, read_committed, memory);
+    topics.into_iter().map(finish).collect()
+}
+
+fn has_failed(topics: &[TopicTargets]) -> bool {
+    topics.iter().flat_map(|topic| &topic.targets).any(|target| target.reader.is_err())
 }
 
 /// Has what archived partitions begin with fetched from the object store, all at once. Those that it does not give in time are left out
@@ -178,15 +167,23 @@ async fn open(kafka: &Kafka, version: i16, request: FetchRequest) -> Vec<TopicTa
         };
         let topic = resolve::topic(kafka, which).await;
         let mut targets = Vec::with_capacity(asked.partitions.len());
+        let mut shared = Vec::new();
         for partition in &asked.partitions {
+            let max_bytes = usize::try_from(partition.partition_max_bytes).unwrap_or(0);
+            if let (Ok(topic), Some(at)) = (&topic, CursorOffset::decode(partition.fetch_offset))
+                && let Ok(found) = resolve::partition(kafka, topic, partition.partition).await
+            {
+                let target = fetch_shared::Target::new(kafka, at, found, max_bytes);
+                shared.push((partition.partition, target));
+                continue;
+            }
             let reader = match &topic {
                 Ok(topic) => open_reader(kafka, topic, partition).await,
                 Err(error) => Err(*error),
             };
-            let max_bytes = usize::try_from(partition.partition_max_bytes).unwrap_or(0);
             targets.push(Target { index: partition.partition, max_bytes, reader });
         }
-        topics.push(TopicTargets { name: asked.topic, id: asked.topic_id, targets });
+        topics.push(TopicTargets { name: asked.topic, id: asked.topic_id, targets, shared });
     }
     topics
 }
@@ -229,6 +226,46 @@ struct Pass {
 }
 
 impl Pass {
+    /// Reads until there are `min_bytes`, something failed, or it is time.
+    async fn read_until(
+        &mut self,
+        kafka: &Kafka,
+        topics: &mut [TopicTargets],
+        memory: &mut Charge,
+        min_bytes: usize,
+        deadline: Instant,
+    ) {
+        loop {
+            let full = self.read(kafka, topics, memory).await;
+            let is_enough = full || has_failed(topics) || self.total >= min_bytes;
+            if is_enough || Instant::now() >= deadline {
+                return;
+            }
+            let changes: Vec<_> = topics
+                .iter_mut()
+                .flat_map(|topic| &mut topic.targets)
+                .filter_map(|target| target.reader.as_mut().ok())
+                .map(|reader| Box::pin(reader.changes.changed()))
+                .collect();
+            let changed = async {
+                // A request for nothing waits out its time, as in Apache Kafka.
+                if changes.is_empty() {
+                    return std::future::pending().await;
+                }
+                let (_, woken, _) = select_all(changes).await;
+                woken
+            };
+            let woken = tokio::select! {
+                woken = changed => Some(woken),
+                () = tokio::time::sleep_until(deadline) => None,
+                () = kafka.shutdown.cancelled() => return,
+            };
+            if let Some(woken) = woken {
+                mark_stale(topics, woken);
+            }
+        }
+    }
+
     /// Reads what has become visible since the last pass. Says whether the answer is full.
     async fn read(
         &mut self,
@@ -319,13 +356,21 @@ impl Pass {
 
 /// What one read may take: a part of what is left, so that clients that are slow to take their answers leave the others
 /// something.
-fn share_bytes(memory: &Budget) -> usize {
+pub(super) fn share_bytes(memory: &Budget) -> usize {
     (memory.available_bytes() / limits::FETCH_MEMORY_SHARE).max(limits::FETCH_LEAST_SHARE_BYTES)
 }
 
-fn finish_topic(topic: TopicTargets, read_committed: bool) -> TopicAnswer {
+fn finish_topic(
+    kafka: &Kafka,
+    topic: TopicTargets,
+    read_committed: bool,
+    memory: &mut Charge,
+) -> TopicAnswer {
     let finish = |target: Target| finish_partition(target, read_committed);
-    let partitions = topic.targets.into_iter().map(finish).collect();
+    let mut partitions: Vec<_> = topic.targets.into_iter().map(finish).collect();
+    for (index, target) in topic.shared {
+        partitions.push(target.answer(kafka, index, read_committed, memory));
+    }
     TopicAnswer { name: topic.name, id: topic.id, partitions }
 }
 
@@ -333,15 +378,7 @@ fn finish_partition(target: Target, read_committed: bool) -> PartitionAnswer {
     let reader = match target.reader {
         Ok(reader) => reader,
         Err(error) => {
-            return PartitionAnswer {
-                index: target.index,
-                error_code: error.code(),
-                high_watermark: -1,
-                last_stable_offset: -1,
-                log_start_offset: -1,
-                read_committed: false,
-                batches: Vec::new(),
-            };
+            return PartitionAnswer::failed(target.index, error);
         }
     };
     let offsets = reader.partition.offsets();

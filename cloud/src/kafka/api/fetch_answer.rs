@@ -4,6 +4,7 @@
 //! it with the generated encoder in every version.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::TopicName;
 use uuid::Uuid;
 
@@ -28,6 +29,21 @@ pub(super) struct PartitionAnswer {
     /// Answers a `read_committed` reader, who gets a list of aborted transactions: an empty one.
     pub read_committed: bool,
     pub batches: Vec<Bytes>,
+}
+
+impl PartitionAnswer {
+    /// A partition that could not be read.
+    pub fn failed(index: i32, error: ResponseError) -> Self {
+        Self {
+            index,
+            error_code: error.code(),
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            read_committed: false,
+            batches: Vec::new(),
+        }
+    }
 }
 
 /// A number does not fit its field.

@@ -2,17 +2,27 @@
 
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
-use super::{Kafka, owned};
+use super::{Kafka, Peer, owned};
 use crate::group::machine::Caller;
+use crate::group::shared::is_shared;
 use crate::kafka::errors::KafkaCode as _;
 
-pub(super) async fn handle(kafka: &Kafka, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(super) async fn handle(
+    kafka: &Kafka,
+    peer: &Peer,
+    request: HeartbeatRequest,
+) -> HeartbeatResponse {
     let caller = Caller {
         member_id: owned(&request.member_id),
         instance_id: request.group_instance_id.as_ref().map(owned),
         generation: request.generation_id,
     };
-    match kafka.groups.heartbeat(&request.group_id, &caller).await {
+    let group = &request.group_id;
+    let heard = match is_shared(group) {
+        true => kafka.shared.heartbeat(group, &caller, peer.connection),
+        false => kafka.groups.heartbeat(group, &caller).await,
+    };
+    match heard {
         Ok(()) => HeartbeatResponse::default(),
         Err(error) => HeartbeatResponse::default().with_error_code(error.code()),
     }

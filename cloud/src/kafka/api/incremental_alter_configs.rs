@@ -1,4 +1,4 @@
-//! IncrementalAlterConfigs (44), versions 0-1 (KIP-339). Topics only; a resource's changes apply all or not at all.
+//! IncrementalAlterConfigs (44), versions 0-1 (KIP-339). Topics and shared groups; a resource's changes apply all or not at all.
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::incremental_alter_configs_request::{
@@ -8,11 +8,13 @@ use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 use robustmq_common::ids::KafkaTopic;
+use robustmq_common::limits;
 
-use super::describe_configs::TOPIC;
+use super::describe_configs::{GROUP, TOPIC};
 use super::{Kafka, owned, text};
+use crate::entries::{ConfigChange, ConfigOp};
+use crate::group::shared::is_shared;
 use crate::kafka::errors::KafkaCode as _;
-use crate::topics::{ConfigChange, ConfigOp};
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -44,8 +46,13 @@ async fn alter(
     resource: &AlterConfigsResource,
     validate_only: bool,
 ) -> Result<(), (ResponseError, String)> {
-    let name = topic_name(resource.resource_type, &resource.resource_name)?;
     let changes = resource.configs.iter().map(change).collect::<Result<Vec<_>, _>>()?;
+    if resource.resource_type == GROUP {
+        let group = shared_group(&resource.resource_name)?;
+        let altered = kafka.shared.pools().alter_config(group, &changes, validate_only).await;
+        return altered.map_err(|error| (error.kafka(), error.to_string()));
+    }
+    let name = topic_name(resource.resource_type, &resource.resource_name)?;
     let altered = kafka.topics.alter_config(&name, &changes, validate_only).await;
     altered.map(drop).map_err(|error| (error.kafka(), error.to_string()))
 }
@@ -56,10 +63,19 @@ pub(super) fn topic_name(
     name: &StrBytes,
 ) -> Result<KafkaTopic, (ResponseError, String)> {
     if resource_type != TOPIC {
-        let message = "only topics can be configured".to_owned();
+        let message = "only topics and shared groups can be configured".to_owned();
         return Err((ResponseError::InvalidRequest, message));
     }
     KafkaTopic::new(name).map_err(|error| (ResponseError::InvalidTopicException, error.to_string()))
+}
+
+/// The shared group that a resource names.
+pub(super) fn shared_group(name: &StrBytes) -> Result<&str, (ResponseError, String)> {
+    if is_shared(name) && name.len() <= limits::GROUP_ID_BYTES {
+        return Ok(name);
+    }
+    let message = "only groups called $shared/NAME can be configured".to_owned();
+    Err((ResponseError::InvalidRequest, message))
 }
 
 fn change(config: &AlterableConfig) -> Result<ConfigChange, (ResponseError, String)> {

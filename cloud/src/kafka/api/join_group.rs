@@ -1,7 +1,7 @@
 //! JoinGroup (11), versions 0-9.
 //!
 //! Answered when the rebalance has gathered its members. From 4 on a member without an id is given one and told to come back
-//! with it (KIP-394); static members from 5 on (KIP-345); `skip_assignment` from 9 on (KIP-814).
+//! with it (KIP-394), which a shared group has no use for; static members from 5 on (KIP-345); `skip_assignment` from 9 on (KIP-814).
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{Kafka, Peer, owned, text};
 use crate::group::machine::Join;
+use crate::group::shared::is_shared;
 use crate::kafka::errors::KafkaCode as _;
 
 /// Who asks.
@@ -30,7 +31,17 @@ pub(super) async fn handle(
 ) -> JoinGroupResponse {
     let version = client.version;
     let group = owned(&request.group_id.0);
-    match kafka.groups.join(&group, join(client, request)).await {
+    let connection = client.peer.connection;
+    let join = join(client, request);
+    let joined = match is_shared(&group) {
+        true => kafka
+            .shared
+            .join(&group, &join, connection)
+            .await
+            .map_err(|error| (error, join.member_id.clone())),
+        false => kafka.groups.join(&group, join).await,
+    };
+    match joined {
         Ok(joined) => {
             let member = |(id, instance, metadata): (String, Option<String>, Bytes)| {
                 let member = JoinGroupResponseMember::default()

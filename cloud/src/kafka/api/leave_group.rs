@@ -7,6 +7,7 @@ use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
 use super::Kafka;
 use crate::group::coordinator::CoordinatorError;
+use crate::group::shared::is_shared;
 use crate::kafka::errors::KafkaCode as _;
 
 pub(super) async fn handle(
@@ -16,13 +17,13 @@ pub(super) async fn handle(
 ) -> LeaveGroupResponse {
     let group = request.group_id.as_str();
     if version < 3 {
-        let left = kafka.groups.leave(group, &request.member_id, None).await;
+        let left = leave(kafka, group, &request.member_id, None).await;
         return LeaveGroupResponse::default().with_error_code(code(&left));
     }
     let mut members = Vec::with_capacity(request.members.len());
     for member in request.members {
         let instance = member.group_instance_id.as_deref();
-        let left = kafka.groups.leave(group, &member.member_id, instance).await;
+        let left = leave(kafka, group, &member.member_id, instance).await;
         if let Some(reason) = &member.reason {
             let reason = reason.as_str();
             tracing::debug!(group, member = member.member_id.as_str(), reason, "member leaves");
@@ -35,6 +36,18 @@ pub(super) async fn handle(
         );
     }
     LeaveGroupResponse::default().with_members(members)
+}
+
+async fn leave(
+    kafka: &Kafka,
+    group: &str,
+    member_id: &str,
+    instance_id: Option<&str>,
+) -> Result<(), CoordinatorError> {
+    match is_shared(group) {
+        true => kafka.shared.leave(group, member_id, instance_id),
+        false => kafka.groups.leave(group, member_id, instance_id).await,
+    }
 }
 
 fn code(left: &Result<(), CoordinatorError>) -> i16 {

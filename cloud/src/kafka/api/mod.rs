@@ -28,6 +28,7 @@ mod describe_log_dirs;
 mod describe_topic_partitions;
 mod fetch;
 mod fetch_answer;
+mod fetch_shared;
 mod find_coordinator;
 mod heartbeat;
 mod incremental_alter_configs;
@@ -123,17 +124,18 @@ async fn answer_group(kafka: &Kafka, peer: &Peer, frame: &Frame) -> Result<Answe
             answer(frame, async |r| join_group::handle(kafka, client, r).await).await
         }
         ApiKey::SyncGroup => {
-            answer(frame, async |r| sync_group::handle(kafka, version, r).await).await
+            answer(frame, async |r| sync_group::handle(kafka, peer, version, r).await).await
         }
-        ApiKey::Heartbeat => answer(frame, async |r| heartbeat::handle(kafka, r).await).await,
+        ApiKey::Heartbeat => answer(frame, async |r| heartbeat::handle(kafka, peer, r).await).await,
         ApiKey::LeaveGroup => {
             answer(frame, async |r| leave_group::handle(kafka, version, r).await).await
         }
         ApiKey::OffsetCommit => {
-            answer(frame, async |r| offset_commit::handle(kafka, version, r).await).await
+            answer(frame, async |r| offset_commit::handle(kafka, peer, version, r).await).await
         }
         ApiKey::OffsetFetch => {
-            answer(frame, async |r| offset_fetch::handle(kafka, version, r).await).await
+            let client = offset_fetch::client(peer, frame);
+            answer(frame, async |r| offset_fetch::handle(kafka, &client, version, r).await).await
         }
         ApiKey::OffsetDelete => {
             answer(frame, async |r| offset_delete::handle(kafka, r).await).await

@@ -3,7 +3,11 @@
 //! All partitions of a request are committed by one atomic write, and answered when it is durable. A negative generation is an
 //! admin's or a consumer's without a group, taken while the group has no members. Offsets expire with the broker's
 //! retention; the retention time of versions 2-4 is not looked at, as in Apache Kafka since 2.1 for newer ones.
+//!
+//! In a shared group a member commits positions on its cursors, which acknowledges what was delivered before; each partition by
+//! itself. An admin moves the group's place with real offsets.
 
+use futures_util::future::join_all;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_protocol::messages::offset_commit_response::{
@@ -14,14 +18,17 @@ use robustmq_common::ids::PartitionIndex;
 use robustmq_common::limits;
 
 use super::resolve::{self, TopicRef};
-use super::{Kafka, owned};
+use super::{Kafka, Peer, owned};
 use crate::group::coordinator::Commit;
 use crate::group::machine::Caller;
+use crate::group::shared::is_shared;
 use crate::kafka::errors::KafkaCode as _;
+use crate::store::keys::partition::PartitionKeys;
 use crate::topics::Topic;
 
 pub(super) async fn handle(
     kafka: &Kafka,
+    peer: &Peer,
     version: i16,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
@@ -53,15 +60,64 @@ pub(super) async fn handle(
         let answer = OffsetCommitResponseTopic::default().with_name(asked.name);
         topics.push(answer.with_partitions(partitions));
     }
+    if is_shared(&request.group_id) {
+        shared(kafka, peer, &request.group_id, &caller, &commits, &mut topics).await;
+        return OffsetCommitResponse::default().with_topics(topics);
+    }
     if let Err(error) = kafka.groups.commit(&request.group_id, &caller, &commits).await {
         tracing::debug!(group = request.group_id.as_str(), %error, "OffsetCommit refused");
-        for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-            if partition.error_code == 0 {
-                partition.error_code = error.code();
-            }
-        }
+        fail(&mut topics, error.code());
     }
     OffsetCommitResponse::default().with_topics(topics)
+}
+
+/// Refuses every partition that was not refused before.
+fn fail(topics: &mut [OffsetCommitResponseTopic], code: i16) {
+    for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        if partition.error_code == 0 {
+            partition.error_code = code;
+        }
+    }
+}
+
+/// A commit to a shared group. `commits` are those that `topics` has no error for, in its order.
+async fn shared(
+    kafka: &Kafka,
+    peer: &Peer,
+    group: &str,
+    caller: &Caller,
+    commits: &[Commit],
+    topics: &mut [OffsetCommitResponseTopic],
+) {
+    let keys = |commit: &Commit| PartitionKeys { topic: commit.topic, partition: commit.partition };
+    let token = match kafka.shared.may_commit(group, caller, peer.connection) {
+        Ok(Some(token)) => token,
+        Ok(None) => {
+            let places: Vec<_> = commits.iter().map(|c| (keys(c), c.offset)).collect();
+            if let Err(error) = kafka.shared.reset(group, &places).await {
+                tracing::debug!(group, %error, "the group's place could not be moved");
+                fail(topics, error.code());
+            }
+            return;
+        }
+        Err(error) => {
+            tracing::debug!(group, %error, "OffsetCommit refused");
+            return fail(topics, error.code());
+        }
+    };
+    // Begun together, so that they share a sync.
+    let acknowledged = join_all(commits.iter().map(|commit| async move {
+        let keys = PartitionKeys { topic: commit.topic, partition: commit.partition };
+        kafka.shared.commit(token, &keys, commit.offset).await
+    }));
+    let answers = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+    let answers = answers.filter(|partition| partition.error_code == 0);
+    for (answer, acknowledged) in answers.zip(acknowledged.await) {
+        if let Err(error) = acknowledged {
+            tracing::debug!(group, member = caller.member_id, %error, "OffsetCommit refused");
+            answer.error_code = error.code();
+        }
+    }
 }
 
 fn check(

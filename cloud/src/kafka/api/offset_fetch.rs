@@ -1,5 +1,8 @@
 //! OffsetFetch (9), versions 1-8; several groups at once from 8 on (KIP-709), all partitions from 2 on.
 //!
+//! A member of a shared group that asks for explicit partitions is given its cursors on them; anybody else learns the real offsets
+//! below which the group has acknowledged everything.
+//!
 //! Offset -1 says that nothing is committed. `require_stable` (KIP-447) is met always, as there are no transactions.
 
 use std::collections::BTreeMap;
@@ -12,10 +15,14 @@ use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicNam
 use robustmq_common::ids::{PartitionIndex, TopicId};
 
 use super::resolve::{self, TopicRef};
-use super::{Kafka, text};
+use super::{Frame, Kafka, Peer, owned, text};
 use crate::group::coordinator::CoordinatorError;
+use crate::group::shared::coordinator::Client;
+use crate::group::shared::cursor::CursorOffset;
+use crate::group::shared::is_shared;
 use crate::group::stored::CommittedOffset;
 use crate::kafka::errors::KafkaCode as _;
+use crate::topics::Topic;
 
 /// The partitions asked for, by topic; `None` for all.
 type Asked = Option<Vec<(TopicName, Vec<i32>)>>;
@@ -23,8 +30,18 @@ type Asked = Option<Vec<(TopicName, Vec<i32>)>>;
 /// What is committed: topics with partitions, and `None` for partitions without.
 type Found = Vec<(TopicName, Vec<(i32, Option<CommittedOffset>)>)>;
 
+/// Who asks: an old OffsetFetch does not say for which member.
+pub(super) fn client(peer: &Peer, frame: &Frame) -> Client {
+    Client {
+        connection: peer.connection,
+        client_id: frame.client_id.as_ref().map(owned).unwrap_or_default(),
+        client_host: format!("/{}", peer.address.ip()),
+    }
+}
+
 pub(super) async fn handle(
     kafka: &Kafka,
+    client: &Client,
     version: i16,
     request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
@@ -32,7 +49,7 @@ pub(super) async fn handle(
         let asked: Asked = request
             .topics
             .map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        return single(kafka, version, &request.group_id, asked).await;
+        return single(kafka, client, version, &request.group_id, asked).await;
     }
     let mut groups = Vec::with_capacity(request.groups.len());
     for group in request.groups {
@@ -40,7 +57,7 @@ pub(super) async fn handle(
             .topics
             .map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
         let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-        groups.push(match find(kafka, &group.group_id, asked).await {
+        groups.push(match find(kafka, client, &group.group_id, asked).await {
             Ok(found) => answer.with_topics(found.into_iter().map(topic_of_group).collect()),
             Err(error) => answer.with_error_code(error.code()),
         });
@@ -48,10 +65,16 @@ pub(super) async fn handle(
     OffsetFetchResponse::default().with_groups(groups)
 }
 
-async fn single(kafka: &Kafka, version: i16, group: &str, asked: Asked) -> OffsetFetchResponse {
+async fn single(
+    kafka: &Kafka,
+    client: &Client,
+    version: i16,
+    group: &str,
+    asked: Asked,
+) -> OffsetFetchResponse {
     // Version 1 has no place for the group's error: it goes to each partition.
     let names = if version < 2 { asked.clone() } else { None };
-    match find(kafka, group, asked).await {
+    match find(kafka, client, group, asked).await {
         Ok(found) => {
             let topics = found.into_iter().map(|topic| topic_alone(topic, version, 0)).collect();
             OffsetFetchResponse::default().with_topics(topics)
@@ -68,7 +91,12 @@ async fn single(kafka: &Kafka, version: i16, group: &str, asked: Asked) -> Offse
     }
 }
 
-async fn find(kafka: &Kafka, group: &str, asked: Asked) -> Result<Found, CoordinatorError> {
+async fn find(
+    kafka: &Kafka,
+    client: &Client,
+    group: &str,
+    asked: Asked,
+) -> Result<Found, CoordinatorError> {
     let Some(asked) = asked else { return find_all(kafka, group).await };
     let mut found = Vec::with_capacity(asked.len());
     for (name, partitions) in asked {
@@ -77,7 +105,10 @@ async fn find(kafka: &Kafka, group: &str, asked: Asked) -> Result<Found, Coordin
             Ok(topic) => {
                 let wanted: Vec<(TopicId, PartitionIndex)> =
                     partitions.iter().map(|index| (topic.id, PartitionIndex(*index))).collect();
-                kafka.groups.committed(group, &wanted).await?
+                match cursors(kafka, client, group, topic, &wanted).await? {
+                    Some(cursors) => cursors,
+                    None => kafka.groups.committed(group, &wanted).await?,
+                }
             }
             // A topic that does not exist has no commits; that is no error.
             Err(_) => vec![None; partitions.len()],
@@ -85,6 +116,30 @@ async fn find(kafka: &Kafka, group: &str, asked: Asked) -> Result<Found, Coordin
         found.push((name, partitions.into_iter().zip(committed).collect()));
     }
     Ok(found)
+}
+
+/// The cursors of a member of a shared group; `None` for everybody else.
+async fn cursors(
+    kafka: &Kafka,
+    client: &Client,
+    group: &str,
+    topic: &Topic,
+    wanted: &[(TopicId, PartitionIndex)],
+) -> Result<Option<Vec<Option<CommittedOffset>>>, CoordinatorError> {
+    let is_there = |partition: &PartitionIndex| (0..topic.partitions).contains(&partition.0);
+    if !is_shared(group) || !wanted.iter().all(|(_, partition)| is_there(partition)) {
+        return Ok(None);
+    }
+    let cursors = kafka.shared.cursors(group, client, wanted).await?;
+    let committed = |cursor: CursorOffset| {
+        Some(CommittedOffset {
+            offset: cursor.encode(),
+            leader_epoch: -1,
+            metadata: String::new(),
+            committed_ms: 0,
+        })
+    };
+    Ok(cursors.map(|cursors| cursors.into_iter().map(committed).collect()))
 }
 
 async fn find_all(kafka: &Kafka, group: &str) -> Result<Found, CoordinatorError> {

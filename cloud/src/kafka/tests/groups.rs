@@ -139,14 +139,6 @@ async fn commits_that_may_not_be_are_refused() {
 }
 
 #[tokio::test]
-async fn shared_groups_are_refused_until_they_exist() {
-    let broker = Broker::start().await;
-    let mut client = broker.client().await;
-    let answer = client.call(9, &join_request("$shared/pool", "")).await;
-    assert_eq!(answer.error_code, code(ResponseError::InvalidGroupId));
-}
-
-#[tokio::test]
 async fn there_is_a_coordinator_for_groups_and_none_for_transactions() {
     let broker = Broker::start().await;
     let mut client = broker.client().await;

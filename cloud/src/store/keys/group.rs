@@ -1,6 +1,7 @@
 //! Consumer groups.
 //!
 //! ```text
+//! 0x20 group 0x00 0x00 'c'                              -> JSON: the configuration that the group sets (shared groups)
 //! 0x20 group 0x00 0x00 'm'                              -> JSON: generation, protocol, members that outlive a restart
 //! 0x20 group 0x00 0x00 'o' topic_id(16) partition(4)    -> JSON: committed offset, leader epoch, metadata, time
 //! ```
@@ -34,6 +35,14 @@ pub fn metadata_key(group: &str) -> Bytes {
     key.freeze()
 }
 
+/// The key of what the group sets of its configuration.
+#[must_use]
+pub fn config_key(group: &str) -> Bytes {
+    let mut key = group_prefix(group);
+    key.put_u8(b'c');
+    key.freeze()
+}
+
 /// The key of one committed offset.
 #[must_use]
 pub fn offset_key(group: &str, topic: TopicId, partition: PartitionIndex) -> Bytes {
@@ -64,6 +73,11 @@ pub fn topic_offsets_range(group: &str, topic: TopicId) -> Range<Bytes> {
 /// What a key of this family stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupKey {
+    /// See [`config_key`].
+    Config {
+        /// The group.
+        group: String,
+    },
     /// See [`metadata_key`].
     Metadata {
         /// The group.
@@ -90,6 +104,7 @@ impl GroupKey {
         reader.version(Family::Group as u8)?;
         let group = reader.text()?;
         let parsed = match reader.u8()? {
+            b'c' => Self::Config { group },
             b'm' => Self::Metadata { group },
             b'o' => Self::Offset {
                 group,
@@ -108,7 +123,7 @@ mod tests {
     use robustmq_common::ids::{PartitionIndex, TopicId};
     use uuid::Uuid;
 
-    use super::{GroupKey, group_range, metadata_key, offset_key, offsets_range};
+    use super::{GroupKey, config_key, group_range, metadata_key, offset_key, offsets_range};
 
     #[test]
     fn golden_bytes() {
@@ -119,6 +134,10 @@ mod tests {
         let parsed =
             GroupKey::Offset { group: "g".to_owned(), topic, partition: PartitionIndex(2) };
         assert_eq!(GroupKey::parse(&key), Ok(parsed));
+        assert_eq!(
+            GroupKey::parse(&config_key("g")),
+            Ok(GroupKey::Config { group: "g".to_owned() })
+        );
         assert_eq!(
             GroupKey::parse(&metadata_key("g")),
             Ok(GroupKey::Metadata { group: "g".to_owned() })

@@ -14,7 +14,7 @@
 //!   0x50 producer   producer_id(8)                        -> epoch(2) time(8) count(1), then for each of the last
 //!                                                            batches first_sequence(4) last_offset(8) delta(4) time(8)
 //!   0x60 origin     edge 0x00 0x00 incarnation(8) lane(1) -> edge sequence(8)
-//!   0x70 share      group                                 reserved
+//!   0x70 share      group                                 -> progress of a shared group (`group::shared::progress`)
 //!   0x80 txn, 0x81 aborted                                reserved
 //! ```
 //!
@@ -174,6 +174,14 @@ impl PartitionKeys {
         super::text::put(&mut key, edge.as_str());
         key.put_u64(incarnation.0);
         key.put_u8(lane.0);
+        key.freeze()
+    }
+
+    /// The key of a shared group's progress.
+    #[must_use]
+    pub fn share(&self, group: &str) -> Bytes {
+        let mut key = self.start(Kind::Share, group.len() + 2);
+        super::text::put(&mut key, group);
         key.freeze()
     }
 }

@@ -59,7 +59,7 @@ impl StoreIdentity {
 pub enum IdKind {
     /// Ids of idempotent producers.
     Producer = 1,
-    /// Tokens of shared groups' cursors (reserved).
+    /// Tokens of shared groups' cursors .
     Cursor = 2,
     /// Incarnations of edge queue stores.
     Incarnation = 3,

@@ -1,0 +1,492 @@
+//! The requests of shared groups: membership, the connections that members speak on, and which cursor belongs to whom.
+//!
+//! OffsetFetch names no member in the classic protocol. But it comes on the connection on which its member joined, so a connection is
+//! *bound* to the member that last spoke on it, for each group. Nothing of membership is durable: after a restart every member
+//! joins again, and what it had not acknowledged is delivered again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use robustmq_common::ids::{PartitionIndex, TopicId};
+use robustmq_common::limits;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::cursor::{CursorOffset, Token};
+use super::dead_letter::DeadLetters;
+use super::members::{Assigned, ConnectionId, Due, Member, Members};
+use super::pools::{PoolError, Pools, Standing};
+use super::{check_id, now};
+use crate::group::coordinator::CoordinatorError;
+use crate::group::machine::{Caller, GroupError, Join, Joined, Snapshot, Sync, Synced, Timing};
+use crate::log::{IdBlocks, Log};
+use crate::store::keys::partition::PartitionKeys;
+use crate::store::keys::system::IdKind;
+
+/// Who asks, where the protocol does not say it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// On which connection.
+    pub connection: ConnectionId,
+    /// What it calls itself.
+    pub client_id: String,
+    /// Where it is.
+    pub client_host: String,
+}
+
+/// Why an offset cannot be committed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// It is a real offset, or lies on the cursor of another member.
+    #[error("a member of a shared group commits positions on its own cursor")]
+    NotOwnCursor,
+    /// See there.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+#[derive(Default)]
+struct State {
+    groups: HashMap<String, Members>,
+    /// For whom a connection speaks, by group.
+    bound: HashMap<ConnectionId, HashMap<String, String>>,
+    timers: BTreeSet<(Instant, String, String)>,
+    bytes: usize,
+}
+
+struct Shared {
+    pools: Arc<Pools>,
+    tokens: IdBlocks,
+    timing: Timing,
+    state: Mutex<State>,
+    timers_changed: Notify,
+}
+
+/// The shared groups of this broker. Cheap to clone.
+#[derive(Clone)]
+pub struct SharedGroups {
+    shared: Arc<Shared>,
+}
+
+impl SharedGroups {
+    /// The shared groups over a log. Sessions end only while [`SharedGroups::run`] runs.
+    #[must_use]
+    pub fn new(log: Arc<Log>, timing: Timing, dead_letters: Option<Arc<dyn DeadLetters>>) -> Self {
+        let tokens =
+            IdBlocks::new(log.store().clone(), IdKind::Cursor, limits::shared::TOKEN_BLOCK);
+        let shared = Shared {
+            pools: Arc::new(Pools::new(log, dead_letters)),
+            tokens,
+            timing,
+            state: Mutex::default(),
+            timers_changed: Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The pools, for Fetch.
+    #[must_use]
+    pub fn pools(&self) -> &Arc<Pools> {
+        &self.shared.pools
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// JoinGroup: at once, and alone.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub async fn join(
+        &self,
+        group: &str,
+        join: &Join,
+        connection: ConnectionId,
+    ) -> Result<Joined, CoordinatorError> {
+        check_id(group)?;
+        let token = Token::of(self.shared.tokens.next().await?);
+        let replaced = {
+            let mut state = self.state();
+            if state.bytes > limits::GROUPS_BYTES {
+                return Err(GroupError::MaxSizeReached.into());
+            }
+            if state.groups.len() >= limits::GROUPS && !state.groups.contains_key(group) {
+                return Err(CoordinatorError::TooManyGroups);
+            }
+            let now = now();
+            let members = state.groups.entry(group.to_owned()).or_default();
+            let before = members.get(&join.member_id).map_or(0, Member::bytes);
+            let joined = members.join(now, &self.shared.timing, join, token);
+            let gone = members.is_empty();
+            let (joined, replaced) = match joined {
+                Ok(joined) => joined,
+                Err(error) => {
+                    if gone {
+                        state.groups.remove(group);
+                    }
+                    return Err(error.into());
+                }
+            };
+            let after = members.get(&joined.member_id).map_or(0, Member::bytes);
+            let replaced_bytes = replaced.as_ref().map_or(0, Member::bytes);
+            state.bytes = (state.bytes + after).saturating_sub(before + replaced_bytes);
+            self.bind(&mut state, connection, group, &joined.member_id);
+            self.arm(&mut state, group, &joined.member_id);
+            (joined, replaced)
+        };
+        let (joined, replaced) = replaced;
+        if let Some(member) = replaced {
+            self.close(member);
+        }
+        Ok(joined)
+    }
+
+    /// SyncGroup: the member gets what it assigned itself. `assigned` says which partitions those are, where that is known: cursors on
+    /// others end.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub fn sync(
+        &self,
+        group: &str,
+        sync: Sync,
+        assigned: Option<&BTreeSet<Assigned>>,
+        connection: ConnectionId,
+    ) -> Result<Synced, CoordinatorError> {
+        let member_id = sync.who.member_id.clone();
+        let mut state = self.state();
+        let members = state.groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
+        let before = members.get(&member_id).map_or(0, Member::bytes);
+        let synced = members.sync(now(), sync)?;
+        let member = members.get_mut(&member_id).ok_or(GroupError::UnknownMember)?;
+        let token = member.token;
+        let mut revoked = BTreeSet::new();
+        if let Some(assigned) = assigned {
+            revoked = member.partitions.difference(assigned).copied().collect();
+            member.partitions.retain(|partition| assigned.contains(partition));
+        }
+        let after = member.bytes();
+        state.bytes = (state.bytes + after).saturating_sub(before);
+        self.bind(&mut state, connection, group, &member_id);
+        drop(state);
+        self.shared.pools.close(token, revoked);
+        Ok(synced)
+    }
+
+    /// Heartbeat. A member whose cursor cannot go on is sent away, so that it joins anew: a mere rebalance would let clients of the
+    /// cooperative protocol keep the cursor.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub fn heartbeat(
+        &self,
+        group: &str,
+        caller: &Caller,
+        connection: ConnectionId,
+    ) -> Result<(), CoordinatorError> {
+        let token = self.hear(group, caller, connection)?;
+        if !self.shared.pools.is_lost(token) {
+            return Ok(());
+        }
+        tracing::info!(group, member = caller.member_id, "its cursor cannot go on: it joins anew");
+        self.leave(group, &caller.member_id, None)?;
+        Err(GroupError::UnknownMember.into())
+    }
+
+    /// A member was heard of, on a connection that speaks for it from now on.
+    fn hear(
+        &self,
+        group: &str,
+        caller: &Caller,
+        connection: ConnectionId,
+    ) -> Result<Token, CoordinatorError> {
+        let mut state = self.state();
+        let members = state.groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
+        let token = members.check(now(), caller)?.token;
+        self.bind(&mut state, connection, group, &caller.member_id);
+        Ok(token)
+    }
+
+    /// LeaveGroup for one member, by its id or its instance id.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub fn leave(
+        &self,
+        group: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+    ) -> Result<(), CoordinatorError> {
+        let member = {
+            let mut state = self.state();
+            let members = state.groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
+            let member = members.leave(member_id, instance_id)?;
+            state.forget(group, &member);
+            member
+        };
+        self.close(member);
+        Ok(())
+    }
+
+    /// The cursors of whoever asks, for the partitions asked for; `None` if that is no member, but somebody who wants to know
+    /// how the group stands.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub async fn cursors(
+        &self,
+        group: &str,
+        client: &Client,
+        partitions: &[Assigned],
+    ) -> Result<Option<Vec<CursorOffset>>, CoordinatorError> {
+        let found = {
+            let mut state = self.state();
+            let bound = state.bound.get(&client.connection).and_then(|bound| bound.get(group));
+            let bound = bound.cloned();
+            let Some(members) = state.groups.get_mut(group) else { return Ok(None) };
+            let awaiting = || members.awaiting(&client.client_id, &client.client_host);
+            let Some(member_id) = bound.or_else(|| awaiting().map(str::to_owned)) else {
+                return Ok(None);
+            };
+            let Some(member) = members.get_mut(&member_id) else { return Ok(None) };
+            member.awaits_cursor = false;
+            // Noted first: a member that goes meanwhile takes its cursors with it.
+            member.partitions.extend(partitions);
+            (member_id, member.token)
+        };
+        let (member_id, token) = found;
+        let config = self.shared.pools.config(group).await?;
+        let mut cursors = Vec::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            let keys = PartitionKeys { topic: *topic, partition: *partition };
+            let opened = self.shared.pools.open(group, keys, token, &config).await;
+            cursors.push(opened.map_err(CoordinatorError::from)?);
+        }
+        let is_member = {
+            let state = self.state();
+            let member = state.groups.get(group).and_then(|members| members.get(&member_id));
+            member.is_some_and(|member| member.token == token)
+        };
+        if !is_member {
+            self.shared.pools.close(token, partitions.iter().copied());
+            return Err(GroupError::UnknownMember.into());
+        }
+        Ok(Some(cursors))
+    }
+
+    /// Whether somebody may commit, and with which token; `None` for an admin's commit to a group without members.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub fn may_commit(
+        &self,
+        group: &str,
+        caller: &Caller,
+        connection: ConnectionId,
+    ) -> Result<Option<Token>, CoordinatorError> {
+        check_id(group)?;
+        if caller.generation < 0 && caller.member_id.is_empty() {
+            return match self.is_active(group) {
+                true => Err(GroupError::UnknownMember.into()),
+                false => Ok(None),
+            };
+        }
+        self.hear(group, caller, connection).map(Some)
+    }
+
+    /// Acknowledges what was delivered before `offset` on a member's cursor; waits until that is durable.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn commit(
+        &self,
+        token: Token,
+        keys: &PartitionKeys,
+        offset: i64,
+    ) -> Result<(), CommitError> {
+        let at = CursorOffset::decode(offset).filter(|at| at.token == token);
+        let at = at.ok_or(CommitError::NotOwnCursor)?;
+        Ok(self.shared.pools.acknowledge(keys, token, at.sequence).await?)
+    }
+
+    /// Moves the place of a group without members.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub async fn reset(
+        &self,
+        group: &str,
+        places: &[(PartitionKeys, i64)],
+    ) -> Result<(), CoordinatorError> {
+        if self.is_active(group) {
+            return Err(GroupError::UnknownMember.into());
+        }
+        Ok(self.shared.pools.reset(group, places).await?)
+    }
+
+    /// Whether the group has members.
+    #[must_use]
+    pub fn is_active(&self, group: &str) -> bool {
+        self.state().groups.contains_key(group)
+    }
+
+    /// The groups that have members.
+    #[must_use]
+    pub fn active(&self) -> Vec<String> {
+        self.state().groups.keys().cloned().collect()
+    }
+
+    /// The members of a group; `None` if it has none.
+    #[must_use]
+    pub fn snapshot(&self, group: &str) -> Option<Snapshot> {
+        self.state().groups.get(group).map(Members::snapshot)
+    }
+
+    /// How a group that has members stands: its members by token, and its pools.
+    #[must_use]
+    pub fn standings(&self, group: &str) -> (HashMap<Token, String>, Vec<Standing>) {
+        let members = {
+            let state = self.state();
+            let members = state.groups.get(group).map(|members| {
+                members.iter().map(|(id, member)| (member.token, id.clone())).collect()
+            });
+            members.unwrap_or_default()
+        };
+        (members, self.shared.pools.standings(group))
+    }
+
+    /// A connection is gone.
+    pub fn connection_closed(&self, connection: ConnectionId) {
+        let mut state = self.state();
+        let now = now();
+        for (group, member_id) in state.bound.remove(&connection).unwrap_or_default() {
+            if let Some(members) = state.groups.get_mut(&group) {
+                members.unbind(now, connection, &member_id);
+            }
+            self.arm(&mut state, &group, &member_id);
+        }
+    }
+
+    fn bind(&self, state: &mut State, connection: ConnectionId, group: &str, member_id: &str) {
+        let bound = state.bound.entry(connection).or_default();
+        let former = match bound.get_mut(group) {
+            Some(former) if *former == member_id => return,
+            Some(former) => Some(std::mem::replace(former, member_id.to_owned())),
+            None => {
+                bound.insert(group.to_owned(), member_id.to_owned());
+                None
+            }
+        };
+        let Some(members) = state.groups.get_mut(group) else { return };
+        if let Some(former) = former {
+            members.unbind(now(), connection, &former);
+        }
+        if members.bind(connection, member_id)
+            && let Some(member) = members.get(member_id)
+        {
+            self.shared.pools.resume(member.token, member.partitions.iter().copied());
+        }
+    }
+
+    /// A member's cursors end.
+    fn close(&self, member: Member) {
+        self.shared.pools.close(member.token, member.partitions);
+    }
+
+    /// Sets the timer of a member; one that fires earlier stays, and is set again when it fires.
+    fn arm(&self, state: &mut State, group: &str, member_id: &str) {
+        let Some(member) = state.groups.get_mut(group).and_then(|m| m.get_mut(member_id)) else {
+            return;
+        };
+        let due = member.due();
+        if member.armed.is_some_and(|armed| armed <= due) {
+            return;
+        }
+        if let Some(armed) = member.armed.replace(due) {
+            state.timers.remove(&(armed, group.to_owned(), member_id.to_owned()));
+        }
+        let is_first = state.timers.first().is_none_or(|(first, _, _)| due < *first);
+        state.timers.insert((due, group.to_owned(), member_id.to_owned()));
+        if is_first {
+            self.shared.timers_changed.notify_one();
+        }
+    }
+
+    /// Ends sessions, and takes back what members hold that are gone, until `shutdown`.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        loop {
+            let first = self.state().timers.first().map(|(due, _, _)| *due);
+            let sleep = async {
+                match first {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.shared.timers_changed.notified() => {}
+                () = sleep => self.fire(),
+            }
+        }
+    }
+
+    fn fire(&self) {
+        let now = now();
+        loop {
+            let due = {
+                let mut state = self.state();
+                let Some(first) = state.timers.first().filter(|(due, _, _)| *due <= now) else {
+                    return;
+                };
+                let (_, group, member_id) = first.clone();
+                state.timers.pop_first();
+                let Some(members) = state.groups.get_mut(&group) else { continue };
+                if let Some(member) = members.get_mut(&member_id) {
+                    member.armed = None;
+                }
+                let due = members.look(now, &member_id);
+                if let Due::Expired(member) = &due {
+                    tracing::info!(group, member = member_id, "its session is over");
+                    state.forget(&group, member);
+                } else {
+                    self.arm(&mut state, &group, &member_id);
+                }
+                due
+            };
+            match due {
+                Due::Expired(member) => self.close(member),
+                Due::Unbound(member) => {
+                    self.shared.pools.suspend(member.token, member.partitions);
+                }
+                Due::NotYet => {}
+            }
+        }
+    }
+}
+
+impl State {
+    /// After a member was removed.
+    fn forget(&mut self, group: &str, member: &Member) {
+        self.bytes = self.bytes.saturating_sub(member.bytes());
+        if let Some(armed) = member.armed {
+            let member_id = member.stored().member_id.clone();
+            self.timers.remove(&(armed, group.to_owned(), member_id));
+        }
+        for connection in member.connections() {
+            if let Some(bound) = self.bound.get_mut(&connection) {
+                bound.remove(group);
+            }
+        }
+        if self.groups.get(group).is_some_and(Members::is_empty) {
+            self.groups.remove(group);
+        }
+    }
+}
+
+/// The partitions of an assignment, as [`SharedGroups::sync`] wants them.
+pub type Assignment = BTreeSet<(TopicId, PartitionIndex)>;
+
+#[cfg(test)]
+mod tests;

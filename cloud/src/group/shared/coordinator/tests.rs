@@ -1,0 +1,244 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use robustmq_common::ids::{PartitionIndex, TopicId};
+use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Client, ConnectionId, SharedGroups};
+use crate::group::coordinator::CoordinatorError;
+use crate::group::machine::{Caller, GroupError, Join, Joined, Sync, Timing};
+use crate::group::shared::cursor::CursorOffset;
+use crate::log::{AppendContext, Log};
+use crate::store::keys::partition::PartitionKeys;
+use crate::store::{MemoryStore, Store};
+
+const GROUP: &str = "$shared/g";
+const KEYS: PartitionKeys =
+    PartitionKeys { topic: TopicId(Uuid::from_u128(7)), partition: PartitionIndex(0) };
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Shared groups whose sessions end, over a partition of ten records.
+async fn groups() -> (SharedGroups, CancellationToken) {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let log = Arc::new(Log::new(store));
+    let partition = log.partition(KEYS.topic, KEYS.partition).await.expect("a partition");
+    partition.ready().await.expect("a store that works");
+    let appended = partition.append(records(10), &AppendContext::at(0)).expect("a good batch");
+    appended.durable().await.expect("it is durable");
+    let groups = SharedGroups::new(log, Timing::default(), None);
+    let shutdown = CancellationToken::new();
+    tokio::spawn({
+        let (groups, shutdown) = (groups.clone(), shutdown.clone());
+        async move { groups.run(shutdown).await }
+    });
+    (groups, shutdown)
+}
+
+fn records(count: i64) -> RecordBatch {
+    let mut batch = BatchBuilder::new(Compression::None);
+    for _ in 0..count {
+        batch.push(&NewRecord { value: Some(b"v"), ..NewRecord::default() }).expect("small");
+    }
+    batch.build().expect("a batch")
+}
+
+/// A member as its client sees it.
+struct Member {
+    caller: Caller,
+    connection: ConnectionId,
+    position: i64,
+}
+
+fn join_request(instance_id: Option<&str>) -> Join {
+    Join {
+        member_id: String::new(),
+        instance_id: instance_id.map(str::to_owned),
+        client_id: "client".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), Bytes::from_static(b"topics"))],
+        session_timeout: SECOND * 10,
+        rebalance_timeout: SECOND * 60,
+        fresh_member_id: Uuid::new_v4().to_string(),
+        knows_member_id_required: true,
+        knows_skip_assignment: true,
+    }
+}
+
+fn caller(joined: &Joined, instance_id: Option<&str>) -> Caller {
+    Caller {
+        member_id: joined.member_id.clone(),
+        instance_id: instance_id.map(str::to_owned),
+        generation: joined.generation,
+    }
+}
+
+fn sync_request(who: &Caller) -> Sync {
+    Sync { who: who.clone(), protocol_type: None, protocol: None, assignments: Vec::new() }
+}
+
+fn client(connection: u64) -> Client {
+    Client {
+        connection: ConnectionId(connection),
+        client_id: "client".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+    }
+}
+
+async fn cursor(groups: &SharedGroups, connection: u64) -> Option<i64> {
+    let partitions = [(KEYS.topic, KEYS.partition)];
+    let cursors = groups.cursors(GROUP, &client(connection), &partitions).await;
+    cursors.expect("a store that works").map(|cursors| cursors[0].encode())
+}
+
+async fn join(groups: &SharedGroups, connection: u64, instance_id: Option<&str>) -> Member {
+    let request = join_request(instance_id);
+    let joined = groups.join(GROUP, &request, ConnectionId(connection)).await.expect("it joins");
+    let caller = caller(&joined, instance_id);
+    let synced = groups.sync(GROUP, sync_request(&caller), None, ConnectionId(connection));
+    synced.expect("a member");
+    let position = cursor(groups, connection).await.expect("a member");
+    Member { caller, connection: ConnectionId(connection), position }
+}
+
+impl Member {
+    /// How many records come at its position, if any do within a moment.
+    async fn fetch(&mut self, groups: &SharedGroups) -> u64 {
+        let at = CursorOffset::decode(self.position).expect("a cursor");
+        let partition =
+            groups.pools().log().partition(KEYS.topic, KEYS.partition).await.expect("a partition");
+        let claim = groups.pools().claim(at, partition);
+        let take = async {
+            let turn = groups.pools().turn(&claim, true).await.expect("a log that can be read");
+            turn.take(groups.pools(), &claim, 1 << 20).await.expect("a log that can be read")
+        };
+        let taken = tokio::time::timeout(Duration::from_millis(10), take).await;
+        let records = taken.ok().flatten().map_or(0, |delivery| delivery.records);
+        self.position += i64::try_from(records).expect("few");
+        records
+    }
+
+    fn heartbeat(&self, groups: &SharedGroups) -> Result<(), CoordinatorError> {
+        groups.heartbeat(GROUP, &self.caller, self.connection)
+    }
+
+    async fn commit(&self, groups: &SharedGroups) {
+        let token = groups.may_commit(GROUP, &self.caller, self.connection);
+        let token = token.expect("a member").expect("no admin");
+        groups.commit(token, &KEYS, self.position).await.expect("it was delivered");
+    }
+}
+
+fn refused(error: GroupError) -> Result<(), CoordinatorError> {
+    Err(error.into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_member_holds_that_lost_its_connection_goes_to_others_after_3_s() {
+    let (groups, _shutdown) = groups().await;
+    let mut first = join(&groups, 1, None).await;
+    assert_eq!(first.fetch(&groups).await, 10);
+    let mut second = join(&groups, 2, None).await;
+    groups.connection_closed(ConnectionId(1));
+    tokio::time::sleep(SECOND * 2).await;
+    assert_eq!(second.fetch(&groups).await, 0);
+    tokio::time::sleep(SECOND * 2).await;
+    assert_eq!(second.fetch(&groups).await, 10);
+    // It comes back on another connection: what it did counts, and it may be given more.
+    first.connection = ConnectionId(3);
+    assert_eq!(first.heartbeat(&groups), Ok(()));
+    first.commit(&groups).await;
+    assert_eq!(groups.pools().standings(GROUP)[0].start, 10);
+    groups.leave(GROUP, &second.caller.member_id, None).expect("a member");
+    assert_eq!(first.fetch(&groups).await, 0, "all is acknowledged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_back_before_that_keeps_what_it_holds() {
+    let (groups, _shutdown) = groups().await;
+    let mut first = join(&groups, 1, None).await;
+    assert_eq!(first.fetch(&groups).await, 10);
+    let mut second = join(&groups, 2, None).await;
+    groups.connection_closed(ConnectionId(1));
+    tokio::time::sleep(SECOND * 2).await;
+    first.connection = ConnectionId(3);
+    assert_eq!(first.heartbeat(&groups), Ok(()));
+    tokio::time::sleep(SECOND * 5).await;
+    assert_eq!(second.fetch(&groups).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_says_nothing_is_out_after_its_session() {
+    let (groups, _shutdown) = groups().await;
+    let mut silent = join(&groups, 1, None).await;
+    assert_eq!(silent.fetch(&groups).await, 10);
+    let mut other = join(&groups, 2, None).await;
+    for _ in 0..4 {
+        tokio::time::sleep(SECOND * 4).await;
+        assert_eq!(other.heartbeat(&groups), Ok(()));
+    }
+    assert_eq!(silent.heartbeat(&groups), refused(GroupError::UnknownMember));
+    assert_eq!(other.fetch(&groups).await, 10);
+    let (members, _) = groups.standings(GROUP);
+    assert_eq!(members.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_member_that_joins_anew_takes_over_from_itself() {
+    let (groups, _shutdown) = groups().await;
+    let mut before = join(&groups, 1, Some("rack-7")).await;
+    assert_eq!(before.fetch(&groups).await, 10);
+    let mut after = join(&groups, 2, Some("rack-7")).await;
+    assert_eq!(after.fetch(&groups).await, 10, "what it held is delivered again");
+    assert_eq!(before.heartbeat(&groups), refused(GroupError::FencedInstance));
+    assert_eq!(groups.leave(GROUP, "", Some("rack-7")), Ok(()));
+    assert!(!groups.is_active(GROUP));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_fetch_on_another_connection_gets_a_cursor_only_while_one_is_awaited() {
+    let (groups, _shutdown) = groups().await;
+    assert_eq!(cursor(&groups, 9).await, None);
+    let joined = groups.join(GROUP, &join_request(None), ConnectionId(1)).await.expect("it joins");
+    assert_eq!(cursor(&groups, 9).await, None, "it has no assignment yet");
+    let who = caller(&joined, None);
+    groups.sync(GROUP, sync_request(&who), None, ConnectionId(1)).expect("a member");
+    let first = cursor(&groups, 9).await;
+    assert!(first.is_some_and(|offset| CursorOffset::decode(offset).is_some()));
+    assert_eq!(cursor(&groups, 9).await, None, "an admin tool with the same name");
+    assert_eq!(cursor(&groups, 1).await, first, "the member itself, at any time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_member_no_longer_wants_goes_to_others() {
+    let (groups, _shutdown) = groups().await;
+    let mut first = join(&groups, 1, None).await;
+    assert_eq!(first.fetch(&groups).await, 10);
+    let mut second = join(&groups, 2, None).await;
+    let nothing = super::Assignment::new();
+    let synced = groups.sync(GROUP, sync_request(&first.caller), Some(&nothing), first.connection);
+    synced.expect("a member");
+    assert_eq!(second.fetch(&groups).await, 10);
+    assert_eq!(first.heartbeat(&groups), Ok(()), "it is a member still");
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_is_given_back_when_all_are_gone() {
+    let (groups, _shutdown) = groups().await;
+    for connection in 0..20 {
+        let mut member = join(&groups, connection, None).await;
+        member.fetch(&groups).await;
+        if connection % 2 == 0 {
+            groups.leave(GROUP, &member.caller.member_id, None).expect("a member");
+        }
+        groups.connection_closed(ConnectionId(connection));
+    }
+    tokio::time::sleep(SECOND * 60).await;
+    assert!(groups.pools().is_empty());
+    let state = groups.state();
+    assert!(state.groups.is_empty() && state.bound.is_empty() && state.timers.is_empty());
+    assert_eq!(state.bytes, 0);
+}

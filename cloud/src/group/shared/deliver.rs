@@ -1,0 +1,499 @@
+//! Delivery: waits until a member may be given something and there is something to give, reads it, and leases it.
+//!
+//! Members that may be given something wait for the pool's turn, in the order in which they asked, and whoever has the turn waits for
+//! records. So one append wakes one member, however many wait, and the next records go to the next that is *waiting*.
+//!
+//! Batches go out as they were stored: only the base offset and the leader epoch in front of the checksum are replaced. What comes first
+//! in a batch and is not for this member lies below its position, where clients drop it. Only what comes last has to be cut off, which
+//! means that the batch is encoded anew.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use robustmq_common::ids::Offset;
+use robustmq_common::limits;
+use robustmq_common::record::{BatchError, RecordBatch};
+
+use super::cursor::{CursorOffset, Sequence, WORN};
+use super::dead_letter;
+use super::now;
+use super::pace::Allowance;
+use super::pool::{AcknowledgeError, Lease, MostInFlight, Offer};
+use super::pools::{Cursor, PoolError, Pools};
+use crate::log::{Partition, ReadError, slice};
+use crate::store::StoreError;
+use tokio::sync::MutexGuard;
+
+/// Records for one member.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    /// Batches at virtual offsets, each in one or more pieces.
+    pub pieces: Vec<Bytes>,
+    /// Bytes of all pieces.
+    pub bytes: usize,
+    /// How many records.
+    pub records: u64,
+}
+
+/// Why nothing is delivered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeliverError {
+    /// The partition cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A batch cannot be read.
+    #[error("a batch cannot be cut: {0}")]
+    Batch(#[from] BatchError),
+    /// Records that are to be given up cannot be put where they should go.
+    #[error("records that are given up cannot be put into {topic}: {reason}")]
+    DeadLetter {
+        /// The dead-letter topic.
+        topic: String,
+        /// Why.
+        reason: String,
+    },
+    /// That records were given up cannot be stored.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+impl From<StoreError> for DeliverError {
+    fn from(error: StoreError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// How the records of a partition are dealt out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Whole batches as they were produced, as far as what a member is given allows: the least work.
+    #[default]
+    Batch,
+    /// One record to each member that waits.
+    RoundRobin,
+    /// By what each member acknowledges: a fifth of a second's work at a time.
+    Adaptive,
+}
+
+/// A Fetch at a cursor.
+pub struct Claim {
+    at: CursorOffset,
+    partition: Arc<Partition>,
+    cursor: Option<Arc<Cursor>>,
+}
+
+/// There is something for the member, and nobody else is given anything before it is taken.
+pub struct Turn<'a> {
+    cursor: &'a Arc<Cursor>,
+    what: What<'a>,
+}
+
+enum What<'a> {
+    /// What was delivered at this place before.
+    Again(Sequence, Range<i64>),
+    /// Something new, or something that came back.
+    Offer(Offer, u32, #[expect(dead_code, reason = "held")] MutexGuard<'a, ()>),
+}
+
+/// What was read, cut to what is leased.
+struct Cut {
+    /// Whole batches, or what is left of them.
+    batches: Vec<RecordBatch>,
+    /// What they hold that was offered.
+    offsets: Range<i64>,
+    /// Nothing is there: it was compacted away, or lost by a volatile mode.
+    hole: Option<Range<i64>>,
+}
+
+impl Pools {
+    /// Begins a Fetch at a cursor.
+    #[must_use]
+    pub fn claim(&self, at: CursorOffset, partition: Arc<Partition>) -> Claim {
+        let cursor = self.cursor(at.token, partition.keys());
+        Claim { at, partition, cursor }
+    }
+
+    /// Waits until there is something for the member. Of a cursor that is not known there never is; its member is told to join again by
+    /// its next heartbeat. `again`: what was delivered at this place before comes first.
+    ///
+    /// # Errors
+    /// [`DeliverError`].
+    pub async fn turn<'a>(&self, claim: &'a Claim, again: bool) -> Result<Turn<'a>, DeliverError> {
+        let Some(cursor) = &claim.cursor else { return std::future::pending().await };
+        let given = {
+            let state = cursor.pool.state();
+            state.map(|state| state.pool.given(claim.at.token, claim.at.sequence))
+        };
+        match given {
+            Some(Ok(Some((at, offsets)))) if again => {
+                return Ok(Turn { cursor, what: What::Again(at, offsets) });
+            }
+            Some(Ok(_)) => {}
+            Some(Err(AcknowledgeError::NeverDelivered(_))) => {
+                self.lose(claim.at.token);
+                return std::future::pending().await;
+            }
+            Some(Err(AcknowledgeError::NoCursor)) | None => return std::future::pending().await,
+        }
+        loop {
+            claim.until_allowed(self, cursor).await;
+            let _waits = Waits::new(&cursor.pool.waiting);
+            let turn = cursor.pool.turn.lock().await;
+            if let Some((offer, allowed)) = claim.until_offered(self, cursor).await? {
+                return Ok(Turn { cursor, what: What::Offer(offer, allowed, turn) });
+            }
+        }
+    }
+}
+
+/// Counts itself among those who wait for records.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Turn<'_> {
+    /// Reads at most `max_bytes`, but at least one batch, and leases it. `None` if there is nothing any more: wait for another turn.
+    ///
+    /// # Errors
+    /// [`DeliverError`].
+    pub async fn take(
+        self,
+        pools: &Pools,
+        claim: &Claim,
+        max_bytes: usize,
+    ) -> Result<Option<Delivery>, DeliverError> {
+        match &self.what {
+            What::Again(at, offsets) => claim.again(*at, offsets, max_bytes).await,
+            What::Offer(offer, allowed, _) => {
+                let limit = self.cursor.pool.config().delivery_limit;
+                if limit.is_some_and(|limit| offer.deliveries >= limit) {
+                    claim.give_up(pools, self.cursor, offer).await?;
+                    return Ok(None);
+                }
+                claim.lease(self.cursor, offer, *allowed, max_bytes).await
+            }
+        }
+    }
+}
+
+impl Claim {
+    /// What the client of this member sees as the end: in the cursor's own space, as far away as there are records for the group.
+    #[must_use]
+    pub fn high_watermark(&self) -> i64 {
+        let position = self.at.encode();
+        let end = self.partition.offsets().high_watermark.0;
+        let Some(cursor) = &self.cursor else { return position };
+        let Some(state) = cursor.pool.state() else { return position };
+        let next = state.pool.next_sequence(self.at.token);
+        let Some(next) = next.filter(|next| self.at.sequence <= *next) else { return position };
+        let remaining = u32::try_from(state.pool.remaining(end)).unwrap_or(WORN.0);
+        let sequence = next.after(remaining.min(WORN.0));
+        CursorOffset { sequence, ..self.at }.encode()
+    }
+
+    fn allowance(&self, cursor: &Cursor) -> Allowance {
+        let never = Allowance::Wait(None);
+        if cursor.is_suspended.load(Ordering::Acquire) {
+            return never;
+        }
+        let end = self.partition.offsets().high_watermark.0;
+        let Some(state) = cursor.pool.state() else { return never };
+        if !state.pool.serves(self.at.token) {
+            return never;
+        }
+        let config = cursor.pool.config();
+        let most = MostInFlight {
+            records: config.max_in_flight_records,
+            bytes: config.max_in_flight_bytes,
+        };
+        state.pool.allowance(self.at.token, now(), end, most).unwrap_or(never)
+    }
+
+    async fn until_allowed(&self, pools: &Pools, cursor: &Cursor) {
+        loop {
+            let moved = cursor.moved.notified();
+            match self.allowance(cursor) {
+                Allowance::Records(_) => return,
+                Allowance::Wait(Some(until)) => tokio::select! {
+                    () = moved => {}
+                    () = tokio::time::sleep_until(until.into()) => {}
+                },
+                Allowance::Wait(None) => {
+                    let is_worn = cursor.pool.state().is_some_and(|state| {
+                        state.pool.next_sequence(self.at.token).is_some_and(|next| next >= WORN)
+                    });
+                    if is_worn {
+                        pools.lose(self.at.token);
+                    }
+                    moved.await;
+                }
+            }
+        }
+    }
+
+    /// Waits, with the turn, until there is something to give, and says how much of it the member may have. `None` if that is nothing
+    /// any more.
+    async fn until_offered(
+        &self,
+        pools: &Pools,
+        cursor: &Cursor,
+    ) -> Result<Option<(Offer, u32)>, DeliverError> {
+        let pool = &cursor.pool;
+        let mut changes = self.partition.subscribe();
+        loop {
+            let visible = *changes.borrow_and_update();
+            if visible.closed {
+                return Err(ReadError::Dropped.into());
+            }
+            let returned = pool.returned.notified();
+            let offsets = self.partition.offsets();
+            let timeout = pool.config().acknowledge_timeout;
+            let (offer, oldest) = match pool.state() {
+                None => (None, None),
+                Some(mut state) => {
+                    state.pool.trim(offsets.log_start_offset.0);
+                    if let Some(since) = timeout.and_then(|timeout| now().checked_sub(timeout)) {
+                        state.pool.expire(since);
+                    }
+                    let offer = state.pool.offer(offsets.high_watermark.0);
+                    (offer, timeout.and_then(|timeout| Some(state.pool.oldest()? + timeout)))
+                }
+            };
+            if let Some(offer) = offer {
+                return Ok(match self.allowance(cursor) {
+                    Allowance::Records(records) => Some((offer, records)),
+                    Allowance::Wait(_) => None,
+                });
+            }
+            tokio::select! {
+                changed = changes.changed() => {
+                    // The log is gone with its sender; so is everybody who could append.
+                    if changed.is_err() {
+                        return Err(ReadError::Dropped.into());
+                    }
+                }
+                () = returned => {}
+                () = until(oldest) => {}
+                // Whoever stops being served must not keep the turn.
+                () = cursor.moved.notified() => {
+                    if !matches!(self.allowance(cursor), Allowance::Records(_)) || pools.is_lost(self.at.token) {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what is offered and leases it. `None` where nothing could be read, or the member is gone.
+    async fn lease(
+        &self,
+        cursor: &Cursor,
+        offer: &Offer,
+        allowed: u32,
+        max_bytes: usize,
+    ) -> Result<Option<Delivery>, DeliverError> {
+        let strategy = cursor.pool.config().strategy;
+        let allowed = match strategy {
+            Strategy::Batch | Strategy::Adaptive => i64::from(allowed),
+            Strategy::RoundRobin => 1,
+        };
+        let read = self.partition.read(Offset(offer.offsets.start), max_bytes).await?;
+        let whole = strategy == Strategy::Batch;
+        let Some(mut cut) = cut(read.batches, &offer.offsets, allowed, whole).await? else {
+            // A hole up to the end: nothing is to be had before more is appended.
+            tokio::select! {
+                more = self.until_more() => more?,
+                () = cursor.pool.returned.notified() => {}
+            }
+            return Ok(None);
+        };
+        let Some(mut state) = cursor.pool.state() else { return Ok(None) };
+        if let Some(hole) = cut.hole.take() {
+            state.pool.skip(hole);
+        }
+        if cut.batches.is_empty() {
+            return Ok(None);
+        }
+        let bytes: usize = cut.batches.iter().map(RecordBatch::size).sum();
+        let lease = Lease {
+            offsets: cut.offsets.clone(),
+            bytes: bytes as u64,
+            is_new: offer.deliveries == 0,
+        };
+        let Some(at) = state.pool.lease(self.at.token, &lease, now()) else {
+            return Ok(None);
+        };
+        drop(state);
+        Ok(Some(self.place(cut, at)))
+    }
+
+    /// Gives up what is offered, or a part of it: puts it into the dead-letter topic first, if the group has one. If the broker dies in
+    /// between, it is there twice.
+    async fn give_up(
+        &self,
+        pools: &Pools,
+        cursor: &Cursor,
+        offer: &Offer,
+    ) -> Result<(), DeliverError> {
+        let pool = &cursor.pool;
+        let read = self.partition.read(Offset(offer.offsets.start), 1).await?;
+        let most = offer.offsets.end - offer.offsets.start;
+        let Some(cut) = cut(read.batches, &offer.offsets, most, false).await? else {
+            return Ok(());
+        };
+        if let Some(topic) = &pool.config().dead_letter_topic {
+            for batch in &cut.batches {
+                let buried = dead_letter::bury(pools, pool, topic, batch, offer.deliveries).await;
+                buried.map_err(|reason| DeliverError::DeadLetter {
+                    topic: topic.as_str().to_owned(),
+                    reason,
+                })?;
+            }
+        }
+        tracing::warn!(
+            group = pool.group(), topic = %pool.keys().topic, partition = pool.keys().partition.0,
+            from = cut.offsets.start, to = cut.offsets.end, deliveries = offer.deliveries,
+            "records are given up that no member acknowledges"
+        );
+        if let Some(mut state) = pool.state() {
+            if let Some(hole) = cut.hole {
+                state.pool.skip(hole);
+            }
+            state.pool.reject(cut.offsets);
+            state.touch();
+        }
+        Ok(pools.persist(pool).await?)
+    }
+
+    async fn until_more(&self) -> Result<(), DeliverError> {
+        let mut changes = self.partition.subscribe();
+        changes.borrow_and_update();
+        changes.changed().await.map_err(|_| ReadError::Dropped.into())
+    }
+
+    /// What was delivered before, as far as it is still there.
+    async fn again(
+        &self,
+        at: Sequence,
+        offsets: &Range<i64>,
+        max_bytes: usize,
+    ) -> Result<Option<Delivery>, DeliverError> {
+        let read = match self.partition.read(Offset(offsets.start), max_bytes).await {
+            Ok(read) => read,
+            Err(ReadError::OutOfRange { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let most = offsets.end - offsets.start;
+        Ok(match cut(read.batches, offsets, most, true).await? {
+            Some(cut) if !cut.batches.is_empty() => {
+                let skipped = u32::try_from(cut.offsets.start - offsets.start).unwrap_or_default();
+                Some(self.place(cut, at.after(skipped)))
+            }
+            _ => None,
+        })
+    }
+
+    /// Gives batches their place on the cursor, where the first leased offset is at `at`.
+    fn place(&self, cut: Cut, at: Sequence) -> Delivery {
+        let first = CursorOffset { sequence: at, ..self.at }.encode();
+        let mut delivery = Delivery::default();
+        for batch in cut.batches {
+            let base = first + (batch.base_offset().0 - cut.offsets.start);
+            let from = batch.base_offset().0.max(cut.offsets.start);
+            delivery.records += u64::try_from(batch.next_offset().0 - from).unwrap_or_default();
+            delivery.bytes += batch.size();
+            let [head, rest] = placed(batch.as_bytes(), base);
+            delivery.pieces.extend([head, rest]);
+        }
+        delivery
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => {
+            // Not in a circle, should the clock and the pool disagree.
+            let time = time.max(now() + limits::shared::EXPIRY_PAUSE);
+            tokio::time::sleep_until(time.into()).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// A batch at another base offset and without a leader epoch, which clients would compare with the real one: everything but
+/// the first bytes is shared.
+fn placed(batch: &Bytes, base: i64) -> [Bytes; 2] {
+    const HEAD_BYTES: usize = 16;
+    let mut head = BytesMut::with_capacity(HEAD_BYTES);
+    head.put_i64(base);
+    head.put_slice(batch.get(8..12).unwrap_or_default());
+    head.put_i32(-1);
+    [head.freeze(), batch.slice(HEAD_BYTES..)]
+}
+
+/// Takes of `batches`, which were read from the start of `offered` on, what lies within it: at most `most` offsets, in whole batches
+/// where `whole` says so and it is not the first. `None` if there is nothing.
+async fn cut(
+    batches: Vec<Bytes>,
+    offered: &Range<i64>,
+    most: i64,
+    whole: bool,
+) -> Result<Option<Cut>, DeliverError> {
+    let mut cut = Cut { batches: Vec::new(), offsets: offered.start..offered.start, hole: None };
+    let mut limit = offered.end.min(offered.start.saturating_add(most));
+    for bytes in batches {
+        let batch = RecordBatch::from_store(bytes)?;
+        let (base, next) = (batch.base_offset().0, batch.next_offset().0);
+        if base >= offered.end {
+            break;
+        }
+        if cut.batches.is_empty() && base > offered.start {
+            cut.hole = Some(offered.start..base);
+            cut.offsets = base..base;
+            limit = offered.end.min(base.saturating_add(most));
+        } else if base > cut.offsets.end {
+            break;
+        }
+        if base >= limit {
+            break;
+        }
+        if next <= limit {
+            cut.offsets.end = next;
+            cut.batches.push(batch);
+            continue;
+        }
+        // It ends after what may be given. What the offer itself ends with has to be cut now or later.
+        let is_needed = cut.batches.is_empty() || limit == offered.end || !whole;
+        if is_needed {
+            let from = cut.offsets.end.max(base);
+            if let Some(part) = slice(&batch, Offset(from), Offset(limit)).await? {
+                cut.batches.push(part);
+            }
+            cut.offsets.end = limit;
+        }
+        break;
+    }
+    if cut.batches.is_empty() && cut.offsets.end > cut.offsets.start {
+        // The part that was wanted has been compacted away.
+        let start = cut.hole.as_ref().map_or(cut.offsets.start, |hole| hole.start);
+        cut.hole = Some(start..cut.offsets.end);
+        cut.offsets.start = cut.offsets.end;
+    }
+    let is_something = !cut.batches.is_empty() || cut.hole.is_some();
+    Ok(is_something.then_some(cut))
+}

@@ -1,0 +1,131 @@
+use std::time::{Duration, Instant};
+
+use super::{Allowance, Crowd, Pace};
+
+const PLENTY: Crowd = Crowd { remaining: 100_000_000, rate: 1_000_000 };
+const SECOND: Duration = Duration::from_secs(1);
+const MOST: u32 = 4_000_000;
+
+fn records(allowance: Allowance) -> u32 {
+    match allowance {
+        Allowance::Records(records) => records,
+        Allowance::Wait(_) => 0,
+    }
+}
+
+/// Takes all that is allowed; returns what is in flight then.
+fn fill(pace: &mut Pace, now: Instant, mut in_flight: u32, crowd: Crowd) -> u32 {
+    while let Allowance::Records(records) = pace.allowance(now, in_flight, MOST, crowd) {
+        pace.leased(now, in_flight);
+        in_flight += records;
+    }
+    in_flight
+}
+
+#[test]
+fn a_new_member_starts_small_and_has_a_little_until_it_acknowledges() {
+    let now = Instant::now();
+    let mut pace = Pace::new(now);
+    assert_eq!(pace.allowance(now, 0, MOST, PLENTY), Allowance::Records(64));
+    assert_eq!(fill(&mut pace, now, 0, PLENTY), 512);
+    assert_eq!(pace.allowance(now + SECOND * 60, 512, MOST, PLENTY), Allowance::Wait(None));
+}
+
+#[test]
+fn a_member_that_takes_5_ms_a_record_never_waits_for_its_commits_of_every_5_s() {
+    let mut now = Instant::now();
+    let mut pace = Pace::new(now);
+    let mut in_flight = fill(&mut pace, now, 0, PLENTY);
+    let mut idle_ms = 0;
+    let (mut done, mut credit) = (0_u32, 0);
+    for tick in 1..120_000_u32 {
+        now += Duration::from_millis(1);
+        if credit == 0 && in_flight > done {
+            credit = 5;
+        }
+        if credit == 0 {
+            idle_ms += 1;
+        } else {
+            credit -= 1;
+            done += u32::from(credit == 0);
+        }
+        if tick % 5_000 == 0 && done > 0 {
+            in_flight -= done;
+            pace.acknowledged(now, done, in_flight);
+            done = 0;
+        }
+        if let Allowance::Records(records) = pace.allowance(now, in_flight, MOST, PLENTY) {
+            pace.leased(now, in_flight);
+            in_flight += records;
+        }
+        assert!(in_flight <= 3_000, "{in_flight} in flight after {tick} ms");
+    }
+    assert!(idle_ms < 6_000, "idle for {idle_ms} ms of 120,000");
+}
+
+#[test]
+fn whoever_acknowledges_all_that_it_had_gets_twice_as_much() {
+    let mut now = Instant::now();
+    let mut pace = Pace::new(now);
+    let mut expected = 512;
+    for _ in 0..10 {
+        let in_flight = fill(&mut pace, now, 0, PLENTY);
+        assert_eq!(in_flight, expected);
+        now += SECOND * 5;
+        pace.acknowledged(now, in_flight, 0);
+        expected *= 2;
+    }
+}
+
+#[test]
+fn near_the_end_a_slow_member_has_little() {
+    let now = Instant::now();
+    let mut pace = Pace::new(now);
+    pace.acknowledged(now + SECOND, 20, 400);
+    let now = now + SECOND;
+    // 140 records a second without it: 70 are half a second's work, and an eighth of a second's is four of its own.
+    let end = Crowd { remaining: 70, rate: 160_000 };
+    assert_eq!(records(pace.allowance(now, 1, MOST, end)), 3);
+    assert_eq!(records(pace.allowance(now, 4, MOST, end)), 0);
+    assert_eq!(records(pace.allowance(now, 1, MOST, PLENTY)), 39);
+}
+
+#[test]
+fn a_member_that_stopped_is_given_no_more() {
+    let start = Instant::now();
+    let mut pace = Pace::new(start);
+    pace.acknowledged(start + SECOND, 200, 100);
+    let mut in_flight = 100;
+    for seconds in 1..600 {
+        in_flight = fill(&mut pace, start + SECOND * seconds, in_flight, PLENTY);
+    }
+    assert!(in_flight <= 1_700, "{in_flight}");
+}
+
+#[test]
+fn a_wait_ends_when_it_says() {
+    let start = Instant::now();
+    let mut pace = Pace::new(start);
+    pace.acknowledged(start + SECOND, 200, 100);
+    let now = start + SECOND;
+    let in_flight = fill(&mut pace, now, 100, PLENTY);
+    let Allowance::Wait(Some(until)) = pace.allowance(now, in_flight, MOST, PLENTY) else {
+        panic!("it is full");
+    };
+    assert!(records(pace.allowance(until, in_flight, MOST, PLENTY)) > 0);
+    let just_before = until - Duration::from_millis(20);
+    assert_eq!(records(pace.allowance(just_before, in_flight, MOST, PLENTY)), 0);
+}
+
+#[test]
+fn whoever_has_nothing_gets_something_and_the_configured_most_holds() {
+    let now = Instant::now();
+    let mut pace = Pace::new(now);
+    assert_eq!(pace.allowance(now, 0, 10, PLENTY), Allowance::Records(10));
+    assert_eq!(pace.allowance(now, 9, 10, PLENTY), Allowance::Records(1));
+    assert_eq!(pace.allowance(now, 10, 10, PLENTY), Allowance::Wait(None));
+    pace.leased(now, 0);
+    pace.acknowledged(now + SECOND * 1000, 1, 9);
+    let none = Crowd { remaining: 0, rate: 1 };
+    assert_eq!(pace.allowance(now + SECOND * 1000, 0, MOST, none), Allowance::Records(1));
+}

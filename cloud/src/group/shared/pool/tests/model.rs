@@ -1,0 +1,208 @@
+//! Random joins, leases, acknowledgements, losses and restarts against a plain list of what each offset has been through.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+
+use super::{FIRST, Lease, Pool, Progress, Token};
+use crate::group::shared::cursor::Sequence;
+
+const END: i64 = 300;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Join,
+    Lease {
+        who: usize,
+        most: i64,
+    },
+    /// A part of what is in flight on a cursor, in tenths.
+    Acknowledge {
+        who: usize,
+        tenths: u32,
+    },
+    Release {
+        who: usize,
+    },
+    Forget {
+        who: usize,
+    },
+    Trim {
+        by: i64,
+    },
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = 0..6_usize;
+    prop_oneof![
+        2 => Just(Step::Join),
+        6 => (who.clone(), 1..40_i64).prop_map(|(who, most)| Step::Lease { who, most }),
+        6 => (who.clone(), 0..=10_u32).prop_map(|(who, tenths)| Step::Acknowledge { who, tenths }),
+        1 => who.clone().prop_map(|who| Step::Release { who }),
+        1 => who.prop_map(|who| Step::Forget { who }),
+        1 => (0..20_i64).prop_map(|by| Step::Trim { by }),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// What each member was given, in order, and how much of it it has acknowledged.
+#[derive(Default)]
+struct Member {
+    given: Vec<i64>,
+    acknowledged: usize,
+}
+
+#[derive(Default)]
+struct Model {
+    pool: Option<Pool>,
+    log_start: i64,
+    /// By whom each offset was acknowledged.
+    done: BTreeMap<i64, Token>,
+    /// Who holds what.
+    held: BTreeMap<i64, Token>,
+    members: BTreeMap<Token, Member>,
+    joined: u64,
+}
+
+impl Model {
+    fn pool(&mut self) -> &mut Pool {
+        self.pool.get_or_insert_with(|| Pool::restore(&Progress::at(0)))
+    }
+
+    fn member(&self, who: usize) -> Option<Token> {
+        self.members.keys().nth(who).copied()
+    }
+
+    fn lease(&mut self, token: Token, most: i64, now: Instant) {
+        let Some(offer) = self.pool().offer(END) else { return };
+        let offsets = offer.offsets.start..offer.offsets.end.min(offer.offsets.start + most);
+        let is_new = offer.deliveries == 0;
+        let lease = Lease { offsets: offsets.clone(), bytes: 1, is_new };
+        self.pool().lease(token, &lease, now).expect("a member");
+        for offset in offsets {
+            assert!(offset >= self.log_start && !self.done.contains_key(&offset), "{offset}");
+            assert_eq!(self.held.insert(offset, token), None, "{offset} has one holder");
+            self.members.get_mut(&token).expect("a member").given.push(offset);
+        }
+    }
+
+    fn acknowledge(&mut self, token: Token, tenths: u32, now: Instant) {
+        let member = self.members.get_mut(&token).expect("a member");
+        let open = member.given.len() - member.acknowledged;
+        let to = member.acknowledged + open * tenths as usize / 10;
+        let position = Sequence(FIRST.0 + u32::try_from(to).expect("few"));
+        let mut news = 0;
+        for offset in &member.given[member.acknowledged..to] {
+            if *offset >= self.log_start && !self.done.contains_key(offset) {
+                self.done.insert(*offset, token);
+                news += 1;
+            }
+            self.held.remove(offset);
+        }
+        member.acknowledged = to;
+        assert_eq!(self.pool().acknowledge(token, position, now), Ok(news));
+    }
+
+    fn drop_leases(&mut self, token: Token) {
+        self.held.retain(|_, holder| *holder != token);
+    }
+
+    fn run(&mut self, step: &Step, now: Instant) {
+        match step {
+            Step::Join => {
+                if self.members.len() < 6 {
+                    let token = Token::of(self.joined);
+                    self.joined += 1;
+                    assert_eq!(self.pool().join(token, now), FIRST);
+                    self.members.insert(token, Member::default());
+                }
+            }
+            Step::Trim { by } => {
+                self.log_start = (self.log_start + by).min(END);
+                let log_start = self.log_start;
+                self.pool().trim(log_start);
+                self.held.retain(|offset, _| *offset >= log_start);
+            }
+            Step::Restart => {
+                let stored = self.pool().progress().encode();
+                let progress = Progress::decode(&stored).expect("as it was encoded");
+                self.pool = Some(Pool::restore(&progress));
+                self.members.clear();
+                self.held.clear();
+            }
+            Step::Lease { who, .. }
+            | Step::Acknowledge { who, .. }
+            | Step::Release { who }
+            | Step::Forget { who } => {
+                let Some(token) = self.member(*who) else { return };
+                self.run_for(step, token, now);
+            }
+        }
+    }
+
+    fn run_for(&mut self, step: &Step, token: Token, now: Instant) {
+        match step {
+            Step::Lease { most, .. } => self.lease(token, *most, now),
+            Step::Acknowledge { tenths, .. } => self.acknowledge(token, *tenths, now),
+            Step::Release { .. } => {
+                let held = self.held.values().any(|holder| *holder == token);
+                assert_eq!(self.pool().release(token), held);
+                self.drop_leases(token);
+            }
+            _ => {
+                self.pool().forget(token);
+                self.drop_leases(token);
+                self.members.remove(&token);
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let (log_start, done, held) = (self.log_start, self.done.clone(), self.held.clone());
+        let free = (log_start..END).filter(|o| !done.contains_key(o) && !held.contains_key(o));
+        let first_open = (log_start..END).find(|offset| !done.contains_key(offset)).unwrap_or(END);
+        let free = free.count() as u64;
+        let pool = self.pool();
+        assert_eq!(pool.remaining(END), free, "everything is in one place");
+        assert_eq!(pool.start(), first_open);
+        let is_done =
+            |offset: i64| pool.progress().acknowledged.iter().any(|r| r.contains(&offset));
+        for offset in (first_open..END).step_by(7) {
+            assert_eq!(is_done(offset), done.contains_key(&offset), "{offset}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_offset_is_acknowledged_once_or_delivered_again(
+        steps in proptest::collection::vec(step(), 1..120), finish in any::<bool>(),
+    ) {
+        let now = Instant::now();
+        let mut model = Model::default();
+        for step in &steps {
+            model.run(step, now);
+            model.check();
+        }
+        if finish {
+            // One member that lives on gets everything that is left.
+            let tokens: Vec<Token> = model.members.keys().copied().collect();
+            for token in tokens {
+                model.pool().forget(token);
+                model.drop_leases(token);
+                model.members.remove(&token);
+            }
+            model.run(&Step::Join, now);
+            let token = model.member(0).expect("it has joined");
+            while model.pool().offer(END).is_some() {
+                model.lease(token, END, now);
+                model.acknowledge(token, 10, now);
+            }
+            model.check();
+            let start = model.log_start;
+            assert!((start..END).all(|offset| model.done.contains_key(&offset)));
+        }
+    }
+}

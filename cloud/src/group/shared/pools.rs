@@ -1,0 +1,476 @@
+//! All pools of this broker: loading, durable acknowledgement, who may be given what.
+//!
+//! A pool lies where its partition does: it is the partition's leader that knows it, and the group's coordinator that asks. Every call
+//! here may wait and may fail, though on one machine few do.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use robustmq_common::ids::{PartitionIndex, TopicId};
+use robustmq_common::limits;
+use tokio::sync::{Notify, OnceCell};
+
+use super::config::{GroupConfig, Start};
+use super::cursor::{CursorOffset, Sequence, Token};
+use super::dead_letter::DeadLetters;
+use super::now;
+use super::pool::{AcknowledgeError, Pool};
+use super::progress::Progress;
+use crate::entries::ConfigError;
+use crate::group::machine::Snapshot;
+use crate::group::stored::{CommittedOffset, encode_group};
+use crate::log::{Log, LogError};
+use crate::store::keys::damaged;
+use crate::store::keys::group as group_keys;
+use crate::store::keys::partition::PartitionKeys;
+use crate::store::{PendingWrite, Store, StoreError, WriteBatch};
+
+mod configure;
+mod standing;
+
+pub use self::standing::Standing;
+
+/// Why a pool refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// The acknowledgement makes no sense.
+    #[error(transparent)]
+    Acknowledge(#[from] AcknowledgeError),
+    /// The partition cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The group has members.
+    #[error("the group has members on the partition")]
+    InUse,
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl From<StoreError> for PoolError {
+    fn from(error: StoreError) -> Self {
+        Self::Log(LogError::Store(error))
+    }
+}
+
+/// One group on one partition, shared by everybody who works on it.
+pub struct SharedPool {
+    group: String,
+    keys: PartitionKeys,
+    /// Whoever holds it is the next to be given something: it waits in the order in which members asked.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Something came back. Told to whoever has the turn.
+    pub(super) returned: Notify,
+    /// Fetches that wait for records.
+    pub(super) waiting: AtomicUsize,
+    config: Mutex<Arc<GroupConfig>>,
+    state: OnceCell<Mutex<State>>,
+}
+
+pub(super) struct State {
+    pub pool: Pool,
+    /// Counts the acknowledgements that were news.
+    version: u64,
+    /// That which is durable.
+    stored: u64,
+}
+
+/// One member on one partition.
+pub(super) struct Cursor {
+    pub pool: Arc<SharedPool>,
+    /// It acknowledged something, or is back: it may be given more.
+    pub moved: Notify,
+    pub is_suspended: AtomicBool,
+}
+
+type PoolKey = (String, TopicId, PartitionIndex);
+type CursorKey = (Token, TopicId, PartitionIndex);
+
+#[derive(Default)]
+struct Map {
+    pools: HashMap<PoolKey, Arc<SharedPool>>,
+    cursors: HashMap<CursorKey, Arc<Cursor>>,
+    /// Members that have to join again.
+    lost: std::collections::HashSet<Token>,
+}
+
+/// All pools.
+pub struct Pools {
+    store: Arc<dyn Store>,
+    log: Arc<Log>,
+    dead_letters: Option<Arc<dyn DeadLetters>>,
+    /// One change of a configuration at a time.
+    altering: tokio::sync::Mutex<()>,
+    map: Mutex<Map>,
+}
+
+impl State {
+    /// Something changed that has to be durable.
+    pub(super) fn touch(&mut self) {
+        self.version += 1;
+    }
+}
+
+impl SharedPool {
+    fn new(group: &str, keys: PartitionKeys, config: Arc<GroupConfig>) -> Self {
+        Self {
+            group: group.to_owned(),
+            keys,
+            turn: tokio::sync::Mutex::default(),
+            returned: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            config: Mutex::new(config),
+            state: OnceCell::new(),
+        }
+    }
+
+    /// The group's configuration.
+    pub(super) fn config(&self) -> Arc<GroupConfig> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The group's id.
+    pub(super) fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The partition.
+    pub(super) fn keys(&self) -> &PartitionKeys {
+        &self.keys
+    }
+
+    pub(super) fn state(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.get().map(|state| state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Pools {
+    /// The pools over a log.
+    #[must_use]
+    pub fn new(log: Arc<Log>, dead_letters: Option<Arc<dyn DeadLetters>>) -> Self {
+        let store = log.store().clone();
+        Self {
+            store,
+            log,
+            dead_letters,
+            altering: tokio::sync::Mutex::default(),
+            map: Mutex::default(),
+        }
+    }
+
+    pub(super) fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        self.dead_letters.as_deref()
+    }
+
+    fn map(&self) -> MutexGuard<'_, Map> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A member's cursor on a partition, at which it goes on; begins one where there is none.
+    ///
+    /// # Errors
+    /// [`PoolError`].
+    pub async fn open(
+        &self,
+        group: &str,
+        keys: PartitionKeys,
+        token: Token,
+        config: &Arc<GroupConfig>,
+    ) -> Result<CursorOffset, PoolError> {
+        let pool_key = (group.to_owned(), keys.topic, keys.partition);
+        loop {
+            let pool = self
+                .map()
+                .pools
+                .entry(pool_key.clone())
+                .or_insert_with(|| Arc::new(SharedPool::new(group, keys, config.clone())))
+                .clone();
+            let loaded = pool.state.get_or_try_init(|| self.load(&pool, config.start)).await;
+            let mut map = self.map();
+            let is_there = map.pools.get(&pool_key).is_some_and(|found| Arc::ptr_eq(found, &pool));
+            if let Err(error) = loaded {
+                if is_there {
+                    map.pools.remove(&pool_key);
+                }
+                return Err(error);
+            }
+            // It may have been given up by its last member in between.
+            let Some(mut state) = pool.state().filter(|_| is_there) else { continue };
+            let sequence = state.pool.join(token, now());
+            drop(state);
+            let key = (token, keys.topic, keys.partition);
+            map.cursors.entry(key).or_insert_with(|| {
+                Arc::new(Cursor {
+                    pool: pool.clone(),
+                    moved: Notify::new(),
+                    is_suspended: false.into(),
+                })
+            });
+            return Ok(CursorOffset { token, sequence });
+        }
+    }
+
+    /// What is stored; where nothing is, the group begins here, which is stored.
+    async fn load(&self, pool: &SharedPool, start: Start) -> Result<Mutex<State>, PoolError> {
+        let key = pool.keys.share(&pool.group);
+        let progress = match self.store.get(&key).await? {
+            Some(value) => Progress::decode(&value).map_err(|error| damaged(&key, error))?,
+            None => {
+                let partition = self.log.partition(pool.keys.topic, pool.keys.partition).await?;
+                let offsets = partition.offsets();
+                let progress = Progress::at(match start {
+                    Start::Earliest => offsets.log_start_offset.0,
+                    Start::Latest => offsets.high_watermark.0,
+                });
+                let mut batch = WriteBatch::new();
+                let metadata = group_keys::metadata_key(&pool.group);
+                if self.store.get(&metadata).await?.is_none() {
+                    let empty = Snapshot {
+                        protocol_type: Some("consumer".to_owned()),
+                        ..Snapshot::default()
+                    };
+                    batch.put(metadata, encode_group(&empty, wall_ms()));
+                }
+                put_progress(&mut batch, &pool.group, &pool.keys, &progress);
+                crate::store::write(&*self.store, batch).await?;
+                progress
+            }
+        };
+        Ok(Mutex::new(State { pool: Pool::restore(&progress), version: 0, stored: 0 }))
+    }
+
+    pub(super) fn cursor(&self, token: Token, keys: &PartitionKeys) -> Option<Arc<Cursor>> {
+        self.map().cursors.get(&(token, keys.topic, keys.partition)).cloned()
+    }
+
+    /// The member with this token has to join again: its cursor cannot go on.
+    pub(super) fn lose(&self, token: Token) {
+        self.map().lost.insert(token);
+    }
+
+    /// Whether the member with this token has to join again.
+    #[must_use]
+    pub fn is_lost(&self, token: Token) -> bool {
+        self.map().lost.contains(&token)
+    }
+
+    /// Whether a token is in use.
+    #[must_use]
+    pub fn has_cursors(
+        &self,
+        token: Token,
+        partitions: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
+    ) -> bool {
+        let map = self.map();
+        partitions
+            .into_iter()
+            .any(|(topic, partition)| map.cursors.contains_key(&(token, topic, partition)))
+    }
+
+    /// Acknowledges what was delivered before `position` on a cursor, and waits until that is durable.
+    ///
+    /// # Errors
+    /// [`PoolError`]. After [`PoolError::Log`] it is acknowledged and perhaps not durable: acknowledge it again.
+    pub async fn acknowledge(
+        &self,
+        keys: &PartitionKeys,
+        token: Token,
+        position: Sequence,
+    ) -> Result<(), PoolError> {
+        let cursor = self.cursor(token, keys).ok_or(AcknowledgeError::NoCursor)?;
+        let pool = &cursor.pool;
+        {
+            let mut state = pool.state().ok_or(AcknowledgeError::NoCursor)?;
+            let news = state.pool.acknowledge(token, position, now())?;
+            state.version += u64::from(news > 0);
+        }
+        cursor.moved.notify_one();
+        self.persist(pool).await
+    }
+
+    /// Makes what was acknowledged so far durable.
+    pub(super) async fn persist(&self, pool: &SharedPool) -> Result<(), PoolError> {
+        loop {
+            let submitted = {
+                let Some(state) = pool.state() else { return Ok(()) };
+                match state.version == state.stored {
+                    true => return Ok(()),
+                    false => self.submit(pool, &state).map(|pending| (pending, state.version)),
+                }
+            };
+            match submitted {
+                Ok((pending, version)) => {
+                    pending.await?;
+                    if let Some(mut state) = pool.state() {
+                        state.stored = state.stored.max(version);
+                    }
+                    return Ok(());
+                }
+                Err(StoreError::Busy { .. }) => self.store.ready().await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Under the state's lock, so that an older progress never replaces a newer one.
+    fn submit(&self, pool: &SharedPool, state: &State) -> Result<PendingWrite, StoreError> {
+        let mut batch = WriteBatch::new();
+        put_progress(&mut batch, &pool.group, &pool.keys, &state.pool.progress());
+        self.store.submit(batch)
+    }
+
+    /// What a member holds goes back; its cursors stay.
+    pub fn suspend(
+        &self,
+        token: Token,
+        partitions: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
+    ) {
+        for (topic, partition) in partitions {
+            let Some(cursor) = self.cursor(token, &PartitionKeys { topic, partition }) else {
+                continue;
+            };
+            cursor.is_suspended.store(true, Ordering::Release);
+            let returned = cursor.pool.state().is_some_and(|mut state| {
+                let returned = state.pool.release(token);
+                state.version += u64::from(returned);
+                returned
+            });
+            if returned {
+                cursor.pool.returned.notify_one();
+            }
+        }
+    }
+
+    /// A member that was suspended is back.
+    pub fn resume(
+        &self,
+        token: Token,
+        partitions: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
+    ) {
+        for (topic, partition) in partitions {
+            if let Some(cursor) = self.cursor(token, &PartitionKeys { topic, partition }) {
+                cursor.is_suspended.store(false, Ordering::Release);
+                cursor.moved.notify_one();
+            }
+        }
+    }
+
+    /// A member's cursors end; what it holds goes back.
+    pub fn close(
+        self: &Arc<Self>,
+        token: Token,
+        partitions: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
+    ) {
+        let mut map = self.map();
+        map.lost.remove(&token);
+        for (topic, partition) in partitions {
+            let Some(cursor) = map.cursors.remove(&(token, topic, partition)) else { continue };
+            let pool = &cursor.pool;
+            let Some(mut state) = pool.state() else { continue };
+            if state.pool.forget(token) {
+                // How often it was delivered has to be known after a restart.
+                state.touch();
+                pool.returned.notify_one();
+            }
+            if state.pool.is_deserted() {
+                let (pools, pool) = (self.clone(), pool.clone());
+                tokio::spawn(async move { pools.retire(&pool).await });
+            }
+        }
+    }
+
+    /// Waits until nothing of a group is in memory but pools that have members.
+    pub async fn settle(&self, group: &str) {
+        let pools: Vec<Arc<SharedPool>> = {
+            let map = self.map();
+            map.pools.values().filter(|pool| pool.group == group).cloned().collect()
+        };
+        for pool in pools {
+            if pool.state().is_some_and(|state| state.pool.is_deserted()) {
+                self.retire(&pool).await;
+            }
+        }
+    }
+
+    /// Drops a pool without members, once what it knows is durable: what is stored is read again when somebody joins.
+    async fn retire(&self, pool: &Arc<SharedPool>) {
+        while let Err(error) = self.persist(pool).await {
+            tracing::warn!(group = pool.group, %error, "a shared group's progress is not stored yet");
+            tokio::time::sleep(limits::shared::PERSIST_PAUSE).await;
+        }
+        let mut map = self.map();
+        let Some(state) = pool.state() else { return };
+        let key = (pool.group.clone(), pool.keys.topic, pool.keys.partition);
+        let is_same = map.pools.get(&key).is_some_and(|found| Arc::ptr_eq(found, pool));
+        if is_same && state.pool.is_deserted() && state.version == state.stored {
+            map.pools.remove(&key);
+        }
+    }
+
+    /// Moves a group's place on partitions where it has no members to real offsets.
+    ///
+    /// # Errors
+    /// [`PoolError::InUse`], [`PoolError::Log`].
+    pub async fn reset(
+        &self,
+        group: &str,
+        places: &[(PartitionKeys, i64)],
+    ) -> Result<(), PoolError> {
+        let mut batch = WriteBatch::new();
+        for (keys, offset) in places {
+            put_progress(&mut batch, group, keys, &Progress::at((*offset).max(0)));
+        }
+        let metadata = group_keys::metadata_key(group);
+        if self.store.get(&metadata).await?.is_none() {
+            let empty =
+                Snapshot { protocol_type: Some("consumer".to_owned()), ..Snapshot::default() };
+            batch.put(metadata, encode_group(&empty, wall_ms()));
+        }
+        self.settle(group).await;
+        self.store.ready().await?;
+        let pending = {
+            // While nobody can join: a pool that is loaded does not read what is stored again.
+            let map = self.map();
+            let is_loaded = |keys: &PartitionKeys| {
+                map.pools.contains_key(&(group.to_owned(), keys.topic, keys.partition))
+            };
+            if places.iter().any(|(keys, _)| is_loaded(keys)) {
+                return Err(PoolError::InUse);
+            }
+            self.store.submit(batch)?
+        };
+        Ok(pending.await?)
+    }
+
+    /// Whether nobody takes part in any group.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let map = self.map();
+        map.pools.is_empty() && map.cursors.is_empty() && map.lost.is_empty()
+    }
+
+    /// The log underneath.
+    #[must_use]
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+}
+
+/// Progress, and the real offset that tools for ordinary groups look at.
+fn put_progress(batch: &mut WriteBatch, group: &str, keys: &PartitionKeys, progress: &Progress) {
+    batch.put(keys.share(group), progress.encode());
+    let offset = CommittedOffset {
+        offset: progress.start,
+        leader_epoch: -1,
+        metadata: String::new(),
+        committed_ms: wall_ms(),
+    };
+    let key = group_keys::offset_key(group, keys.topic, keys.partition);
+    batch.put(key, offset.encode());
+}
+
+fn wall_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,31 @@
+//! Of `$shared/` groups.
+
+use std::time::Duration;
+
+/// What is remembered of a cursor's deliveries once they are acknowledged: so far a consumer may seek back.
+pub const REMEMBERED_DELIVERIES: usize = 1024;
+/// A member's leases go back to the group when it has had no connection for this long; its session may go on.
+pub const UNBOUND: Duration = Duration::from_secs(3);
+/// Records that a member is given ahead of its first acknowledgement, and the least that one gets that keeps up.
+pub const FIRST_IN_FLIGHT: u32 = 512;
+/// Records in the first answer to a new member; each answer may have twice as many as the last.
+pub const FIRST_LEASE: u32 = 64;
+/// Records in flight on one cursor, whatever its member acknowledges (`robustmq.shared.max.inflight.records`).
+pub const MAX_IN_FLIGHT: u32 = 4_000_000;
+/// A member that is busy is given work for so long ahead of what it is thought to be at.
+pub const AHEAD_MOST: Duration = Duration::from_secs(2);
+/// But near the end of the data only for so long, so that the others get some too.
+pub const AHEAD_LEAST: Duration = Duration::from_millis(200);
+/// Work ahead is at most this part of what is left to do.
+pub const AHEAD_SHARE: u64 = 4;
+/// Ranges that a pool's progress is made of: what was acknowledged out of order. Beyond it nothing new is given out until
+/// the oldest are acknowledged.
+pub const PROGRESS_RANGES: usize = 50_000;
+/// Tokens that are reserved at a time.
+pub const TOKEN_BLOCK: u32 = 1_000;
+/// Consecutive records that are given to one member within this time are one delivery, whose age is that of its first.
+pub const ONE_DELIVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two looks for what was not acknowledged in time.
+pub const EXPIRY_PAUSE: Duration = Duration::from_millis(100);
+/// How long a pool that could not be stored waits until it is tried again.
+pub const PERSIST_PAUSE: Duration = Duration::from_secs(1);
