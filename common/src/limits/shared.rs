@@ -29,3 +29,7 @@ pub const ONE_DELIVERY: Duration = Duration::from_secs(1);
 pub const EXPIRY_PAUSE: Duration = Duration::from_millis(100);
 /// How long a pool that could not be stored waits until it is tried again.
 pub const PERSIST_PAUSE: Duration = Duration::from_secs(1);
+/// A member that acknowledges nothing may have twice as much in flight each time that so much time has passed.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// But no more than this, which is what librdkafka prefetches (`queued.min.messages`).
+pub const PREFETCHED: u32 = 100_000;

@@ -6,7 +6,7 @@
 //! What a member *does* is known at each commit. If records were in flight when it came, the member was busy all the time since the last
 //! one, and what it acknowledged is its rate; from then on it is given work for a quarter of the time that the whole group has
 //! still to go, 0.2 to 2 s ahead of where it is thought to be. If a commit acknowledges everything that was in flight, the member may
-//! have waited: it gets twice as much. Before the first commit the start is small.
+//! have waited: it gets four times as much. Before the first commit the start is small.
 
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ impl Pace {
         if left == 0 {
             self.rate = self.rate.max(measured);
             self.is_busy = false;
-            self.floor = self.floor.max(count).saturating_mul(2);
+            self.floor = self.floor.max(count).saturating_mul(4);
             return;
         }
         self.rate = match self.is_busy {
@@ -106,7 +106,13 @@ impl Pace {
         }
         let granted = match self.is_busy {
             true => self.ahead(now, in_flight, crowd),
-            false => Allowance::Records(self.floor.saturating_sub(in_flight).min(self.lease)),
+            false => {
+                let limit = self.patience(now).max(self.floor);
+                match limit.saturating_sub(in_flight).min(self.lease) {
+                    0 => Allowance::Wait(Some(now + limits::PATIENCE)),
+                    records => Allowance::Records(records),
+                }
+            }
         };
         match granted {
             // Whoever has nothing at all gets something.
@@ -115,6 +121,15 @@ impl Pace {
             Allowance::Records(records) => Allowance::Records(records.min(room)),
             wait @ Allowance::Wait(_) => wait,
         }
+    }
+
+    /// What a member may have in flight that has acknowledged nothing for long: it may want more records together before it does, and
+    /// would wait for ever. What it does not work on stays with its client, which takes no more than it prefetches.
+    fn patience(&self, now: Instant) -> u32 {
+        let waited = now.saturating_duration_since(self.since).as_secs();
+        let doublings = u32::try_from(waited / limits::PATIENCE.as_secs()).unwrap_or(u32::MAX);
+        let grown = limits::FIRST_IN_FLIGHT.saturating_mul(2_u32.saturating_pow(doublings));
+        if doublings == 0 { 0 } else { grown.min(limits::PREFETCHED) }
     }
 
     /// What a busy member gets: work for a while, ahead of where it is thought to be.
@@ -130,7 +145,11 @@ impl Pace {
         // However fast it is thought to be: two intervals' work without a commit, and it has stopped.
         let most = wanted * 2 + 2 * self.rate * millis(self.interval) / 1_000_000;
         if u64::from(in_flight) >= most {
-            return Allowance::Wait(None);
+            let more = self.patience(now).saturating_sub(in_flight);
+            return match more {
+                0 => Allowance::Wait(Some(now + limits::PATIENCE)),
+                more => Allowance::Records(more.min(self.lease)),
+            };
         }
         // In portions of a quarter, since each one costs an answer.
         let portion = wanted.div_ceil(4);
