@@ -9,7 +9,8 @@
 //! broker knows every member that a client believes in.
 //! **Invariant:** an OffsetCommit is answered after the write that holds it is durable.
 //! **Invariant:** the machine never waits, reads no clock and does no input or output.
-//! **Absent on purpose:** `$shared/` groups; their names are refused until they exist.
+//!
+//! [`shared`] has `$shared/` groups, which share none of this but the shapes of requests, listings and committed offsets.
 
 pub mod coordinator;
 pub mod machine;
