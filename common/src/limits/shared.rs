@@ -8,6 +8,9 @@ pub const REMEMBERED_DELIVERIES: usize = 1024;
 pub const UNBOUND: Duration = Duration::from_secs(3);
 /// Records that a member is given ahead of its first acknowledgement, and the least that one gets that keeps up.
 pub const FIRST_IN_FLIGHT: u32 = 512;
+/// But a member may have this part of its share of what is left, were the rest divided equally: if it is slow, the others are not done
+/// before it is.
+pub const FIRST_SHARE: u64 = 16;
 /// Records in the first answer to a new member; each answer may have twice as many as the last.
 pub const FIRST_LEASE: u32 = 64;
 /// Records in flight on one cursor, whatever its member acknowledges (`robustmq.shared.max.inflight.records`).
@@ -31,5 +34,7 @@ pub const EXPIRY_PAUSE: Duration = Duration::from_millis(100);
 pub const PERSIST_PAUSE: Duration = Duration::from_secs(1);
 /// A member that acknowledges nothing may have twice as much in flight each time that so much time has passed.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// But no more than this, which is what librdkafka prefetches (`queued.min.messages`).
+/// But no more than this, which is what librdkafka prefetches (`queued.min.messages`); no client's default is larger.
 pub const PREFETCHED: u32 = 100_000;
+/// The same in bytes (`queued.max.messages.kbytes`).
+pub const PREFETCHED_BYTES: u64 = 64 * 1024 * 1024;

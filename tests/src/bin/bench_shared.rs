@@ -28,6 +28,9 @@ struct Arguments {
     /// How long members work, in a row
     #[arg(long, default_value_t = 100)]
     seconds: u64,
+    /// Records of 1 KB that fast members are given, in a row
+    #[arg(long, default_value_t = 6_000_000)]
+    dispatched: u64,
     /// A directory on the disk that the broker is to use
     #[arg(long, default_value = ".")]
     dir: std::path::PathBuf,
@@ -198,7 +201,8 @@ impl Bench<'_> {
 
     /// A client that is gone without a word: its process is stopped for good by the end of its connections.
     async fn gone(&self) -> anyhow::Result<()> {
-        const RECORDS: u64 = 2_000;
+        const MEMBERS: usize = 32;
+        const RECORDS: u64 = 16_000;
         let commits = Commits::Automatic(Duration::from_secs(5));
         let job = self.job(1, RECORDS, 100, commits).await?;
         let mut child = tokio::process::Command::new(std::env::current_exe()?)
@@ -211,7 +215,7 @@ impl Bench<'_> {
         let stdout = child.stdout.take().context("standard output was asked for")?;
         let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(stdout));
         lines.next_line().await?.context("the member got nothing")?;
-        let crew = self.start(&job, 4)?;
+        let crew = self.start(&job, MEMBERS)?;
         tokio::time::sleep(Duration::from_secs(6)).await;
         child.kill().await?;
         let killed = Instant::now();
@@ -226,7 +230,7 @@ impl Bench<'_> {
             }
         }
         println!(
-            "\na client is gone: others had been given all {last} records {:.2} s later",
+            "\na client is gone: {MEMBERS} others had worked on all {last} records {:.2} s later",
             (changed - killed).as_secs_f64()
         );
         ensure!(last <= RECORDS, "{last} of {RECORDS}");
@@ -257,8 +261,8 @@ impl Bench<'_> {
         name: &str,
         commits: Commits,
     ) -> anyhow::Result<Cost> {
-        const RECORDS: u64 = 1_500_000;
-        let mut job = self.job(partitions, RECORDS, 1024, commits).await?;
+        let all = self.arguments.dispatched;
+        let mut job = self.job(partitions, all, 1024, commits).await?;
         job.work = Duration::ZERO;
         job.group = format!("{prefix}{}", job.topic);
         let crew = self.start(&job, 8)?;
@@ -268,11 +272,11 @@ impl Bench<'_> {
         }
         let watch = Watch::start(self.broker.process()?)?;
         let before = total(&crew);
-        while total(&crew) < RECORDS {
+        while total(&crew) < all {
             ensure!(watch.started().elapsed() < Duration::from_secs(300), "records are missing");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let records = RECORDS - before;
+        let records = all - before;
         let cost = watch.stop(Instant::now(), records, records * 1024)?;
         println!(
             "{what:<22} {name:<18} {:>5.0}  {:>15.2}",

@@ -6,7 +6,10 @@
 //! What a member *does* is known at each commit. If records were in flight when it came, the member was busy all the time since the last
 //! one, and what it acknowledged is its rate; from then on it is given work for a quarter of the time that the whole group has
 //! still to go, 0.2 to 2 s ahead of where it is thought to be. If a commit acknowledges everything that was in flight, the member may
-//! have waited: it gets four times as much. Before the first commit the start is small.
+//! have waited: it gets four times as much. Before the first commit the start is small: a small part of what is left, divided by the
+//! members.
+//!
+//! A client that fetches again while more is in flight than it would ever prefetch has handed the rest on, whatever it acknowledges.
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +31,17 @@ pub struct Crowd {
     pub remaining: u64,
     /// What all members acknowledge together: records in a thousand seconds.
     pub rate: u64,
+    /// How many members there are.
+    pub members: u64,
+}
+
+/// What bounds a member's records in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Whatever it does.
+    pub most: u32,
+    /// What its client holds at most without handing it on.
+    pub prefetched: u32,
 }
 
 /// One member's pace on one partition.
@@ -97,18 +111,27 @@ impl Pace {
         self.floor = limits::FIRST_IN_FLIGHT;
     }
 
-    /// What may be given now, while `in_flight` records are out, of `most` that may be.
+    /// What may be given now, while `in_flight` records are out.
     #[must_use]
-    pub fn allowance(&self, now: Instant, in_flight: u32, most: u32, crowd: Crowd) -> Allowance {
-        let room = most.max(1).saturating_sub(in_flight);
+    pub fn allowance(
+        &self,
+        now: Instant,
+        in_flight: u32,
+        bounds: Bounds,
+        crowd: Crowd,
+    ) -> Allowance {
+        let room = bounds.most.max(1).saturating_sub(in_flight);
         if room == 0 {
             return Allowance::Wait(None);
         }
         let granted = match self.is_busy {
-            true => self.ahead(now, in_flight, crowd),
+            true => self.ahead(now, in_flight, bounds, crowd),
             false => {
-                let limit = self.patience(now).max(self.floor);
-                match limit.saturating_sub(in_flight).min(self.lease) {
+                let share = crowd.remaining / crowd.members.max(1) / limits::FIRST_SHARE;
+                let share = u32::try_from(share).unwrap_or(u32::MAX);
+                let limit = self.patience(now).max(self.floor).max(share);
+                let pending = in_flight.min(bounds.prefetched);
+                match limit.saturating_sub(pending).min(self.lease) {
                     0 => Allowance::Wait(Some(now + limits::PATIENCE)),
                     records => Allowance::Records(records),
                 }
@@ -133,7 +156,7 @@ impl Pace {
     }
 
     /// What a busy member gets: work for a while, ahead of where it is thought to be.
-    fn ahead(&self, now: Instant, in_flight: u32, crowd: Crowd) -> Allowance {
+    fn ahead(&self, now: Instant, in_flight: u32, bounds: Bounds, crowd: Crowd) -> Allowance {
         let time_left_ms =
             (crowd.remaining + u64::from(in_flight)) * 1_000_000 / crowd.rate.max(self.rate).max(1);
         let (least, most) = (millis(limits::AHEAD_LEAST), millis(limits::AHEAD_MOST));
@@ -141,7 +164,7 @@ impl Pace {
         // Rounded up: a slow member has one record at a time.
         let wanted = (self.rate * ahead_ms).div_ceil(1_000_000).max(1);
         let done = self.rate * millis(now.saturating_duration_since(self.since)) / 1_000_000;
-        let pending = u64::from(in_flight).saturating_sub(done);
+        let pending = u64::from(in_flight).saturating_sub(done).min(bounds.prefetched.into());
         // However fast it is thought to be: two intervals' work without a commit, and it has stopped.
         let most = wanted * 2 + 2 * self.rate * millis(self.interval) / 1_000_000;
         if u64::from(in_flight) >= most {

@@ -12,7 +12,7 @@ use rangemap::{RangeMap, RangeSet};
 use robustmq_common::limits;
 
 use super::cursor::{Deliveries, NeverDelivered, Sequence, Token, WORN};
-use super::pace::{Allowance, Crowd, Pace};
+use super::pace::{Allowance, Bounds, Crowd, Pace};
 use super::progress::Progress;
 
 /// Where an offset is that does not wait.
@@ -262,9 +262,15 @@ impl Pool {
         let by_bytes = most.bytes.map(|bytes| bytes / cursor.record_bytes.max(1));
         let by_bytes =
             by_bytes.map_or(u32::MAX, |records| u32::try_from(records).unwrap_or(u32::MAX));
-        let most = most.records.min(by_bytes);
-        let crowd = Crowd { remaining: self.remaining(end), rate: self.rate };
-        Some(cursor.pace.allowance(now, cursor.deliveries.in_flight(), most, crowd))
+        let prefetched = limits::shared::PREFETCHED_BYTES / cursor.record_bytes.max(1);
+        let prefetched = u32::try_from(prefetched).unwrap_or(u32::MAX);
+        let bounds = Bounds {
+            most: most.records.min(by_bytes),
+            prefetched: prefetched.clamp(1, limits::shared::PREFETCHED),
+        };
+        let members = self.cursors.len() as u64;
+        let crowd = Crowd { remaining: self.remaining(end), rate: self.rate, members };
+        Some(cursor.pace.allowance(now, cursor.deliveries.in_flight(), bounds, crowd))
     }
 
     /// What is given out next, below `end`: what came back first.

@@ -1,10 +1,12 @@
 use std::time::{Duration, Instant};
 
-use super::{Allowance, Crowd, Pace};
+use super::{Allowance, Bounds, Crowd, Pace};
 
-const PLENTY: Crowd = Crowd { remaining: 100_000_000, rate: 1_000_000 };
+/// Plenty to do, and so many members that the first share is nothing.
+const PLENTY: Crowd = Crowd { remaining: 100_000_000, rate: 1_000_000, members: 1_000_000 };
 const SECOND: Duration = Duration::from_secs(1);
-const MOST: u32 = 4_000_000;
+const MOST: Bounds = Bounds { most: 4_000_000, prefetched: 100_000 };
+const TEN: Bounds = Bounds { most: 10, ..MOST };
 
 fn records(allowance: Allowance) -> u32 {
     match allowance {
@@ -14,8 +16,18 @@ fn records(allowance: Allowance) -> u32 {
 }
 
 /// Takes all that is allowed; returns what is in flight then.
-fn fill(pace: &mut Pace, now: Instant, mut in_flight: u32, crowd: Crowd) -> u32 {
-    while let Allowance::Records(records) = pace.allowance(now, in_flight, MOST, crowd) {
+fn fill(pace: &mut Pace, now: Instant, in_flight: u32, crowd: Crowd) -> u32 {
+    fill_within(MOST, pace, now, in_flight, crowd)
+}
+
+fn fill_within(
+    bounds: Bounds,
+    pace: &mut Pace,
+    now: Instant,
+    mut in_flight: u32,
+    crowd: Crowd,
+) -> u32 {
+    while let Allowance::Records(records) = pace.allowance(now, in_flight, bounds, crowd) {
         pace.leased(now, in_flight);
         in_flight += records;
     }
@@ -68,7 +80,7 @@ fn whoever_acknowledges_all_that_it_had_gets_four_times_as_much() {
     let mut now = Instant::now();
     let mut pace = Pace::new(now);
     let mut expected = 512;
-    for _ in 0..6 {
+    for _ in 0..4 {
         let in_flight = fill(&mut pace, now, 0, PLENTY);
         assert_eq!(in_flight, expected);
         now += SECOND * 5;
@@ -84,7 +96,7 @@ fn near_the_end_a_slow_member_has_little() {
     pace.acknowledged(now + SECOND, 20, 400);
     let now = now + SECOND;
     // 140 records a second without it: 70 are half a second's work, and an eighth of a second's is four of its own.
-    let end = Crowd { remaining: 70, rate: 160_000 };
+    let end = Crowd { remaining: 70, rate: 160_000, members: 1 };
     assert_eq!(records(pace.allowance(now, 1, MOST, end)), 3);
     assert_eq!(records(pace.allowance(now, 4, MOST, end)), 0);
     assert_eq!(records(pace.allowance(now, 1, MOST, PLENTY)), 39);
@@ -121,12 +133,12 @@ fn a_wait_ends_when_it_says() {
 fn whoever_has_nothing_gets_something_and_the_configured_most_holds() {
     let now = Instant::now();
     let mut pace = Pace::new(now);
-    assert_eq!(pace.allowance(now, 0, 10, PLENTY), Allowance::Records(10));
-    assert_eq!(pace.allowance(now, 9, 10, PLENTY), Allowance::Records(1));
-    assert_eq!(pace.allowance(now, 10, 10, PLENTY), Allowance::Wait(None));
+    assert_eq!(pace.allowance(now, 0, TEN, PLENTY), Allowance::Records(10));
+    assert_eq!(pace.allowance(now, 9, TEN, PLENTY), Allowance::Records(1));
+    assert_eq!(pace.allowance(now, 10, TEN, PLENTY), Allowance::Wait(None));
     pace.leased(now, 0);
     pace.acknowledged(now + SECOND * 1000, 1, 9);
-    let none = Crowd { remaining: 0, rate: 1 };
+    let none = Crowd { remaining: 0, rate: 1, members: 1 };
     assert_eq!(pace.allowance(now + SECOND * 1000, 0, MOST, none), Allowance::Records(1));
 }
 
@@ -149,4 +161,27 @@ fn a_member_that_wants_more_before_it_acknowledges_gets_it_after_a_while() {
         in_flight = fill(&mut pace, until + SECOND * seconds, in_flight, PLENTY);
     }
     assert!(in_flight > 1_000);
+}
+
+/// Eight fast members with the automatic commit of 5 s had five seconds to wait before anything was known of them.
+#[test]
+fn a_new_member_may_have_a_small_part_of_its_share_at_once() {
+    let now = Instant::now();
+    let mut pace = Pace::new(now);
+    let crowd = Crowd { remaining: 1_600_000, rate: 0, members: 8 };
+    assert_eq!(fill(&mut pace, now, 0, crowd), 12_500);
+    let little = Crowd { remaining: 1_600, ..crowd };
+    assert_eq!(fill(&mut Pace::new(now), now, 0, little), 512);
+}
+
+#[test]
+fn whoever_fetches_with_more_in_flight_than_a_client_prefetches_is_working() {
+    let now = Instant::now();
+    let mut pace = Pace::new(now);
+    let crowd = Crowd { remaining: 100_000_000, rate: 0, members: 8 };
+    let small = Bounds { most: 4_000_000, prefetched: 65_536 };
+    assert_eq!(fill_within(small, &mut pace, now, 0, crowd), 4_000_000);
+    // Where there is less to do, it might keep the others waiting.
+    let less = Crowd { remaining: 8_000_000, ..crowd };
+    assert_eq!(fill_within(small, &mut Pace::new(now), now, 0, less), 62_500);
 }
