@@ -31,6 +31,7 @@ public final class JavaClient {
       case "read" -> client.read();
       case "group" -> client.group();
       case "work" -> client.work();
+      case "share" -> client.share();
       default -> throw new IllegalArgumentException(argv[0]);
     }
   }
@@ -184,22 +185,63 @@ public final class JavaClient {
     own.put("auto.commit.interval.ms", "500");
     try (KafkaConsumer<byte[], byte[]> consumer = consumer(own)) {
       consumer.subscribe(List.of(args.get("topic")));
-      Thread ended =
-          new Thread(
-              () -> {
-                try {
-                  System.in.readAllBytes();
-                } catch (java.io.IOException error) {
-                  // It ended all the same.
-                }
-              });
-      ended.setDaemon(true);
-      ended.start();
+      Thread ended = inputEnded();
       while (ended.isAlive()) {
         List<String> numbers = new ArrayList<>();
         for (ConsumerRecord<byte[], byte[]> message : consumer.poll(Duration.ofMillis(200)))
           numbers.add(new String(message.headers().lastHeader("number").value(), StandardCharsets.UTF_8));
         if (!numbers.isEmpty()) say("{\"took\": [" + String.join(", ", numbers) + "]}");
+      }
+    }
+  }
+
+  /** Alive until standard input ends. */
+  static Thread inputEnded() {
+    Thread ended =
+        new Thread(
+            () -> {
+              try {
+                System.in.readAllBytes();
+              } catch (java.io.IOException error) {
+                // It ended all the same.
+              }
+            });
+    ended.setDaemon(true);
+    ended.start();
+    return ended;
+  }
+
+  /** One member of a share group. */
+  void share() throws Exception {
+    Properties config = new Properties();
+    config.put("bootstrap.servers", args.get("bootstrap"));
+    config.put("group.id", args.get("group"));
+    config.put("client.id", "worker");
+    config.put("share.acknowledgement.mode", "explicit");
+    try (KafkaShareConsumer<byte[], byte[]> consumer =
+        new KafkaShareConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+      consumer.subscribe(List.of(args.get("topic")));
+      Thread ended = inputEnded();
+      while (ended.isAlive()) {
+        List<String> accepted = new ArrayList<>();
+        List<String> rejected = new ArrayList<>();
+        for (ConsumerRecord<byte[], byte[]> message : consumer.poll(Duration.ofMillis(200))) {
+          int n = Integer.parseInt(new String(message.headers().lastHeader("number").value(), StandardCharsets.UTF_8));
+          boolean again = message.deliveryCount().orElseThrow() > 1;
+          if (n % 100 == 7) {
+            consumer.acknowledge(message, AcknowledgeType.REJECT);
+            rejected.add("" + n);
+          } else if (n % 10 == 3 && !again) {
+            consumer.acknowledge(message, AcknowledgeType.RELEASE);
+          } else {
+            consumer.acknowledge(message, AcknowledgeType.ACCEPT);
+            accepted.add("" + n);
+          }
+        }
+        for (Optional<KafkaException> failed : consumer.commitSync().values())
+          if (failed.isPresent()) throw failed.get();
+        if (!accepted.isEmpty() || !rejected.isEmpty())
+          say("{\"took\": [" + String.join(", ", accepted) + "], \"rejected\": [" + String.join(", ", rejected) + "]}");
       }
     }
   }

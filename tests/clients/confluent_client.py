@@ -1,6 +1,14 @@
 """confluent-kafka (librdkafka). See tally.py for the commands."""
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    AcknowledgeType,
+    Consumer,
+    KafkaException,
+    Producer,
+    ShareConsumer,
+    TopicPartition,
+)
 
 import tally
 
@@ -147,6 +155,41 @@ def work(args):
     consumer.close()
 
 
+def share(args):
+    consumer = ShareConsumer(
+        {
+            "bootstrap.servers": args.bootstrap,
+            "group.id": args.group,
+            "client.id": "worker",
+            "share.acknowledgement.mode": "explicit",
+        }
+    )
+    consumer.subscribe([args.topic])
+    ended = tally.ended()
+    while not ended.is_set():
+        accepted, rejected = [], []
+        for message in consumer.poll(timeout=0.2):
+            if message.error():
+                raise KafkaException(message.error())
+            number = int(dict(message.headers())["number"])
+            verdict = tally.verdict(number, message.delivery_count() > 1)
+            if verdict == "release":
+                consumer.acknowledge(message, AcknowledgeType.RELEASE)
+            elif verdict == "reject":
+                consumer.acknowledge(message, AcknowledgeType.REJECT)
+                rejected.append(number)
+            else:
+                consumer.acknowledge(message, AcknowledgeType.ACCEPT)
+                accepted.append(number)
+        if accepted or rejected:
+            for topic_partition, error in consumer.commit_sync().items():
+                if error is not None:
+                    raise KafkaException(error)
+            tally.report(took=accepted, rejected=rejected)
+    consumer.close()
+
+
 if __name__ == "__main__":
     parsed = tally.arguments()
-    {"produce": produce, "read": read, "group": group, "work": work}[parsed.command](parsed)
+    commands = {"produce": produce, "read": read, "group": group, "work": work, "share": share}
+    commands[parsed.command](parsed)

@@ -11,6 +11,8 @@ Commands, all reporting one JSON object per line on standard output:
                                             commits and leaves after --leave-after records; ends when all were read
     work     --topic T --group G            one member, with the client's own automatic commits; prints {"took": [N, ...]}
                                             for what it is given, and leaves when its standard input ends
+    share    --topic T --group G            one member of a share group (KIP-932), which says of each record what becomes of it (see
+                                            verdict); prints {"took": [N, ...], "rejected": [N, ...]} when that is acknowledged
 """
 
 import argparse
@@ -42,7 +44,7 @@ def report(**fields):
 
 def arguments():
     parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["produce", "read", "group", "work"])
+    parser.add_argument("command", choices=["produce", "read", "group", "work", "share"])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--count", type=int, required=True)
@@ -146,6 +148,13 @@ def took(headers_of_each):
     numbers = [int(dict(record_headers)["number"]) for record_headers in headers_of_each]
     if numbers:
         report(took=numbers)
+
+
+def verdict(number, again):
+    """What becomes of a record in a share group: one of ten is released when it comes for the first time, one of a hundred rejected."""
+    if number % 100 == 7:
+        return "reject"
+    return "release" if number % 10 == 3 and not again else "accept"
 
 
 def run_members(work):

@@ -184,9 +184,10 @@ impl Coordinator {
         self
     }
 
-    /// The shared groups, if `id` is the id of one.
+    /// The shared groups, if `id` is the id of one, or of a share group that has members.
     fn shared_group(&self, id: &str) -> Option<&SharedGroups> {
-        self.shared.shared_groups.get().filter(|_| is_shared(id))
+        let shared = self.shared.shared_groups.get();
+        shared.filter(|shared| is_shared(id) || shared.share().is_active(id))
     }
 
     /// Whether a shared group has members.

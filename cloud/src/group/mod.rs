@@ -14,5 +14,6 @@
 
 pub mod coordinator;
 pub mod machine;
+pub mod share;
 pub mod shared;
 pub mod stored;

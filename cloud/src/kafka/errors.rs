@@ -5,10 +5,12 @@ use robustmq_common::record::BatchError;
 
 use crate::group::coordinator::CoordinatorError;
 use crate::group::machine::GroupError;
+use crate::group::share::coordinator::ShareError;
+use crate::group::share::members::{MemberError, SessionError};
 use crate::group::shared::coordinator::CommitError;
 use crate::group::shared::deliver::DeliverError;
 use crate::group::shared::pool::AcknowledgeError;
-use crate::group::shared::pools::PoolError;
+use crate::group::shared::pools::{PoolError, SettleError};
 use crate::kafka::memory::NoMemory;
 use crate::log::{
     AppendError, DeleteRecordsError, LogError, LookupError, ProducerError, ReadError,
@@ -177,6 +179,43 @@ impl KafkaCode for PoolError {
             }
             Self::InUse => ResponseError::NonEmptyGroup,
             Self::Config(_) => ResponseError::InvalidConfig,
+        }
+    }
+}
+
+impl KafkaCode for SettleError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::NotHeld(_) => ResponseError::InvalidRecordState,
+            Self::Deliver(error) => error.kafka(),
+            Self::Pool(error) => error.kafka(),
+        }
+    }
+}
+
+impl KafkaCode for SessionError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::UnknownMember => ResponseError::UnknownMemberId,
+            Self::NotFound => ResponseError::ShareSessionNotFound,
+            Self::InvalidEpoch => ResponseError::InvalidShareSessionEpoch,
+            Self::AcknowledgesTooEarly => ResponseError::InvalidRequest,
+        }
+    }
+}
+
+impl KafkaCode for ShareError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            Self::Member(MemberError::Unknown) => ResponseError::UnknownMemberId,
+            Self::Member(MemberError::Fenced) => ResponseError::FencedMemberEpoch,
+            Self::Member(MemberError::TooMany) => ResponseError::GroupMaxSizeReached,
+            Self::Member(
+                MemberError::NothingSubscribed
+                | MemberError::TooManyTopics
+                | MemberError::InvalidId,
+            ) => ResponseError::InvalidRequest,
+            Self::Group(error) => error.kafka(),
         }
     }
 }

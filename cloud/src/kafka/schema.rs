@@ -198,3 +198,25 @@ structure!(TOPIC_NAME; all(Str));
 structure!(CURSOR; all(Str), all(I32));
 layout!(DESCRIBE_TOPIC_PARTITIONS flexible 0;
     all(Array(&Struct(TOPIC_NAME))), all(I32), all(Nullable(CURSOR)));
+
+layout!(SHARE_GROUP_HEARTBEAT flexible 0; all(Str), all(Str), all(I32), all(Str), all(STRS));
+layout!(SHARE_GROUP_DESCRIBE flexible 0; all(STRS), all(BOOL));
+
+structure!(ACKNOWLEDGEMENTS; all(I64), all(I64), all(Array(&I8)));
+structure!(SHARE_PARTITION; all(I32), all(Array(&Struct(ACKNOWLEDGEMENTS))));
+structure!(SHARE_TOPIC; all(UUID), all(Array(&Struct(SHARE_PARTITION))));
+structure!(SHARE_FORGOTTEN_TOPIC; all(UUID), all(INTS));
+layout!(SHARE_FETCH flexible 0;
+    all(Str), all(Str), all(I32), all(I32), all(I32), all(I32), all(I32), all(I32),
+    all(Array(&Struct(SHARE_TOPIC))), all(Array(&Struct(SHARE_FORGOTTEN_TOPIC))));
+layout!(SHARE_ACKNOWLEDGE flexible 0;
+    all(Str), all(Str), all(I32), all(Array(&Struct(SHARE_TOPIC))));
+
+structure!(SHARE_OFFSETS_TOPIC; all(Str), all(INTS));
+structure!(SHARE_OFFSETS_GROUP; all(Str), all(Array(&Struct(SHARE_OFFSETS_TOPIC))));
+layout!(DESCRIBE_SHARE_GROUP_OFFSETS flexible 0; all(Array(&Struct(SHARE_OFFSETS_GROUP))));
+structure!(ALTERED_SHARE_PARTITION; all(I32), all(I64));
+structure!(ALTERED_SHARE_TOPIC; all(Str), all(Array(&Struct(ALTERED_SHARE_PARTITION))));
+layout!(ALTER_SHARE_GROUP_OFFSETS flexible 0;
+    all(Str), all(Array(&Struct(ALTERED_SHARE_TOPIC))));
+layout!(DELETE_SHARE_GROUP_OFFSETS flexible 0; all(Str), all(Array(&Struct(TOPIC_NAME))));

@@ -30,6 +30,7 @@ mod groups;
 mod large_answers;
 mod modes;
 mod records;
+mod share;
 mod shared;
 mod topics;
 mod traffic;

@@ -71,6 +71,14 @@ pub static APIS: &[Api] = &[
     api(ApiKey::OffsetDelete, 0, 0, &schema::OFFSET_DELETE),
     api(ApiKey::DescribeCluster, 0, 2, &schema::DESCRIBE_CLUSTER),
     api(ApiKey::DescribeTopicPartitions, 0, 0, &schema::DESCRIBE_TOPIC_PARTITIONS),
+    // 0 of these four was an early release's.
+    api(ApiKey::ShareGroupHeartbeat, 1, 1, &schema::SHARE_GROUP_HEARTBEAT),
+    api(ApiKey::ShareGroupDescribe, 1, 1, &schema::SHARE_GROUP_DESCRIBE),
+    api(ApiKey::ShareFetch, 1, 1, &schema::SHARE_FETCH),
+    api(ApiKey::ShareAcknowledge, 1, 1, &schema::SHARE_ACKNOWLEDGE),
+    api(ApiKey::DescribeShareGroupOffsets, 0, 0, &schema::DESCRIBE_SHARE_GROUP_OFFSETS),
+    api(ApiKey::AlterShareGroupOffsets, 0, 0, &schema::ALTER_SHARE_GROUP_OFFSETS),
+    api(ApiKey::DeleteShareGroupOffsets, 0, 0, &schema::DELETE_SHARE_GROUP_OFFSETS),
 ];
 
 /// The entry of an API by its number on the wire.

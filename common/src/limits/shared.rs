@@ -10,7 +10,7 @@ pub const UNBOUND: Duration = Duration::from_secs(3);
 pub const FIRST_IN_FLIGHT: u32 = 512;
 /// But a member may have this part of its share of what is left, were the rest divided equally: if it is slow, the others are not done
 /// before it is.
-pub const FIRST_SHARE: u64 = 16;
+pub const FIRST_SHARE: u64 = 10;
 /// Records in the first answer to a new member; each answer may have twice as many as the last.
 pub const FIRST_LEASE: u32 = 64;
 /// Records in flight on one cursor, whatever its member acknowledges (`robustmq.shared.max.inflight.records`).
@@ -38,3 +38,10 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 pub const PREFETCHED: u32 = 100_000;
 /// The same in bytes (`queued.max.messages.kbytes`).
 pub const PREFETCHED_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long a member of a share group may take for a record before it goes to others (`share.record.lock.duration.ms`).
+pub const LOCK: Duration = Duration::from_secs(30);
+/// Records that a member of a share group may have acquired of one partition and not acknowledged.
+pub const ACQUIRED_RECORDS: u32 = 10_000;
+/// Topics that a member of a share group may subscribe to.
+pub const SUBSCRIBED_TOPICS: usize = 10_000;

@@ -5,14 +5,13 @@ use super::{
     WriteBatch, check_id, keys, wall_ms,
 };
 use crate::group::machine::{Caller, GroupError};
-use crate::group::shared::is_shared;
 use crate::store::ScanLimit;
 use crate::store::keys::group::GroupKey;
 use crate::store::keys::partition::PartitionKeys;
 use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits;
 
-/// Removes a committed offset, and the progress that it stands for in a shared group.
+/// Removes a committed offset, and the progress that it stands for in a shared group or a share group.
 pub(super) fn delete_offset(
     batch: &mut WriteBatch,
     id: &str,
@@ -20,9 +19,7 @@ pub(super) fn delete_offset(
     partition: PartitionIndex,
 ) {
     batch.delete(keys::offset_key(id, topic, partition));
-    if is_shared(id) {
-        batch.delete(PartitionKeys { topic, partition }.share(id));
-    }
+    batch.delete(PartitionKeys { topic, partition }.share(id));
 }
 
 impl Coordinator {
@@ -194,9 +191,12 @@ impl Coordinator {
         Ok(pending.await?)
     }
 
-    /// What a shared group without members holds in memory would be written after it was removed.
+    /// What a group without members that shares records holds in memory would be written after it was removed.
     async fn settle_shared(&self, id: &str) {
-        if let Some(shared) = self.shared_group(id) {
+        if let Some(shared) = self.shared.shared_groups.get() {
+            if !shared.is_active(id) {
+                shared.share().end_all_left(id);
+            }
             shared.pools().settle(id).await;
         }
     }
@@ -206,11 +206,9 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError`].
     pub async fn delete(&self, id: &str) -> Result<(), CoordinatorError> {
-        // What a shared group has done lies with the partitions.
-        let progress = match is_shared(id) {
-            true => self.all_committed(id).await?,
-            false => Vec::new(),
-        };
+        self.settle_shared(id).await;
+        // What a group that shares records has done lies with the partitions.
+        let progress = self.all_committed(id).await?;
         let pending = self
             .with(id, |active, _| {
                 if self.is_in_use(id) {

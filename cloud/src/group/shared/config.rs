@@ -9,18 +9,26 @@ use robustmq_common::limits;
 use super::deliver::Strategy;
 use crate::entries::ConfigType::{Int, Long, String as Text};
 use crate::entries::{ConfigError, ConfigKey, Rule, Table, key, unset};
+use crate::group::share::config as share;
 
 const I32: i64 = i32::MAX as i64;
 const I64: i64 = i64::MAX;
 const DEAD_LETTER_TOPIC: &str = "robustmq.shared.dead.letter.topic";
+
+/// Of share groups too.
+pub const DEAD_LETTER_KEY: ConfigKey = unset(
+    DEAD_LETTER_TOPIC,
+    Text,
+    Rule::Text,
+    "Where records go that are given up; without it they are only counted.",
+);
 
 /// All entries, by name.
 #[rustfmt::skip]
 pub static KEYS: &[ConfigKey] = &[
     key("robustmq.shared.ack.timeout.ms", Long, "-1", Rule::Number(-1, I64),
         "What a member was given and has not acknowledged after this time is given to others; -1: only when it is gone."),
-    unset(DEAD_LETTER_TOPIC, Text, Rule::Text,
-        "Where records go that are given up; without it they are only counted."),
+    DEAD_LETTER_KEY,
     key("robustmq.shared.delivery.limit", Int, "0", Rule::Number(0, I32),
         "A record that was delivered so often and not acknowledged is given up; 0: never."),
     key("robustmq.shared.max.inflight.bytes", Long, "-1", Rule::Number(-1, I64),
@@ -31,6 +39,9 @@ pub static KEYS: &[ConfigKey] = &[
         "Where the group begins on a partition that it has not read yet."),
     key("robustmq.shared.strategy", Text, "batch", Rule::OneOf(&["batch", "round-robin", "adaptive"]),
         "`batch`: whole batches; `round-robin`: one record to each member that waits; `adaptive`: by what each member acknowledges."),
+    share::HEARTBEAT_KEY,
+    share::LOCK_KEY,
+    share::SESSION_KEY,
 ];
 
 /// The same, to look things up in.
@@ -43,6 +54,8 @@ pub enum Start {
     Earliest,
     /// With the next record.
     Latest,
+    /// With the first record that is younger than this.
+    Ago(Duration),
 }
 
 /// The values that the broker uses.
@@ -58,6 +71,8 @@ pub struct GroupConfig {
     pub max_in_flight_bytes: Option<u64>,
     /// `robustmq.shared.ack.timeout.ms`.
     pub acknowledge_timeout: Option<Duration>,
+    /// `share.record.lock.duration.ms`.
+    pub lock_duration: Duration,
     /// `robustmq.shared.delivery.limit`.
     pub delivery_limit: Option<u32>,
     /// `robustmq.shared.dead.letter.topic`.
@@ -72,6 +87,7 @@ impl Default for GroupConfig {
             max_in_flight_records: limits::shared::MAX_IN_FLIGHT,
             max_in_flight_bytes: None,
             acknowledge_timeout: None,
+            lock_duration: limits::shared::LOCK,
             delivery_limit: None,
             dead_letter_topic: None,
         }
@@ -90,13 +106,6 @@ impl GroupConfig {
         let number = |name: &str| value(name).parse::<i64>().unwrap_or_default();
         let positive = |name: &str| u64::try_from(number(name)).ok().filter(|number| *number > 0);
         let small = |name: &str| u32::try_from(number(name)).ok().filter(|number| *number > 0);
-        let dead_letter_topic = overrides.get(DEAD_LETTER_TOPIC).map(|name| {
-            KafkaTopic::new(name.trim()).map_err(|error| ConfigError::Invalid {
-                name: DEAD_LETTER_TOPIC.to_owned(),
-                value: name.clone(),
-                expected: error.to_string(),
-            })
-        });
         Ok(Self {
             start: match value("robustmq.shared.start") {
                 "latest" => Start::Latest,
@@ -111,10 +120,28 @@ impl GroupConfig {
             max_in_flight_bytes: positive("robustmq.shared.max.inflight.bytes"),
             acknowledge_timeout: positive("robustmq.shared.ack.timeout.ms")
                 .map(Duration::from_millis),
+            lock_duration: share::lock_duration(&TABLE, overrides),
             delivery_limit: small("robustmq.shared.delivery.limit"),
-            dead_letter_topic: dead_letter_topic.transpose()?,
+            dead_letter_topic: dead_letter_topic(overrides)?,
         })
     }
+}
+
+/// The dead-letter topic that is set.
+///
+/// # Errors
+/// [`ConfigError`] if no topic can be called so.
+pub fn dead_letter_topic(
+    overrides: &BTreeMap<String, String>,
+) -> Result<Option<KafkaTopic>, ConfigError> {
+    let topic = overrides.get(DEAD_LETTER_TOPIC).map(|name| {
+        KafkaTopic::new(name.trim()).map_err(|error| ConfigError::Invalid {
+            name: DEAD_LETTER_TOPIC.to_owned(),
+            value: name.clone(),
+            expected: error.to_string(),
+        })
+    });
+    topic.transpose()
 }
 
 #[cfg(test)]
@@ -160,6 +187,7 @@ mod tests {
             max_in_flight_records: 10,
             max_in_flight_bytes: Some(1000),
             acknowledge_timeout: Some(Duration::from_millis(1500)),
+            lock_duration: Duration::from_secs(30),
             delivery_limit: Some(3),
             dead_letter_topic: Some(KafkaTopic::new("lost").expect("a legal name")),
         };

@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::cursor::{CursorOffset, Token};
 use super::dead_letter::DeadLetters;
 use super::members::{Assigned, ConnectionId, Due, Member, Members};
-use super::pools::{PoolError, Pools, Standing};
-use super::{check_id, now};
+use super::pools::{PoolError, Pools};
+use super::{check_group_id, now};
 use crate::group::coordinator::CoordinatorError;
-use crate::group::machine::{Caller, GroupError, Join, Joined, Snapshot, Sync, Synced, Timing};
+use crate::group::machine::{Caller, GroupError, Join, Joined, Sync, Synced, Timing};
+use crate::group::share::coordinator::ShareGroups;
 use crate::log::{IdBlocks, Log};
 use crate::store::keys::partition::PartitionKeys;
 use crate::store::keys::system::IdKind;
@@ -46,6 +47,8 @@ pub enum CommitError {
     Pool(#[from] PoolError),
 }
 
+mod shown;
+
 #[derive(Default)]
 struct State {
     groups: HashMap<String, Members>,
@@ -57,7 +60,9 @@ struct State {
 
 struct Shared {
     pools: Arc<Pools>,
-    tokens: IdBlocks,
+    tokens: Arc<IdBlocks>,
+    /// Members of the share group protocol.
+    share: ShareGroups,
     timing: Timing,
     state: Mutex<State>,
     timers_changed: Notify,
@@ -75,9 +80,11 @@ impl SharedGroups {
     pub fn new(log: Arc<Log>, timing: Timing, dead_letters: Option<Arc<dyn DeadLetters>>) -> Self {
         let tokens =
             IdBlocks::new(log.store().clone(), IdKind::Cursor, limits::shared::TOKEN_BLOCK);
+        let (tokens, pools) = (Arc::new(tokens), Arc::new(Pools::new(log, dead_letters)));
         let shared = Shared {
-            pools: Arc::new(Pools::new(log, dead_letters)),
-            tokens,
+            pools: pools.clone(),
+            tokens: tokens.clone(),
+            share: ShareGroups::new(pools, tokens),
             timing,
             state: Mutex::default(),
             timers_changed: Notify::new(),
@@ -89,6 +96,12 @@ impl SharedGroups {
     #[must_use]
     pub fn pools(&self) -> &Arc<Pools> {
         &self.shared.pools
+    }
+
+    /// The share groups (KIP-932).
+    #[must_use]
+    pub fn share(&self) -> &ShareGroups {
+        &self.shared.share
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,7 +118,7 @@ impl SharedGroups {
         join: &Join,
         connection: ConnectionId,
     ) -> Result<Joined, CoordinatorError> {
-        check_id(group)?;
+        check_group_id(group)?;
         let token = Token::of(self.shared.tokens.next().await?);
         let replaced = {
             let mut state = self.state();
@@ -286,7 +299,7 @@ impl SharedGroups {
         caller: &Caller,
         connection: ConnectionId,
     ) -> Result<Option<Token>, CoordinatorError> {
-        check_id(group)?;
+        check_group_id(group)?;
         if caller.generation < 0 && caller.member_id.is_empty() {
             return match self.is_active(group) {
                 true => Err(GroupError::UnknownMember.into()),
@@ -326,39 +339,9 @@ impl SharedGroups {
         Ok(self.shared.pools.reset(group, places).await?)
     }
 
-    /// Whether the group has members.
-    #[must_use]
-    pub fn is_active(&self, group: &str) -> bool {
-        self.state().groups.contains_key(group)
-    }
-
-    /// The groups that have members.
-    #[must_use]
-    pub fn active(&self) -> Vec<String> {
-        self.state().groups.keys().cloned().collect()
-    }
-
-    /// The members of a group; `None` if it has none.
-    #[must_use]
-    pub fn snapshot(&self, group: &str) -> Option<Snapshot> {
-        self.state().groups.get(group).map(Members::snapshot)
-    }
-
-    /// How a group that has members stands: its members by token, and its pools.
-    #[must_use]
-    pub fn standings(&self, group: &str) -> (HashMap<Token, String>, Vec<Standing>) {
-        let members = {
-            let state = self.state();
-            let members = state.groups.get(group).map(|members| {
-                members.iter().map(|(id, member)| (member.token, id.clone())).collect()
-            });
-            members.unwrap_or_default()
-        };
-        (members, self.shared.pools.standings(group))
-    }
-
     /// A connection is gone.
     pub fn connection_closed(&self, connection: ConnectionId) {
+        self.share().connection_closed(connection);
         let mut state = self.state();
         let now = now();
         for (group, member_id) in state.bound.remove(&connection).unwrap_or_default() {
@@ -416,6 +399,10 @@ impl SharedGroups {
 
     /// Ends sessions, and takes back what members hold that are gone, until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::join!(self.share().run(shutdown.clone()), self.run_timers(shutdown));
+    }
+
+    async fn run_timers(&self, shutdown: CancellationToken) {
         loop {
             let first = self.state().timers.first().map(|(due, _, _)| *due);
             let sleep = async {

@@ -2,12 +2,14 @@
 //! where it was and why it is there.
 
 use async_trait::async_trait;
-use robustmq_common::ids::{KafkaTopic, TopicId};
+use robustmq_common::ids::{KafkaTopic, Offset, TopicId};
 use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, Record, RecordBatch};
 
+use super::deliver::{Cut, DeliverError, cut};
+use super::pool::Offer;
 use super::pools::{Pools, SharedPool};
-use crate::log::look_into;
+use crate::log::{Partition, look_into};
 
 /// Where records go that are given up.
 #[async_trait]
@@ -22,8 +24,56 @@ pub trait DeadLetters: Send + Sync + 'static {
     async fn name(&self, topic: TopicId) -> Option<String>;
 }
 
-/// Puts every record of a batch into `topic`, in one batch.
+/// Gives up what is offered, or a part of it: puts it into the dead-letter topic first, if the group has one. If the broker dies in
+/// between, it is there twice.
+pub(super) async fn give_up(
+    pools: &Pools,
+    pool: &SharedPool,
+    partition: &Partition,
+    offer: &Offer,
+) -> Result<(), DeliverError> {
+    let cut = bury(pools, pool, partition, offer).await?;
+    if !cut.offsets.is_empty() {
+        tracing::warn!(
+            group = pool.group(), topic = %pool.keys().topic, partition = pool.keys().partition.0,
+            from = cut.offsets.start, to = cut.offsets.end, deliveries = offer.deliveries,
+            "records are given up that no member acknowledges"
+        );
+    }
+    if let Some(mut state) = pool.state() {
+        if let Some(hole) = cut.hole {
+            state.pool.skip(hole);
+        }
+        state.pool.reject(cut.offsets);
+        state.touch();
+    }
+    Ok(pools.persist(pool).await?)
+}
+
+/// Puts what is offered, or a part of it, into the dead-letter topic, if the group has one. Returns what that was.
 pub(super) async fn bury(
+    pools: &Pools,
+    pool: &SharedPool,
+    partition: &Partition,
+    offer: &Offer,
+) -> Result<Cut, DeliverError> {
+    let read = partition.read(Offset(offer.offsets.start), 1).await?;
+    let most = offer.offsets.end - offer.offsets.start;
+    let cut = cut(read.batches, &offer.offsets, most, false).await?;
+    if let Some(topic) = &pool.config().dead_letter_topic {
+        for batch in &cut.batches {
+            let put = put(pools, pool, topic, batch, offer.deliveries).await;
+            put.map_err(|reason| DeliverError::DeadLetter {
+                topic: topic.as_str().to_owned(),
+                reason,
+            })?;
+        }
+    }
+    Ok(cut)
+}
+
+/// Puts every record of a batch into `topic`, in one batch.
+async fn put(
     pools: &Pools,
     pool: &SharedPool,
     topic: &KafkaTopic,

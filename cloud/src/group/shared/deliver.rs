@@ -10,7 +10,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use robustmq_common::ids::Offset;
@@ -22,7 +22,7 @@ use super::dead_letter;
 use super::now;
 use super::pace::Allowance;
 use super::pool::{AcknowledgeError, Lease, MostInFlight, Offer};
-use super::pools::{Cursor, PoolError, Pools};
+use super::pools::{Cursor, PoolError, Pools, SharedPool};
 use crate::log::{Partition, ReadError, slice};
 use crate::store::StoreError;
 use tokio::sync::MutexGuard;
@@ -100,13 +100,14 @@ enum What<'a> {
 }
 
 /// What was read, cut to what is leased.
-struct Cut {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cut {
     /// Whole batches, or what is left of them.
-    batches: Vec<RecordBatch>,
+    pub batches: Vec<RecordBatch>,
     /// What they hold that was offered.
-    offsets: Range<i64>,
+    pub offsets: Range<i64>,
     /// Nothing is there: it was compacted away, or lost by a volatile mode.
-    hole: Option<Range<i64>>,
+    pub hole: Option<Range<i64>>,
 }
 
 impl Pools {
@@ -151,10 +152,10 @@ impl Pools {
 }
 
 /// Counts itself among those who wait for records.
-struct Waits<'a>(&'a AtomicUsize);
+pub(super) struct Waits<'a>(&'a AtomicUsize);
 
 impl<'a> Waits<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
+    pub fn new(waiting: &'a AtomicUsize) -> Self {
         waiting.fetch_add(1, Ordering::Relaxed);
         Self(waiting)
     }
@@ -182,7 +183,7 @@ impl Turn<'_> {
             What::Offer(offer, allowed, _) => {
                 let limit = self.cursor.pool.config().delivery_limit;
                 if limit.is_some_and(|limit| offer.deliveries >= limit) {
-                    claim.give_up(pools, self.cursor, offer).await?;
+                    dead_letter::give_up(pools, &self.cursor.pool, &claim.partition, offer).await?;
                     return Ok(None);
                 }
                 claim.lease(self.cursor, offer, *allowed, max_bytes).await
@@ -253,42 +254,17 @@ impl Claim {
         pools: &Pools,
         cursor: &Cursor,
     ) -> Result<Option<(Offer, u32)>, DeliverError> {
-        let pool = &cursor.pool;
-        let mut changes = self.partition.subscribe();
+        let offer = next_offer(&cursor.pool, &self.partition);
+        tokio::pin!(offer);
         loop {
-            let visible = *changes.borrow_and_update();
-            if visible.closed {
-                return Err(ReadError::Dropped.into());
-            }
-            let returned = pool.returned.notified();
-            let offsets = self.partition.offsets();
-            let timeout = pool.config().acknowledge_timeout;
-            let (offer, oldest) = match pool.state() {
-                None => (None, None),
-                Some(mut state) => {
-                    state.pool.trim(offsets.log_start_offset.0);
-                    if let Some(since) = timeout.and_then(|timeout| now().checked_sub(timeout)) {
-                        state.pool.expire(since);
-                    }
-                    let offer = state.pool.offer(offsets.high_watermark.0);
-                    (offer, timeout.and_then(|timeout| Some(state.pool.oldest()? + timeout)))
-                }
-            };
-            if let Some(offer) = offer {
-                return Ok(match self.allowance(cursor) {
-                    Allowance::Records(records) => Some((offer, records)),
-                    Allowance::Wait(_) => None,
-                });
-            }
             tokio::select! {
-                changed = changes.changed() => {
-                    // The log is gone with its sender; so is everybody who could append.
-                    if changed.is_err() {
-                        return Err(ReadError::Dropped.into());
-                    }
+                offer = &mut offer => {
+                    let offer = offer?;
+                    return Ok(match self.allowance(cursor) {
+                        Allowance::Records(records) => Some((offer, records)),
+                        Allowance::Wait(_) => None,
+                    });
                 }
-                () = returned => {}
-                () = until(oldest) => {}
                 // Whoever stops being served must not keep the turn.
                 () = cursor.moved.notified() => {
                     if !matches!(self.allowance(cursor), Allowance::Records(_)) || pools.is_lost(self.at.token) {
@@ -314,14 +290,7 @@ impl Claim {
         };
         let read = self.partition.read(Offset(offer.offsets.start), max_bytes).await?;
         let whole = strategy == Strategy::Batch;
-        let Some(mut cut) = cut(read.batches, &offer.offsets, allowed, whole).await? else {
-            // A hole up to the end: nothing is to be had before more is appended.
-            tokio::select! {
-                more = self.until_more() => more?,
-                () = cursor.pool.returned.notified() => {}
-            }
-            return Ok(None);
-        };
+        let mut cut = cut(read.batches, &offer.offsets, allowed, whole).await?;
         let Some(mut state) = cursor.pool.state() else { return Ok(None) };
         if let Some(hole) = cut.hole.take() {
             state.pool.skip(hole);
@@ -342,50 +311,6 @@ impl Claim {
         Ok(Some(self.place(cut, at)))
     }
 
-    /// Gives up what is offered, or a part of it: puts it into the dead-letter topic first, if the group has one. If the broker dies in
-    /// between, it is there twice.
-    async fn give_up(
-        &self,
-        pools: &Pools,
-        cursor: &Cursor,
-        offer: &Offer,
-    ) -> Result<(), DeliverError> {
-        let pool = &cursor.pool;
-        let read = self.partition.read(Offset(offer.offsets.start), 1).await?;
-        let most = offer.offsets.end - offer.offsets.start;
-        let Some(cut) = cut(read.batches, &offer.offsets, most, false).await? else {
-            return Ok(());
-        };
-        if let Some(topic) = &pool.config().dead_letter_topic {
-            for batch in &cut.batches {
-                let buried = dead_letter::bury(pools, pool, topic, batch, offer.deliveries).await;
-                buried.map_err(|reason| DeliverError::DeadLetter {
-                    topic: topic.as_str().to_owned(),
-                    reason,
-                })?;
-            }
-        }
-        tracing::warn!(
-            group = pool.group(), topic = %pool.keys().topic, partition = pool.keys().partition.0,
-            from = cut.offsets.start, to = cut.offsets.end, deliveries = offer.deliveries,
-            "records are given up that no member acknowledges"
-        );
-        if let Some(mut state) = pool.state() {
-            if let Some(hole) = cut.hole {
-                state.pool.skip(hole);
-            }
-            state.pool.reject(cut.offsets);
-            state.touch();
-        }
-        Ok(pools.persist(pool).await?)
-    }
-
-    async fn until_more(&self) -> Result<(), DeliverError> {
-        let mut changes = self.partition.subscribe();
-        changes.borrow_and_update();
-        changes.changed().await.map_err(|_| ReadError::Dropped.into())
-    }
-
     /// What was delivered before, as far as it is still there.
     async fn again(
         &self,
@@ -399,13 +324,12 @@ impl Claim {
             Err(error) => return Err(error.into()),
         };
         let most = offsets.end - offsets.start;
-        Ok(match cut(read.batches, offsets, most, true).await? {
-            Some(cut) if !cut.batches.is_empty() => {
-                let skipped = u32::try_from(cut.offsets.start - offsets.start).unwrap_or_default();
-                Some(self.place(cut, at.after(skipped)))
-            }
-            _ => None,
-        })
+        let cut = cut(read.batches, offsets, most, true).await?;
+        if cut.batches.is_empty() {
+            return Ok(None);
+        }
+        let skipped = u32::try_from(cut.offsets.start - offsets.start).unwrap_or_default();
+        Ok(Some(self.place(cut, at.after(skipped))))
     }
 
     /// Gives batches their place on the cursor, where the first leased offset is at `at`.
@@ -421,6 +345,51 @@ impl Claim {
             delivery.pieces.extend([head, rest]);
         }
         delivery
+    }
+}
+
+/// Waits until there is something to give. Whoever waits here has the pool's turn.
+pub(super) async fn next_offer(
+    pool: &SharedPool,
+    partition: &Partition,
+) -> Result<Offer, DeliverError> {
+    let mut changes = partition.subscribe();
+    loop {
+        let visible = *changes.borrow_and_update();
+        if visible.closed {
+            return Err(ReadError::Dropped.into());
+        }
+        let returned = pool.returned.notified();
+        let offsets = partition.offsets();
+        let config = pool.config();
+        let due = {
+            let Some(mut state) = pool.state() else { return Err(ReadError::Dropped.into()) };
+            state.pool.trim(offsets.log_start_offset.0);
+            let before = |timeout: Duration| now().checked_sub(timeout);
+            if let Some(since) = config.acknowledge_timeout.and_then(before) {
+                state.pool.expire(since);
+            }
+            if before(config.lock_duration).is_some_and(|since| state.pool.expire_locks(since)) {
+                state.touch();
+            }
+            if let Some(offer) = state.pool.offer(offsets.high_watermark.0) {
+                return Ok(offer);
+            }
+            let lease = config.acknowledge_timeout;
+            let lease = lease.and_then(|timeout| Some(state.pool.oldest()? + timeout));
+            let lock = state.pool.oldest_lock().map(|since| since + config.lock_duration);
+            lease.into_iter().chain(lock).min()
+        };
+        tokio::select! {
+            changed = changes.changed() => {
+                // The log is gone with its sender; so is everybody who could append.
+                if changed.is_err() {
+                    return Err(ReadError::Dropped.into());
+                }
+            }
+            () = returned => {}
+            () = until(due) => {}
+        }
     }
 }
 
@@ -447,13 +416,13 @@ fn placed(batch: &Bytes, base: i64) -> [Bytes; 2] {
 }
 
 /// Takes of `batches`, which were read from the start of `offered` on, what lies within it: at most `most` offsets, in whole batches
-/// where `whole` says so and it is not the first. `None` if there is nothing.
-async fn cut(
+/// where `whole` says so and it is not the first.
+pub(super) async fn cut(
     batches: Vec<Bytes>,
     offered: &Range<i64>,
     most: i64,
     whole: bool,
-) -> Result<Option<Cut>, DeliverError> {
+) -> Result<Cut, DeliverError> {
     let mut cut = Cut { batches: Vec::new(), offsets: offered.start..offered.start, hole: None };
     let mut limit = offered.end.min(offered.start.saturating_add(most));
     for bytes in batches {
@@ -488,12 +457,15 @@ async fn cut(
         }
         break;
     }
-    if cut.batches.is_empty() && cut.offsets.end > cut.offsets.start {
-        // The part that was wanted has been compacted away.
-        let start = cut.hole.as_ref().map_or(cut.offsets.start, |hole| hole.start);
-        cut.hole = Some(start..cut.offsets.end);
-        cut.offsets.start = cut.offsets.end;
+    if cut.batches.is_empty() {
+        // Nothing is there: it has been compacted away, or was lost by a volatile mode. All that is offered is below the high
+        // watermark, so nothing will ever be there. What was cut out of a batch may end earlier.
+        let end = if cut.offsets.end > cut.offsets.start { cut.offsets.end } else { offered.end };
+        cut.hole = Some(offered.start..end);
+        cut.offsets = end..end;
     }
-    let is_something = !cut.batches.is_empty() || cut.hole.is_some();
-    Ok(is_something.then_some(cut))
+    Ok(cut)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //! - [`pace`]: how many records a member is given ahead of its acknowledgements.
 //! - [`progress`]: what is durable of a pool, byte by byte.
 //! - [`pools`]: all pools of this broker: loading, durable acknowledgement.
-//! - [`deliver`]: who is given what next, read from the log.
+//! - [`deliver`]: who is given what next, read from the log; [`acquire`]: the same for members of share groups.
 //! - [`config`]: what can be set of a group.
 //! - [`members`]: who is in a group. No clock, no input or output.
 //! - [`coordinator`]: the group's requests, the connections that members speak on, their sessions.
@@ -22,6 +22,7 @@
 //! member is told to join again.
 //! **Invariant:** nobody's joining or leaving disturbs another member.
 
+pub mod acquire;
 pub mod config;
 pub mod coordinator;
 pub mod cursor;
@@ -47,15 +48,15 @@ pub fn is_shared(group: &str) -> bool {
 }
 
 /// Tokio's clock, so that a test can drive it.
-fn now() -> std::time::Instant {
+pub(in crate::group) fn now() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Checks a shared group's id.
-fn check_id(group: &str) -> Result<(), CoordinatorError> {
+/// Checks the id of a shared group, or of a share group.
+pub(in crate::group) fn check_group_id(group: &str) -> Result<(), CoordinatorError> {
     let invalid = |reason| CoordinatorError::InvalidGroupId { group: group.to_owned(), reason };
-    if group.len() <= PREFIX.len() {
-        return Err(invalid("$shared/ is followed by a name"));
+    if group.is_empty() || group == PREFIX {
+        return Err(invalid("$shared/ is followed by a name, and other groups have one"));
     }
     match group.len() > limits::GROUP_ID_BYTES {
         true => Err(invalid("it is too long")),

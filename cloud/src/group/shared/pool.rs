@@ -15,6 +15,10 @@ use super::cursor::{Deliveries, NeverDelivered, Sequence, Token, WORN};
 use super::pace::{Allowance, Bounds, Crowd, Pace};
 use super::progress::Progress;
 
+mod acquire;
+
+pub use self::acquire::{NotHeld, Verdict};
+
 /// Where an offset is that does not wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
@@ -94,6 +98,8 @@ pub struct Pool {
     /// How often what waits, or was given out again, was delivered before.
     deliveries: RangeMap<i64, u32>,
     cursors: HashMap<Token, Cursor>,
+    /// Of members of share groups, who have no cursor.
+    locks: HashMap<Token, acquire::Locks>,
     rate: u64,
     ledger: Ledger,
 }
@@ -114,6 +120,7 @@ impl Pool {
             waiting_count: 0,
             deliveries: RangeMap::new(),
             cursors: HashMap::new(),
+            locks: HashMap::new(),
             rate: 0,
             ledger: Ledger::default(),
         };
@@ -167,15 +174,17 @@ impl Pool {
         self.ledger
     }
 
-    /// The cursors, with the records in flight on each.
+    /// The members, with the records in flight to each.
     pub fn in_flight(&self) -> impl Iterator<Item = (Token, u32)> {
-        self.cursors.iter().map(|(token, cursor)| (*token, cursor.deliveries.in_flight()))
+        let cursors = self.cursors.iter();
+        let cursors = cursors.map(|(token, cursor)| (*token, cursor.deliveries.in_flight()));
+        cursors.chain(self.locks.iter().map(|(token, locks)| (*token, locks.in_flight())))
     }
 
     /// Whether nobody takes part.
     #[must_use]
     pub fn is_deserted(&self) -> bool {
-        self.cursors.is_empty()
+        self.cursors.is_empty() && self.locks.is_empty()
     }
 
     /// Offsets below `end` that nobody holds and nobody has acknowledged.
@@ -203,6 +212,7 @@ impl Pool {
     /// A member is gone: what it holds waits for others. Says whether anything came back.
     pub fn forget(&mut self, token: Token) -> bool {
         let returned = self.release(token);
+        self.locks.remove(&token);
         if let Some(cursor) = self.cursors.remove(&token) {
             self.rate -= cursor.pace.rate();
         }
@@ -211,7 +221,7 @@ impl Pool {
 
     /// What a member holds waits for others; its cursor stays. Says whether anything came back.
     pub fn release(&mut self, token: Token) -> bool {
-        let Some(cursor) = self.cursors.get(&token) else { return false };
+        let Some(cursor) = self.cursors.get(&token) else { return self.unlock(token) };
         // What came back to the same member is on its cursor twice.
         let held: RangeSet<i64> = cursor
             .deliveries
@@ -327,7 +337,7 @@ impl Pool {
 
     /// Nothing is at `offsets`, with which an offer began: they are as good as acknowledged.
     pub fn skip(&mut self, offsets: Range<i64>) {
-        if self.is_free(&offsets) {
+        if !offsets.is_empty() && self.is_free(&offsets) {
             self.deliveries.remove(offsets.clone());
             self.take(offsets, Holder::Acknowledged);
             self.advance();

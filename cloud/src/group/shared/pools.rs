@@ -11,24 +11,23 @@ use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits;
 use tokio::sync::{Notify, OnceCell};
 
-use super::config::{GroupConfig, Start};
+use super::config::GroupConfig;
 use super::cursor::{CursorOffset, Sequence, Token};
 use super::dead_letter::DeadLetters;
 use super::now;
 use super::pool::{AcknowledgeError, Pool};
 use super::progress::Progress;
 use crate::entries::ConfigError;
-use crate::group::machine::Snapshot;
-use crate::group::stored::{CommittedOffset, encode_group};
 use crate::log::{Log, LogError};
-use crate::store::keys::damaged;
-use crate::store::keys::group as group_keys;
 use crate::store::keys::partition::PartitionKeys;
 use crate::store::{PendingWrite, Store, StoreError, WriteBatch};
 
 mod configure;
+mod share_members;
 mod standing;
+mod stored;
 
+pub use self::share_members::SettleError;
 pub use self::standing::Standing;
 
 /// Why a pool refuses.
@@ -178,6 +177,28 @@ impl Pools {
         token: Token,
         config: &Arc<GroupConfig>,
     ) -> Result<CursorOffset, PoolError> {
+        let sequence = self.take_part(group, keys, config, |map, shared, pool| {
+            let key = (token, keys.topic, keys.partition);
+            map.cursors.entry(key).or_insert_with(|| {
+                Arc::new(Cursor {
+                    pool: shared.clone(),
+                    moved: Notify::new(),
+                    is_suspended: false.into(),
+                })
+            });
+            pool.join(token, now())
+        });
+        Ok(CursorOffset { token, sequence: sequence.await? })
+    }
+
+    /// Has somebody take part in a pool, which is loaded first if it has to be.
+    async fn take_part<T>(
+        &self,
+        group: &str,
+        keys: PartitionKeys,
+        config: &Arc<GroupConfig>,
+        begin: impl FnOnce(&mut Map, &Arc<SharedPool>, &mut Pool) -> T,
+    ) -> Result<T, PoolError> {
         let pool_key = (group.to_owned(), keys.topic, keys.partition);
         loop {
             let pool = self
@@ -197,47 +218,8 @@ impl Pools {
             }
             // It may have been given up by its last member in between.
             let Some(mut state) = pool.state().filter(|_| is_there) else { continue };
-            let sequence = state.pool.join(token, now());
-            drop(state);
-            let key = (token, keys.topic, keys.partition);
-            map.cursors.entry(key).or_insert_with(|| {
-                Arc::new(Cursor {
-                    pool: pool.clone(),
-                    moved: Notify::new(),
-                    is_suspended: false.into(),
-                })
-            });
-            return Ok(CursorOffset { token, sequence });
+            return Ok(begin(&mut map, &pool, &mut state.pool));
         }
-    }
-
-    /// What is stored; where nothing is, the group begins here, which is stored.
-    async fn load(&self, pool: &SharedPool, start: Start) -> Result<Mutex<State>, PoolError> {
-        let key = pool.keys.share(&pool.group);
-        let progress = match self.store.get(&key).await? {
-            Some(value) => Progress::decode(&value).map_err(|error| damaged(&key, error))?,
-            None => {
-                let partition = self.log.partition(pool.keys.topic, pool.keys.partition).await?;
-                let offsets = partition.offsets();
-                let progress = Progress::at(match start {
-                    Start::Earliest => offsets.log_start_offset.0,
-                    Start::Latest => offsets.high_watermark.0,
-                });
-                let mut batch = WriteBatch::new();
-                let metadata = group_keys::metadata_key(&pool.group);
-                if self.store.get(&metadata).await?.is_none() {
-                    let empty = Snapshot {
-                        protocol_type: Some("consumer".to_owned()),
-                        ..Snapshot::default()
-                    };
-                    batch.put(metadata, encode_group(&empty, wall_ms()));
-                }
-                put_progress(&mut batch, &pool.group, &pool.keys, &progress);
-                crate::store::write(&*self.store, batch).await?;
-                progress
-            }
-        };
-        Ok(Mutex::new(State { pool: Pool::restore(&progress), version: 0, stored: 0 }))
     }
 
     pub(super) fn cursor(&self, token: Token, keys: &PartitionKeys) -> Option<Arc<Cursor>> {
@@ -316,7 +298,7 @@ impl Pools {
     /// Under the state's lock, so that an older progress never replaces a newer one.
     fn submit(&self, pool: &SharedPool, state: &State) -> Result<PendingWrite, StoreError> {
         let mut batch = WriteBatch::new();
-        put_progress(&mut batch, &pool.group, &pool.keys, &state.pool.progress());
+        stored::put_progress(&mut batch, &pool.group, &pool.keys, &state.pool.progress());
         self.store.submit(batch)
     }
 
@@ -366,17 +348,21 @@ impl Pools {
         map.lost.remove(&token);
         for (topic, partition) in partitions {
             let Some(cursor) = map.cursors.remove(&(token, topic, partition)) else { continue };
-            let pool = &cursor.pool;
-            let Some(mut state) = pool.state() else { continue };
-            if state.pool.forget(token) {
-                // How often it was delivered has to be known after a restart.
-                state.touch();
-                pool.returned.notify_one();
-            }
-            if state.pool.is_deserted() {
-                let (pools, pool) = (self.clone(), pool.clone());
-                tokio::spawn(async move { pools.retire(&pool).await });
-            }
+            self.part(&cursor.pool, token);
+        }
+    }
+
+    /// A member no longer takes part in a pool: what it holds goes back.
+    fn part(self: &Arc<Self>, pool: &Arc<SharedPool>, token: Token) {
+        let Some(mut state) = pool.state() else { return };
+        if state.pool.forget(token) {
+            // How often it was delivered has to be known after a restart.
+            state.touch();
+            pool.returned.notify_one();
+        }
+        if state.pool.is_deserted() {
+            let (pools, pool) = (self.clone(), pool.clone());
+            tokio::spawn(async move { pools.retire(&pool).await });
         }
     }
 
@@ -419,14 +405,9 @@ impl Pools {
     ) -> Result<(), PoolError> {
         let mut batch = WriteBatch::new();
         for (keys, offset) in places {
-            put_progress(&mut batch, group, keys, &Progress::at((*offset).max(0)));
+            stored::put_progress(&mut batch, group, keys, &Progress::at((*offset).max(0)));
         }
-        let metadata = group_keys::metadata_key(group);
-        if self.store.get(&metadata).await?.is_none() {
-            let empty =
-                Snapshot { protocol_type: Some("consumer".to_owned()), ..Snapshot::default() };
-            batch.put(metadata, encode_group(&empty, wall_ms()));
-        }
+        self.put_group(&mut batch, group).await?;
         self.settle(group).await;
         self.store.ready().await?;
         let pending = {
@@ -455,19 +436,6 @@ impl Pools {
     pub fn log(&self) -> &Arc<Log> {
         &self.log
     }
-}
-
-/// Progress, and the real offset that tools for ordinary groups look at.
-fn put_progress(batch: &mut WriteBatch, group: &str, keys: &PartitionKeys, progress: &Progress) {
-    batch.put(keys.share(group), progress.encode());
-    let offset = CommittedOffset {
-        offset: progress.start,
-        leader_epoch: -1,
-        metadata: String::new(),
-        committed_ms: wall_ms(),
-    };
-    let key = group_keys::offset_key(group, keys.topic, keys.partition);
-    batch.put(key, offset.encode());
 }
 
 fn wall_ms() -> i64 {

@@ -1,7 +1,7 @@
 //! DescribeConfigs (32), versions 1-4.
 //!
 //! Topics: every entry that a topic may have, with its source, type and documentation. The broker: the few entries that this
-//! broker has, read-only. Shared groups: every entry that one may have, also of one that does not exist yet. Other resources are refused with INVALID_REQUEST, and resources for which there is no memory with
+//! broker has, read-only. Groups: every entry that a shared group or a share group may have, by its id, also of one that does not exist yet. Other resources are refused with INVALID_REQUEST, and resources for which there is no memory with
 //! LEADER_NOT_AVAILABLE.
 
 use std::collections::{BTreeMap, HashSet};
@@ -15,11 +15,11 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 use robustmq_common::limits;
 
-use super::incremental_alter_configs::shared_group;
+use super::incremental_alter_configs::group;
 use super::resolve::{self, TopicRef};
 use super::{Kafka, fixed, text};
 use crate::entries::{ConfigEntry, ConfigSource, ConfigType};
-use crate::group::shared::config::TABLE;
+use crate::group::share::config::table;
 use crate::kafka::errors::KafkaCode as _;
 use crate::kafka::memory::AnswerMemory;
 use crate::topics::describe;
@@ -123,9 +123,9 @@ async fn describe_group(
     wanted: &impl Fn(&str) -> bool,
     memory: &mut AnswerMemory,
 ) -> Result<Vec<DescribeConfigsResourceResult>, (ResponseError, String)> {
-    let overrides = kafka.shared.pools().overrides(shared_group(name)?).await;
+    let overrides = kafka.shared.pools().overrides(group(name)?).await;
     let overrides = overrides.map_err(|error| (error.kafka(), error.to_string()))?;
-    let entries = TABLE.describe(&overrides).filter(|entry| wanted(entry.key.name));
+    let entries = table(name).describe(&overrides).filter(|entry| wanted(entry.key.name));
     results(wish, entries.collect(), DYNAMIC_GROUP_CONFIG, memory).await
 }
 

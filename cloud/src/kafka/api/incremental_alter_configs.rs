@@ -13,7 +13,6 @@ use robustmq_common::limits;
 use super::describe_configs::{GROUP, TOPIC};
 use super::{Kafka, owned, text};
 use crate::entries::{ConfigChange, ConfigOp};
-use crate::group::shared::is_shared;
 use crate::kafka::errors::KafkaCode as _;
 
 const SET: i8 = 0;
@@ -48,7 +47,7 @@ async fn alter(
 ) -> Result<(), (ResponseError, String)> {
     let changes = resource.configs.iter().map(change).collect::<Result<Vec<_>, _>>()?;
     if resource.resource_type == GROUP {
-        let group = shared_group(&resource.resource_name)?;
+        let group = group(&resource.resource_name)?;
         let altered = kafka.shared.pools().alter_config(group, &changes, validate_only).await;
         return altered.map_err(|error| (error.kafka(), error.to_string()));
     }
@@ -70,12 +69,13 @@ pub(super) fn topic_name(
 }
 
 /// The shared group that a resource names.
-pub(super) fn shared_group(name: &StrBytes) -> Result<&str, (ResponseError, String)> {
-    if is_shared(name) && name.len() <= limits::GROUP_ID_BYTES {
-        return Ok(name);
+pub(super) fn group(name: &StrBytes) -> Result<&str, (ResponseError, String)> {
+    match (1..=limits::GROUP_ID_BYTES).contains(&name.len()) {
+        true => Ok(name),
+        false => {
+            Err((ResponseError::InvalidGroupId, "a group's id is missing or too long".to_owned()))
+        }
     }
-    let message = "only groups called $shared/NAME can be configured".to_owned();
-    Err((ResponseError::InvalidRequest, message))
 }
 
 fn change(config: &AlterableConfig) -> Result<ConfigChange, (ResponseError, String)> {

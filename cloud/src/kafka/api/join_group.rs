@@ -13,7 +13,7 @@ use robustmq_common::limits;
 use uuid::Uuid;
 
 use super::{Kafka, Peer, owned, text};
-use crate::group::machine::Join;
+use crate::group::machine::{GroupError, Join};
 use crate::group::shared::is_shared;
 use crate::kafka::errors::KafkaCode as _;
 
@@ -39,7 +39,11 @@ pub(super) async fn handle(
             .join(&group, &join, connection)
             .await
             .map_err(|error| (error, join.member_id.clone())),
-        false => kafka.groups.join(&group, join).await,
+        false => match kafka.shared.share().owns(&group).await {
+            Ok(false) => kafka.groups.join(&group, join).await,
+            Ok(true) => Err((GroupError::InconsistentProtocol.into(), join.member_id)),
+            Err(error) => Err((error, join.member_id)),
+        },
     };
     match joined {
         Ok(joined) => {

@@ -1,15 +1,17 @@
 //! ListGroups (16), versions 0-5; filters by state from 4 on (KIP-518), by type from 5 on (KIP-848).
 //!
-//! Every group is of type `classic`.
+//! Share groups are of type `share` (KIP-932), all others of type `classic`.
 
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{Kafka, text};
+use crate::group::share::PROTOCOL_TYPE;
 use crate::kafka::errors::KafkaCode as _;
 
 const CLASSIC: &str = "classic";
+const SHARE: &str = "share";
 
 pub(super) async fn handle(
     kafka: &Kafka,
@@ -25,7 +27,11 @@ pub(super) async fn handle(
     };
     let mut groups = Vec::with_capacity(listed.len());
     for group in listed {
-        if !passes(&request.states_filter, group.state) || !passes(&request.types_filter, CLASSIC) {
+        let kind = match group.protocol_type == PROTOCOL_TYPE {
+            true => SHARE,
+            false => CLASSIC,
+        };
+        if !passes(&request.states_filter, group.state) || !passes(&request.types_filter, kind) {
             continue;
         }
         let mut answer = ListedGroup::default()
@@ -35,7 +41,7 @@ pub(super) async fn handle(
             answer = answer.with_group_state(text(group.state));
         }
         if version >= 5 {
-            answer = answer.with_group_type(text(CLASSIC));
+            answer = answer.with_group_type(text(kind));
         }
         groups.push(answer);
     }

@@ -15,16 +15,19 @@ use super::parts::Parts;
 use super::{Kafka, Peer};
 
 mod alter_configs;
+mod alter_share_group_offsets;
 mod api_versions;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
 mod delete_records;
+mod delete_share_group_offsets;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
+mod describe_share_group_offsets;
 mod describe_topic_partitions;
 mod fetch;
 mod fetch_answer;
@@ -45,6 +48,11 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod resolve;
+mod share_acknowledge;
+mod share_fetch;
+mod share_group_describe;
+mod share_group_heartbeat;
+mod share_session;
 mod sync_group;
 
 pub use listing::Listings;
@@ -110,6 +118,13 @@ pub(super) async fn begin(
         | ApiKey::DescribeGroups
         | ApiKey::ListGroups
         | ApiKey::DeleteGroups => answer_group(kafka, peer, &frame).await,
+        ApiKey::ShareGroupHeartbeat
+        | ApiKey::ShareGroupDescribe
+        | ApiKey::ShareFetch
+        | ApiKey::ShareAcknowledge
+        | ApiKey::DescribeShareGroupOffsets
+        | ApiKey::AlterShareGroupOffsets
+        | ApiKey::DeleteShareGroupOffsets => answer_share(kafka, peer, &frame).await,
         _ => answer_topic(kafka, &frame).await,
     };
     answer.map(Begun::Ready)
@@ -153,6 +168,36 @@ async fn answer_group(kafka: &Kafka, peer: &Peer, frame: &Frame) -> Result<Answe
             answer(frame, async |r| delete_groups::handle(kafka, r).await).await
         }
         key => Err(RequestError::no_handler(key, version)),
+    }
+}
+
+/// The APIs of share groups (KIP-932).
+async fn answer_share(kafka: &Kafka, peer: &Peer, frame: &Frame) -> Result<Answer, RequestError> {
+    match frame.api.key {
+        ApiKey::ShareGroupHeartbeat => {
+            let client = offset_fetch::client(peer, frame);
+            answer(frame, async |r| share_group_heartbeat::handle(kafka, client, r).await).await
+        }
+        ApiKey::ShareGroupDescribe => {
+            answer_charged(kafka, frame, async |r, memory| {
+                share_group_describe::handle(kafka, r, memory).await
+            })
+            .await
+        }
+        ApiKey::ShareFetch => share_fetch::answer(kafka, peer, frame).await,
+        ApiKey::ShareAcknowledge => {
+            answer(frame, async |r| share_acknowledge::handle(kafka, peer, r).await).await
+        }
+        ApiKey::DescribeShareGroupOffsets => {
+            answer(frame, async |r| describe_share_group_offsets::handle(kafka, r).await).await
+        }
+        ApiKey::AlterShareGroupOffsets => {
+            answer(frame, async |r| alter_share_group_offsets::handle(kafka, r).await).await
+        }
+        ApiKey::DeleteShareGroupOffsets => {
+            answer(frame, async |r| delete_share_group_offsets::handle(kafka, r).await).await
+        }
+        key => Err(RequestError::no_handler(key, frame.version)),
     }
 }
 
@@ -356,6 +401,19 @@ pub(super) fn decode_any(frame: &Frame) -> Result<(), RequestError> {
         ApiKey::DescribeCluster => decode::<m::DescribeClusterRequest>(frame).map(drop),
         ApiKey::DescribeTopicPartitions => {
             decode::<m::DescribeTopicPartitionsRequest>(frame).map(drop)
+        }
+        ApiKey::ShareGroupHeartbeat => decode::<m::ShareGroupHeartbeatRequest>(frame).map(drop),
+        ApiKey::ShareGroupDescribe => decode::<m::ShareGroupDescribeRequest>(frame).map(drop),
+        ApiKey::ShareFetch => decode::<m::ShareFetchRequest>(frame).map(drop),
+        ApiKey::ShareAcknowledge => decode::<m::ShareAcknowledgeRequest>(frame).map(drop),
+        ApiKey::DescribeShareGroupOffsets => {
+            decode::<m::DescribeShareGroupOffsetsRequest>(frame).map(drop)
+        }
+        ApiKey::AlterShareGroupOffsets => {
+            decode::<m::AlterShareGroupOffsetsRequest>(frame).map(drop)
+        }
+        ApiKey::DeleteShareGroupOffsets => {
+            decode::<m::DeleteShareGroupOffsetsRequest>(frame).map(drop)
         }
         key => Err(RequestError::no_handler(key, frame.version)),
     }

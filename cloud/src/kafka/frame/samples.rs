@@ -51,7 +51,105 @@ pub(crate) fn sample(api: &Api, version: i16) -> Bytes {
         | ApiKey::DescribeConfigs
         | ApiKey::AlterConfigs
         | ApiKey::IncrementalAlterConfigs => admin(api.key, version),
+        ApiKey::ShareGroupHeartbeat
+        | ApiKey::ShareGroupDescribe
+        | ApiKey::ShareFetch
+        | ApiKey::ShareAcknowledge
+        | ApiKey::DescribeShareGroupOffsets
+        | ApiKey::AlterShareGroupOffsets
+        | ApiKey::DeleteShareGroupOffsets => share(api.key, version),
         key => other(key, version),
+    }
+}
+
+/// Of share groups.
+fn share(key: ApiKey, version: i16) -> Bytes {
+    let id = Uuid::from_u128(3);
+    match key {
+        ApiKey::ShareGroupHeartbeat => {
+            let request = ShareGroupHeartbeatRequest::default()
+                .with_group_id(group())
+                .with_member_id(s("member"))
+                .with_rack_id(Some(s("rack")))
+                .with_subscribed_topic_names(Some(vec![topic(), topic()]));
+            framed(version, &request)
+        }
+        ApiKey::ShareGroupDescribe => {
+            framed(version, &ShareGroupDescribeRequest::default().with_group_ids(vec![group()]))
+        }
+        ApiKey::ShareFetch => {
+            use share_fetch_request::{
+                AcknowledgementBatch, FetchPartition, FetchTopic, ForgottenTopic,
+            };
+            let batch = AcknowledgementBatch::default().with_acknowledge_types(vec![1, 2]);
+            let partition =
+                FetchPartition::default().with_acknowledgement_batches(vec![batch.clone(), batch]);
+            let topic = FetchTopic::default()
+                .with_topic_id(id)
+                .with_partitions(vec![partition.clone(), partition]);
+            let forgotten = ForgottenTopic::default().with_topic_id(id).with_partitions(vec![1, 2]);
+            let request = ShareFetchRequest::default()
+                .with_group_id(Some(group()))
+                .with_member_id(Some(s("member")))
+                .with_share_session_epoch(1)
+                .with_topics(vec![topic.clone(), topic])
+                .with_forgotten_topics_data(vec![forgotten]);
+            framed(version, &request)
+        }
+        ApiKey::ShareAcknowledge => {
+            use share_acknowledge_request::{
+                AcknowledgePartition, AcknowledgeTopic, AcknowledgementBatch,
+            };
+            let batch = AcknowledgementBatch::default().with_acknowledge_types(vec![3]);
+            let partition =
+                AcknowledgePartition::default().with_acknowledgement_batches(vec![batch]);
+            let topic = AcknowledgeTopic::default()
+                .with_topic_id(id)
+                .with_partitions(vec![partition.clone(), partition]);
+            let request = ShareAcknowledgeRequest::default()
+                .with_group_id(Some(group()))
+                .with_member_id(Some(s("member")))
+                .with_topics(vec![topic]);
+            framed(version, &request)
+        }
+        key => share_offsets(key, version),
+    }
+}
+
+fn share_offsets(key: ApiKey, version: i16) -> Bytes {
+    match key {
+        ApiKey::DescribeShareGroupOffsets => {
+            use describe_share_group_offsets_request::{
+                DescribeShareGroupOffsetsRequestGroup, DescribeShareGroupOffsetsRequestTopic,
+            };
+            let topic = DescribeShareGroupOffsetsRequestTopic::default()
+                .with_topic_name(topic())
+                .with_partitions(vec![0, 1]);
+            let group = DescribeShareGroupOffsetsRequestGroup::default()
+                .with_group_id(group())
+                .with_topics(Some(vec![topic]));
+            framed(version, &DescribeShareGroupOffsetsRequest::default().with_groups(vec![group]))
+        }
+        ApiKey::AlterShareGroupOffsets => {
+            use alter_share_group_offsets_request::{
+                AlterShareGroupOffsetsRequestPartition, AlterShareGroupOffsetsRequestTopic,
+            };
+            let topic = AlterShareGroupOffsetsRequestTopic::default()
+                .with_topic_name(topic())
+                .with_partitions(vec![AlterShareGroupOffsetsRequestPartition::default(); 2]);
+            let request = AlterShareGroupOffsetsRequest::default()
+                .with_group_id(group())
+                .with_topics(vec![topic]);
+            framed(version, &request)
+        }
+        _ => {
+            use delete_share_group_offsets_request::DeleteShareGroupOffsetsRequestTopic;
+            let topic = DeleteShareGroupOffsetsRequestTopic::default().with_topic_name(topic());
+            let request = DeleteShareGroupOffsetsRequest::default()
+                .with_group_id(group())
+                .with_topics(vec![topic]);
+            framed(version, &request)
+        }
     }
 }
 

@@ -169,7 +169,7 @@ fn a_new_member_may_have_a_small_part_of_its_share_at_once() {
     let now = Instant::now();
     let mut pace = Pace::new(now);
     let crowd = Crowd { remaining: 1_600_000, rate: 0, members: 8 };
-    assert_eq!(fill(&mut pace, now, 0, crowd), 12_500);
+    assert_eq!(fill(&mut pace, now, 0, crowd), 20_000);
     let little = Crowd { remaining: 1_600, ..crowd };
     assert_eq!(fill(&mut Pace::new(now), now, 0, little), 512);
 }
@@ -182,6 +182,6 @@ fn whoever_fetches_with_more_in_flight_than_a_client_prefetches_is_working() {
     let small = Bounds { most: 4_000_000, prefetched: 65_536 };
     assert_eq!(fill_within(small, &mut pace, now, 0, crowd), 4_000_000);
     // Where there is less to do, it might keep the others waiting.
-    let less = Crowd { remaining: 8_000_000, ..crowd };
-    assert_eq!(fill_within(small, &mut Pace::new(now), now, 0, less), 62_500);
+    let less = Crowd { remaining: 4_000_000, ..crowd };
+    assert_eq!(fill_within(small, &mut Pace::new(now), now, 0, less), 50_000);
 }

@@ -155,14 +155,14 @@ fn a_member_with_all_that_it_may_have_waits_for_its_own_acknowledgement() {
     let now = Instant::now();
     let mut pool = pool_of(1, now);
     let mut given = 0;
-    while let Some(Allowance::Records(records)) = pool.allowance(token(0), now, 8_000, MOST) {
+    while let Some(Allowance::Records(records)) = pool.allowance(token(0), now, 5_000, MOST) {
         lease(&mut pool, 0, given..given + i64::from(records), true, now);
         given += i64::from(records);
     }
     assert_eq!(given, 512);
     let later = now + Duration::from_secs(1);
     pool.acknowledge(token(0), FIRST.after(512), later).expect("delivered");
-    assert!(matches!(pool.allowance(token(0), later, 8_000, MOST), Some(Allowance::Records(_))));
+    assert!(matches!(pool.allowance(token(0), later, 5_000, MOST), Some(Allowance::Records(_))));
 }
 
 #[test]

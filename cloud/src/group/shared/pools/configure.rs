@@ -5,7 +5,10 @@ use std::sync::{Arc, PoisonError};
 
 use super::{PoolError, Pools};
 use crate::entries::ConfigChange;
-use crate::group::shared::config::{GroupConfig, TABLE};
+use crate::entries::ConfigError;
+use crate::group::share::config::{self as share, table};
+use crate::group::shared::config::GroupConfig;
+use crate::group::shared::is_shared;
 use crate::store::keys::damaged;
 use crate::store::keys::group as group_keys;
 use crate::store::{StoreError, WriteBatch};
@@ -27,12 +30,12 @@ impl Pools {
     /// [`PoolError::Log`].
     pub async fn config(&self, group: &str) -> Result<Arc<GroupConfig>, PoolError> {
         let overrides = self.overrides(group).await?;
-        let config = GroupConfig::parse(&overrides).unwrap_or_else(|error| {
+        let config = parse(group, &overrides).or_else(|error| {
             // It was checked when it was set, by another release perhaps.
             tracing::error!(group, %error, "the group has its defaults: what it sets cannot be read");
-            GroupConfig::default()
+            parse(group, &BTreeMap::new())
         });
-        Ok(Arc::new(config))
+        Ok(Arc::new(config?))
     }
 
     /// Changes what a group sets, for its members too; waits until that is durable.
@@ -46,8 +49,8 @@ impl Pools {
         validate_only: bool,
     ) -> Result<(), PoolError> {
         let _one_at_a_time = self.altering.lock().await;
-        let overrides = TABLE.apply(&self.overrides(group).await?, changes)?;
-        let config = Arc::new(GroupConfig::parse(&overrides)?);
+        let overrides = table(group).apply(&self.overrides(group).await?, changes)?;
+        let config = Arc::new(parse(group, &overrides)?);
         if validate_only {
             return Ok(());
         }
@@ -66,6 +69,14 @@ impl Pools {
             cursor.moved.notify_one();
         }
         Ok(())
+    }
+}
+
+/// Reads what a group sets: a shared one, or a share group.
+fn parse(group: &str, overrides: &BTreeMap<String, String>) -> Result<GroupConfig, ConfigError> {
+    match is_shared(group) {
+        true => GroupConfig::parse(overrides),
+        false => share::parse(overrides),
     }
 }
 

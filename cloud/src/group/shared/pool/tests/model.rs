@@ -1,12 +1,13 @@
 //! Random joins, leases, acknowledgements, losses and restarts against a plain list of what each offset has been through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use super::{FIRST, Lease, Pool, Progress, Token};
 use crate::group::shared::cursor::Sequence;
+use crate::group::shared::pool::Verdict;
 
 const END: i64 = 300;
 
@@ -28,6 +29,24 @@ enum Step {
     Forget {
         who: usize,
     },
+    /// A member of a share group comes.
+    Enter,
+    Acquire {
+        who: usize,
+        most: u64,
+    },
+    /// Says something of some of what it holds.
+    Settle {
+        who: usize,
+        skip: usize,
+        take: usize,
+        verdict: Verdict,
+    },
+    /// All locks run out.
+    Expire,
+    Leave {
+        who: usize,
+    },
     Trim {
         by: i64,
     },
@@ -41,9 +60,24 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (who.clone(), 1..40_i64).prop_map(|(who, most)| Step::Lease { who, most }),
         6 => (who.clone(), 0..=10_u32).prop_map(|(who, tenths)| Step::Acknowledge { who, tenths }),
         1 => who.clone().prop_map(|who| Step::Release { who }),
-        1 => who.prop_map(|who| Step::Forget { who }),
+        1 => who.clone().prop_map(|who| Step::Forget { who }),
+        2 => Just(Step::Enter),
+        6 => (who.clone(), 1..40_u64).prop_map(|(who, most)| Step::Acquire { who, most }),
+        6 => (who.clone(), 0..40_usize, 1..40_usize, verdict()).prop_map(
+            |(who, skip, take, verdict)| Step::Settle { who, skip, take, verdict }),
+        1 => Just(Step::Expire),
+        1 => who.prop_map(|who| Step::Leave { who }),
         1 => (0..20_i64).prop_map(|by| Step::Trim { by }),
         1 => Just(Step::Restart),
+    ]
+}
+
+fn verdict() -> impl Strategy<Value = Verdict> {
+    prop_oneof![
+        4 => Just(Verdict::Accept),
+        2 => Just(Verdict::Release),
+        1 => Just(Verdict::Reject),
+        1 => Just(Verdict::Gap),
     ]
 }
 
@@ -63,6 +97,8 @@ struct Model {
     /// Who holds what.
     held: BTreeMap<i64, Token>,
     members: BTreeMap<Token, Member>,
+    /// Members of share groups.
+    sharers: BTreeSet<Token>,
     joined: u64,
 }
 
@@ -105,6 +141,34 @@ impl Model {
         assert_eq!(self.pool().acknowledge(token, position, now), Ok(news));
     }
 
+    fn acquire(&mut self, token: Token, most: u64, now: Instant) {
+        let mut given = 0;
+        for offer in self.pool().offers(END, most) {
+            let offsets = offer.offsets;
+            given += u64::try_from(offsets.end - offsets.start).expect("some");
+            let lease = Lease { offsets: offsets.clone(), bytes: 1, is_new: offer.deliveries == 0 };
+            assert!(self.pool().acquire(token, &lease, now));
+            for offset in offsets {
+                assert!(offset >= self.log_start && !self.done.contains_key(&offset), "{offset}");
+                assert_eq!(self.held.insert(offset, token), None, "{offset} has one holder");
+            }
+        }
+        assert!(given <= most);
+    }
+
+    fn settle(&mut self, token: Token, skip: usize, take: usize, verdict: Verdict) {
+        let held = self.held.iter().filter(|(_, holder)| **holder == token);
+        let held: Vec<i64> = held.map(|(offset, _)| *offset).skip(skip).take(take).collect();
+        let verdicts: Vec<_> = held.iter().map(|at| (*at..at + 1, verdict)).collect();
+        assert_eq!(self.pool().settle(token, &verdicts), Ok(()));
+        for offset in held {
+            self.held.remove(&offset);
+            if verdict != Verdict::Release {
+                self.done.insert(offset, token);
+            }
+        }
+    }
+
     fn drop_leases(&mut self, token: Token) {
         self.held.retain(|_, holder| *holder != token);
     }
@@ -130,7 +194,35 @@ impl Model {
                 let progress = Progress::decode(&stored).expect("as it was encoded");
                 self.pool = Some(Pool::restore(&progress));
                 self.members.clear();
+                self.sharers.clear();
                 self.held.clear();
+            }
+            Step::Enter => {
+                if self.sharers.len() < 6 {
+                    let token = Token::of(self.joined);
+                    self.joined += 1;
+                    self.pool().enter(token);
+                    self.sharers.insert(token);
+                }
+            }
+            Step::Expire => {
+                let held = self.held.values().any(|holder| self.sharers.contains(holder));
+                assert_eq!(self.pool().expire_locks(now), held);
+                self.held.retain(|_, holder| !self.sharers.contains(holder));
+            }
+            Step::Acquire { who, .. } | Step::Settle { who, .. } | Step::Leave { who } => {
+                let Some(token) = self.sharers.iter().nth(*who).copied() else { return };
+                match step {
+                    Step::Acquire { most, .. } => self.acquire(token, *most, now),
+                    Step::Settle { skip, take, verdict, .. } => {
+                        self.settle(token, *skip, *take, *verdict);
+                    }
+                    _ => {
+                        self.pool().forget(token);
+                        self.drop_leases(token);
+                        self.sharers.remove(&token);
+                    }
+                }
             }
             Step::Lease { who, .. }
             | Step::Acknowledge { who, .. }
@@ -188,11 +280,12 @@ proptest! {
         }
         if finish {
             // One member that lives on gets everything that is left.
-            let tokens: Vec<Token> = model.members.keys().copied().collect();
-            for token in tokens {
+            let tokens = model.members.keys().chain(&model.sharers).copied();
+            for token in tokens.collect::<Vec<Token>>() {
                 model.pool().forget(token);
                 model.drop_leases(token);
                 model.members.remove(&token);
+                model.sharers.remove(&token);
             }
             model.run(&Step::Join, now);
             let token = model.member(0).expect("it has joined");
