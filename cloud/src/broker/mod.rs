@@ -373,6 +373,7 @@ impl Parts {
             traffic,
             request_memory: Budget::new(settings.kafka.request_memory_bytes),
             listings: Default::default(),
+            patterns: Default::default(),
             answer_memory: Budget::new(settings.kafka.answer_memory_bytes),
             shutdown,
         };

@@ -20,7 +20,7 @@ use crate::group::shared::coordinator::SharedGroups;
 use crate::group::shared::members::ConnectionId;
 use crate::log::{Log, ProducerIds};
 use crate::metrics::Metrics;
-use crate::topics::Catalogue;
+use crate::topics::{Catalogue, Patterns};
 use crate::traffic::Traffic;
 
 mod api;
@@ -103,6 +103,8 @@ pub struct Kafka {
     pub answer_memory: Budget,
     /// Lists of all topics, as Metadata answers them.
     pub listings: Listings,
+    /// Topics by pattern, for whoever subscribes so.
+    pub patterns: Patterns,
     /// Ends waits.
     pub shutdown: CancellationToken,
 }

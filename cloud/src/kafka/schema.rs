@@ -199,6 +199,12 @@ structure!(CURSOR; all(Str), all(I32));
 layout!(DESCRIBE_TOPIC_PARTITIONS flexible 0;
     all(Array(&Struct(TOPIC_NAME))), all(I32), all(Nullable(CURSOR)));
 
+structure!(OWNED_PARTITIONS; all(UUID), all(INTS));
+layout!(CONSUMER_GROUP_HEARTBEAT flexible 0;
+    all(Str), all(Str), all(I32), all(Str), all(Str), all(I32), all(STRS), from(1, Str), all(Str),
+    all(Array(&Struct(OWNED_PARTITIONS))));
+layout!(CONSUMER_GROUP_DESCRIBE flexible 0; all(STRS), all(BOOL));
+
 layout!(SHARE_GROUP_HEARTBEAT flexible 0; all(Str), all(Str), all(I32), all(Str), all(STRS));
 layout!(SHARE_GROUP_DESCRIBE flexible 0; all(STRS), all(BOOL));
 

@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::store::{MemoryStore, Store};
 use crate::topics::Catalogue;
 
+mod consumer_protocol;
 mod frames;
 mod full_disk;
 mod groups;
@@ -95,6 +96,7 @@ impl Broker {
             traffic: Arc::default(),
             request_memory: Budget::new(1 << 30),
             listings: Default::default(),
+            patterns: Default::default(),
             answer_memory: Budget::new(answer_bytes),
             shutdown: shutdown.clone(),
         });

@@ -47,8 +47,9 @@ pub static APIS: &[Api] = &[
     // 10 brings a timeout for remote reads.
     api(ApiKey::ListOffsets, 1, 9, &schema::LIST_OFFSETS),
     api(ApiKey::Metadata, 0, 13, &schema::METADATA),
-    api(ApiKey::OffsetCommit, 2, 8, &schema::OFFSET_COMMIT),
-    api(ApiKey::OffsetFetch, 1, 8, &schema::OFFSET_FETCH),
+    // 10 of both has topic ids.
+    api(ApiKey::OffsetCommit, 2, 9, &schema::OFFSET_COMMIT),
+    api(ApiKey::OffsetFetch, 1, 9, &schema::OFFSET_FETCH),
     api(ApiKey::FindCoordinator, 0, 5, &schema::FIND_COORDINATOR),
     api(ApiKey::JoinGroup, 0, 9, &schema::JOIN_GROUP),
     api(ApiKey::Heartbeat, 0, 4, &schema::HEARTBEAT),
@@ -70,6 +71,8 @@ pub static APIS: &[Api] = &[
     api(ApiKey::IncrementalAlterConfigs, 0, 1, &schema::INCREMENTAL_ALTER_CONFIGS),
     api(ApiKey::OffsetDelete, 0, 0, &schema::OFFSET_DELETE),
     api(ApiKey::DescribeCluster, 0, 2, &schema::DESCRIBE_CLUSTER),
+    api(ApiKey::ConsumerGroupHeartbeat, 0, 1, &schema::CONSUMER_GROUP_HEARTBEAT),
+    api(ApiKey::ConsumerGroupDescribe, 0, 1, &schema::CONSUMER_GROUP_DESCRIBE),
     api(ApiKey::DescribeTopicPartitions, 0, 0, &schema::DESCRIBE_TOPIC_PARTITIONS),
     // 0 of these four was an early release's.
     api(ApiKey::ShareGroupHeartbeat, 1, 1, &schema::SHARE_GROUP_HEARTBEAT),

@@ -17,11 +17,13 @@ mod cache;
 mod catalogue;
 mod config;
 mod config_keys;
+mod patterns;
 mod removal;
 
 pub use catalogue::{Catalogue, NewTopic, Topic, TopicError, TopicPage};
 pub use config::{TopicConfig, apply_changes, describe};
 pub use config_keys::KEYS;
+pub use patterns::{PatternError, Patterns};
 pub use removal::Removal;
 
 #[cfg(test)]

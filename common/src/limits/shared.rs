@@ -45,3 +45,11 @@ pub const LOCK: Duration = Duration::from_secs(30);
 pub const ACQUIRED_RECORDS: u32 = 10_000;
 /// Topics that a member of a share group may subscribe to.
 pub const SUBSCRIBED_TOPICS: usize = 10_000;
+/// How often members of the consumer group protocol (KIP-848) send a heartbeat (`group.consumer.heartbeat.interval.ms`).
+pub const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long one lives of which nothing is heard (`group.consumer.session.timeout.ms`).
+pub const CONSUMER_SESSION: Duration = Duration::from_secs(45);
+/// Bytes that a compiled pattern of topic names may take.
+pub const PATTERN_BYTES: usize = 1 << 20;
+/// Patterns whose topics are remembered.
+pub const PATTERNS: usize = 64;

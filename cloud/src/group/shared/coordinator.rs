@@ -34,6 +34,8 @@ pub struct Client {
     pub client_id: String,
     /// Where it is.
     pub client_host: String,
+    /// For which member, and in which epoch: newer clients say it.
+    pub member: Option<(String, i32)>,
 }
 
 /// Why an offset cannot be committed.
@@ -47,7 +49,10 @@ pub enum CommitError {
     Pool(#[from] PoolError),
 }
 
+mod consumers;
 mod shown;
+
+pub use self::consumers::{ConsumerBeat, ConsumerTold};
 
 #[derive(Default)]
 struct State {
@@ -257,8 +262,23 @@ impl SharedGroups {
         let found = {
             let mut state = self.state();
             let bound = state.bound.get(&client.connection).and_then(|bound| bound.get(group));
-            let bound = bound.cloned();
-            let Some(members) = state.groups.get_mut(group) else { return Ok(None) };
+            let said = client.member.as_ref().map(|(member_id, _)| member_id);
+            let bound = said.or(bound).cloned();
+            let Some(members) = state.groups.get_mut(group) else {
+                return if client.member.is_some() {
+                    Err(GroupError::UnknownMember.into())
+                } else {
+                    Ok(None)
+                };
+            };
+            if let Some((member_id, generation)) = &client.member {
+                let caller = Caller {
+                    member_id: member_id.clone(),
+                    instance_id: None,
+                    generation: *generation,
+                };
+                members.check(now(), &caller)?;
+            }
             let awaiting = || members.awaiting(&client.client_id, &client.client_host);
             let Some(member_id) = bound.or_else(|| awaiting().map(str::to_owned)) else {
                 return Ok(None);

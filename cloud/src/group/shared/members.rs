@@ -36,6 +36,8 @@ pub struct Member {
     pub is_suspended: bool,
     /// When its entry in the timers fires.
     pub armed: Option<Instant>,
+    /// What it wants, if it speaks the consumer group protocol (KIP-848) and is assigned its partitions.
+    pub subscription: Option<Subscription>,
     generation: i32,
     last_heard: Instant,
     connections: BTreeSet<ConnectionId>,
@@ -44,7 +46,40 @@ pub struct Member {
     protocol: String,
 }
 
+/// What a member of the consumer group protocol (KIP-848) wants, and has been assigned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subscription {
+    /// Topics.
+    pub names: BTreeSet<String>,
+    /// And those whose names match all of this.
+    pub pattern: Option<String>,
+    /// Topics with their partitions, all of which it is assigned.
+    pub assigned: BTreeMap<TopicId, i32>,
+}
+
 impl Member {
+    /// Its epoch, in the consumer group protocol.
+    #[must_use]
+    pub fn epoch(&self) -> i32 {
+        self.generation
+    }
+
+    /// It is assigned other partitions than before: returns those that it loses.
+    pub fn assign(&mut self, assigned: BTreeMap<TopicId, i32>) -> BTreeSet<Assigned> {
+        let Some(subscription) = &mut self.subscription else { return BTreeSet::new() };
+        if subscription.assigned == assigned {
+            return BTreeSet::new();
+        }
+        subscription.assigned = assigned;
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let has = |(topic, index): &Assigned| {
+            subscription.assigned.get(topic).is_some_and(|partitions| index.0 < *partitions)
+        };
+        let (kept, lost) = self.partitions.iter().copied().partition(has);
+        self.partitions = kept;
+        lost
+    }
+
     /// When something has to be done about it, if nothing is heard of it.
     #[must_use]
     pub fn due(&self) -> Instant {
@@ -58,7 +93,11 @@ impl Member {
     /// Bytes that it takes, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.stored.metadata.len() + self.stored.assignment.len() + 512
+        let subscription = self.subscription.as_ref().map_or(0, |subscription| {
+            let names: usize = subscription.names.iter().map(|name| name.len() + 64).sum();
+            names + subscription.pattern.as_ref().map_or(0, String::len)
+        });
+        self.stored.metadata.len() + self.stored.assignment.len() + subscription + 512
     }
 
     /// The connections that speak for it.
@@ -188,6 +227,7 @@ impl Members {
             awaits_cursor: false,
             is_suspended: former.as_ref().is_some_and(|m| m.is_suspended),
             armed: former.as_ref().and_then(|m| m.armed),
+            subscription: None,
             generation,
             last_heard: now,
             connections: former.as_ref().map(|m| m.connections.clone()).unwrap_or_default(),
@@ -247,7 +287,9 @@ impl Members {
             }
         }
         let member = self.members.get_mut(&caller.member_id).ok_or(GroupError::UnknownMember)?;
-        if member.generation != caller.generation {
+        // Whoever is told of a new assignment may not have had that answer.
+        let previous = member.subscription.as_ref().map(|_| member.generation - 1);
+        if ![Some(member.generation), previous].contains(&Some(caller.generation)) {
             return Err(GroupError::IllegalGeneration);
         }
         member.last_heard = now;

@@ -17,6 +17,8 @@ use super::{Kafka, Peer};
 mod alter_configs;
 mod alter_share_group_offsets;
 mod api_versions;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -118,6 +120,9 @@ pub(super) async fn begin(
         | ApiKey::DescribeGroups
         | ApiKey::ListGroups
         | ApiKey::DeleteGroups => answer_group(kafka, peer, &frame).await,
+        ApiKey::ConsumerGroupHeartbeat | ApiKey::ConsumerGroupDescribe => {
+            answer_consumer_group(kafka, peer, &frame).await
+        }
         ApiKey::ShareGroupHeartbeat
         | ApiKey::ShareGroupDescribe
         | ApiKey::ShareFetch
@@ -168,6 +173,28 @@ async fn answer_group(kafka: &Kafka, peer: &Peer, frame: &Frame) -> Result<Answe
             answer(frame, async |r| delete_groups::handle(kafka, r).await).await
         }
         key => Err(RequestError::no_handler(key, version)),
+    }
+}
+
+/// The APIs of the consumer group protocol (KIP-848).
+async fn answer_consumer_group(
+    kafka: &Kafka,
+    peer: &Peer,
+    frame: &Frame,
+) -> Result<Answer, RequestError> {
+    match frame.api.key {
+        ApiKey::ConsumerGroupHeartbeat => {
+            let client = offset_fetch::client(peer, frame);
+            answer(frame, async |r| consumer_group_heartbeat::handle(kafka, peer, client, r).await)
+                .await
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            answer_charged(kafka, frame, async |r, memory| {
+                consumer_group_describe::handle(kafka, frame.version, r, memory).await
+            })
+            .await
+        }
+        key => Err(RequestError::no_handler(key, frame.version)),
     }
 }
 
@@ -402,6 +429,10 @@ pub(super) fn decode_any(frame: &Frame) -> Result<(), RequestError> {
         ApiKey::DescribeTopicPartitions => {
             decode::<m::DescribeTopicPartitionsRequest>(frame).map(drop)
         }
+        ApiKey::ConsumerGroupHeartbeat => {
+            decode::<m::ConsumerGroupHeartbeatRequest>(frame).map(drop)
+        }
+        ApiKey::ConsumerGroupDescribe => decode::<m::ConsumerGroupDescribeRequest>(frame).map(drop),
         ApiKey::ShareGroupHeartbeat => decode::<m::ShareGroupHeartbeatRequest>(frame).map(drop),
         ApiKey::ShareGroupDescribe => decode::<m::ShareGroupDescribeRequest>(frame).map(drop),
         ApiKey::ShareFetch => decode::<m::ShareFetchRequest>(frame).map(drop),

@@ -1,4 +1,4 @@
-//! OffsetCommit (8), versions 2-8.
+//! OffsetCommit (8), versions 2-9. In 9 a member of the consumer group protocol may learn that its epoch is stale (KIP-848).
 //!
 //! All partitions of a request are committed by one atomic write, and answered when it is durable. A negative generation is an
 //! admin's or a consumer's without a group, taken while the group has no members. Offsets expire with the broker's
@@ -19,8 +19,8 @@ use robustmq_common::limits;
 
 use super::resolve::{self, TopicRef};
 use super::{Kafka, Peer, owned};
-use crate::group::coordinator::Commit;
-use crate::group::machine::Caller;
+use crate::group::coordinator::{Commit, CoordinatorError};
+use crate::group::machine::{Caller, GroupError};
 use crate::group::shared::is_shared;
 use crate::kafka::errors::KafkaCode as _;
 use crate::store::keys::partition::PartitionKeys;
@@ -102,7 +102,13 @@ async fn shared(
         }
         Err(error) => {
             tracing::debug!(group, %error, "OffsetCommit refused");
-            return fail(topics, error.code());
+            let is_stale = matches!(error, CoordinatorError::Group(GroupError::IllegalGeneration))
+                && kafka.shared.is_consumer(group, &caller.member_id);
+            let code = match is_stale {
+                true => ResponseError::StaleMemberEpoch.code(),
+                false => error.code(),
+            };
+            return fail(topics, code);
         }
     };
     // Begun together, so that they share a sync.

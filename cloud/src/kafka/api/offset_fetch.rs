@@ -1,4 +1,4 @@
-//! OffsetFetch (9), versions 1-8; several groups at once from 8 on (KIP-709), all partitions from 2 on.
+//! OffsetFetch (9), versions 1-9; several groups at once from 8 on (KIP-709), all partitions from 2 on.
 //!
 //! A member of a shared group that asks for explicit partitions is given its cursors on them; anybody else learns the real offsets
 //! below which the group has acknowledged everything.
@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -17,6 +18,7 @@ use robustmq_common::ids::{PartitionIndex, TopicId};
 use super::resolve::{self, TopicRef};
 use super::{Frame, Kafka, Peer, owned, text};
 use crate::group::coordinator::CoordinatorError;
+use crate::group::machine::GroupError;
 use crate::group::shared::coordinator::Client;
 use crate::group::shared::cursor::CursorOffset;
 use crate::group::shared::is_shared;
@@ -36,6 +38,7 @@ pub(super) fn client(peer: &Peer, frame: &Frame) -> Client {
         connection: peer.connection,
         client_id: frame.client_id.as_ref().map(owned).unwrap_or_default(),
         client_host: format!("/{}", peer.address.ip()),
+        member: None,
     }
 }
 
@@ -57,8 +60,16 @@ pub(super) async fn handle(
             .topics
             .map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
         let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-        groups.push(match find(kafka, client, &group.group_id, asked).await {
+        // From version 9 on members of the consumer group protocol say who they are (KIP-848).
+        let member_id = group.member_id.as_ref().filter(|_| version >= 9);
+        let member = member_id.filter(|id| !id.is_empty() && group.member_epoch >= 0);
+        let member = member.map(|id| (owned(id), group.member_epoch));
+        let client = Client { member, ..client.clone() };
+        groups.push(match find(kafka, &client, &group.group_id, asked).await {
             Ok(found) => answer.with_topics(found.into_iter().map(topic_of_group).collect()),
+            Err(CoordinatorError::Group(GroupError::IllegalGeneration)) => {
+                answer.with_error_code(ResponseError::StaleMemberEpoch.code())
+            }
             Err(error) => answer.with_error_code(error.code()),
         });
     }

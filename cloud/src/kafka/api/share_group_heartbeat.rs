@@ -3,16 +3,14 @@
 //! Epoch 0 joins, -1 leaves. A member is assigned every partition of the topics that it subscribes to, whoever else is in the group, and
 //! told of it when something changes. A group that is a consumer group already is refused with GROUP_ID_NOT_FOUND.
 
-use std::collections::BTreeSet;
-
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::share_group_heartbeat_response::{Assignment, TopicPartitions};
 use kafka_protocol::messages::{ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse};
 
-use super::resolve::{self, TopicRef};
+use super::consumer_group_heartbeat::by_name;
 use super::{Kafka, fixed, owned, text};
 use crate::group::share::coordinator::ShareError;
-use crate::group::share::members::{self, Beat};
+use crate::group::share::members::Beat;
 use crate::group::share::{PROTOCOL_TYPE, coordinator::Told};
 use crate::group::shared::coordinator::Client;
 use crate::group::shared::is_shared;
@@ -57,10 +55,8 @@ pub(super) async fn handle(
         client_host: client.client_host,
         rack_id: request.rack_id.as_ref().map(owned),
     };
-    let heard = kafka
-        .shared
-        .share()
-        .heartbeat(&group, beat, async |wanted| partitions(kafka, &wanted).await);
+    let heard =
+        kafka.shared.share().heartbeat(&group, beat, async |wanted| by_name(kafka, &wanted).await);
     match heard.await {
         Ok(told) => told_answer(told).with_member_id(Some(member_id)),
         Err(error) => {
@@ -74,19 +70,6 @@ fn failed(error: &ShareError) -> ShareGroupHeartbeatResponse {
     ShareGroupHeartbeatResponse::default()
         .with_error_code(error.code())
         .with_error_message(Some(text(error.to_string())))
-}
-
-/// What there is of topics: one that does not exist is assigned when it does.
-async fn partitions(kafka: &Kafka, wanted: &BTreeSet<String>) -> members::Assignment {
-    let names: Vec<_> = wanted.iter().map(|name| TopicRef::Name(name)).collect();
-    resolve::load(kafka, names.into_iter()).await;
-    let mut assignment = members::Assignment::new();
-    for name in wanted {
-        if let Ok(topic) = resolve::topic(kafka, TopicRef::Name(name)).await {
-            assignment.insert(topic.id, topic.partitions);
-        }
-    }
-    assignment
 }
 
 fn told_answer(told: Told) -> ShareGroupHeartbeatResponse {

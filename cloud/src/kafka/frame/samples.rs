@@ -51,6 +51,9 @@ pub(crate) fn sample(api: &Api, version: i16) -> Bytes {
         | ApiKey::DescribeConfigs
         | ApiKey::AlterConfigs
         | ApiKey::IncrementalAlterConfigs => admin(api.key, version),
+        ApiKey::ConsumerGroupHeartbeat | ApiKey::ConsumerGroupDescribe => {
+            consumer_group(api.key, version)
+        }
         ApiKey::ShareGroupHeartbeat
         | ApiKey::ShareGroupDescribe
         | ApiKey::ShareFetch
@@ -60,6 +63,28 @@ pub(crate) fn sample(api: &Api, version: i16) -> Bytes {
         | ApiKey::DeleteShareGroupOffsets => share(api.key, version),
         key => other(key, version),
     }
+}
+
+fn consumer_group(key: ApiKey, version: i16) -> Bytes {
+    use consumer_group_heartbeat_request::TopicPartitions;
+    if key == ApiKey::ConsumerGroupDescribe {
+        let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group()]);
+        return framed(version, &request);
+    }
+    let owned =
+        TopicPartitions::default().with_topic_id(Uuid::from_u128(3)).with_partitions(vec![1, 2]);
+    let mut request = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group())
+        .with_member_id(s("member"))
+        .with_instance_id(Some(s("instance")))
+        .with_rack_id(Some(s("rack")))
+        .with_subscribed_topic_names(Some(vec![topic(), topic()]))
+        .with_server_assignor(Some(s("uniform")))
+        .with_topic_partitions(Some(vec![owned]));
+    if version >= 1 {
+        request = request.with_subscribed_topic_regex(Some(s("t.*")));
+    }
+    framed(version, &request)
 }
 
 /// Of share groups.

@@ -85,6 +85,7 @@ fn client(connection: u64) -> Client {
         connection: ConnectionId(connection),
         client_id: "client".to_owned(),
         client_host: "/127.0.0.1".to_owned(),
+        member: None,
     }
 }
 
