@@ -84,10 +84,14 @@ fn this_broker(kafka: &Kafka) -> MetadataResponse {
 async fn these_topics(
     kafka: &Kafka,
     version: i16,
-    asked: Vec<MetadataRequestTopic>,
+    mut asked: Vec<MetadataRequestTopic>,
     may_create: bool,
     memory: &mut AnswerMemory,
 ) -> Vec<MetadataResponseTopic> {
+    // The Java client asks for an id with an empty name.
+    for wanted in asked.iter_mut().filter(|wanted| !wanted.topic_id.is_nil()) {
+        wanted.name = None;
+    }
     let mut created = HashMap::new();
     if kafka.settings.auto_create_topics && may_create {
         created = create_missing(kafka, &asked).await;

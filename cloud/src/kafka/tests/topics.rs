@@ -286,3 +286,19 @@ async fn alter_configs_replaces_all_that_a_topic_sets() {
     assert_eq!(answer.responses[0].error_code, 0);
     assert!(overrides(&mut client, "t").await.is_empty());
 }
+
+/// The Java client's subscriptions by pattern learn topics by id, and say an empty name with it: that was INVALID_TOPIC_EXCEPTION.
+#[tokio::test]
+async fn metadata_by_id_does_not_mind_an_empty_name() {
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let id = super::records::create(&mut client, "t").await;
+    for said in [None, Some(TopicName(text("")))] {
+        let wanted = MetadataRequestTopic::default().with_name(said).with_topic_id(id);
+        let request = MetadataRequest::default().with_topics(Some(vec![wanted]));
+        let answer = client.call(13, &request).await;
+        let topic = &answer.topics[0];
+        assert_eq!((topic.error_code, topic.partitions.len()), (0, 1));
+        assert_eq!(topic.name, Some(TopicName(text("t"))));
+    }
+}
