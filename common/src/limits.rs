@@ -369,6 +369,8 @@ pub const WRITE_BEHIND_RETRY: Duration = Duration::from_millis(250);
 pub const WRITE_BEHIND_WAIT: Duration = Duration::from_secs(10);
 /// How long a stop tries to write what is in memory only, where the disk is full.
 pub const WRITE_OUT_AT_STOP: Duration = Duration::from_secs(10);
+/// How long a stop waits for changes of topics, and deletions of records, that were begun.
+pub const FINISH_AT_STOP: Duration = Duration::from_secs(10);
 /// Partitions that are written out at once at a stop.
 pub const WRITE_OUTS_AT_ONCE: usize = 64;
 /// Offsets that a volatile mode reserves by one durable write. A crash skips what is left of them.

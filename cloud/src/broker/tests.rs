@@ -88,7 +88,7 @@ async fn any_topic_is_shown_by_its_name() {
     let store = Arc::new(MemoryStore::new());
     let identity = StoreIdentity::load_or_create(&*store, CloudGeneration(1)).await;
     identity.expect("a fresh store");
-    let topics = Catalogue::new(Arc::new(Log::new(store.clone())));
+    let topics = Arc::new(Catalogue::new(Arc::new(Log::new(store.clone()))));
     let name = KafkaTopic::new("plant.line-1").expect("a legal name");
     let new = NewTopic { name, partitions: 2, overrides: Default::default() };
     topics.create(vec![new], false, 7).await.remove(0).expect("created");

@@ -8,6 +8,10 @@
 //! **Invariant:** at most [`limits::KAFKA_PIPELINED_REQUESTS`] requests wait in the writer's queue, and at most
 //! [`limits::KAFKA_QUEUED_ANSWER_BYTES`] of answers beyond the one being queued.
 //! **Invariant:** whatever a client sends, it ends at most its own connection.
+//!
+//! A handler is dropped where it waits when its client takes no answers any more, so that a Fetch or a JoinGroup does not wait for
+//! nobody. What must not end halfway is not a handler's to do step by step: changes of topics and deletions of records go on
+//! ([`crate::log::Log::finish`]).
 
 use std::io;
 use std::net::SocketAddr;

@@ -74,7 +74,7 @@ impl Broker {
             let log = log.clone();
             async move { log.write_behind().await }
         });
-        let topics = Catalogue::new(log.clone());
+        let topics = Arc::new(Catalogue::new(log.clone()));
         let shutdown = CancellationToken::new();
         let timing = Timing { initial_delay: Duration::from_millis(20), ..Timing::default() };
         let shared = SharedGroups::new(log.clone(), timing, None);
@@ -85,7 +85,7 @@ impl Broker {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let kafka = Arc::new(Kafka {
-            topics: Arc::new(topics),
+            topics,
             log,
             groups: Coordinator::start(store.clone(), timing, shutdown.clone())
                 .with_shared(shared.clone()),

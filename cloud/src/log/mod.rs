@@ -24,6 +24,7 @@ use futures_util::{StreamExt as _, stream};
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_common::limits;
 
+use self::finish::Finisher;
 use self::footprint::StateMemory;
 use self::partition::Shared;
 use self::registry::{Registry, SharedRegistry};
@@ -38,6 +39,7 @@ mod archive;
 mod change;
 mod compact;
 mod decompress;
+mod finish;
 mod footprint;
 mod id_blocks;
 mod lookup;
@@ -133,7 +135,8 @@ impl Log {
         let registry = SharedRegistry::new(Registry::new(state.clone()));
         let unstored = Arc::new(UnstoredMemory::new(budgets.unstored_bytes));
         let write_behind = WriteBehind::default();
-        let shared = Shared { store, archive, state, unstored, write_behind };
+        let finisher = Finisher::default();
+        let shared = Shared { store, archive, state, unstored, write_behind, finisher };
         Self { shared: Arc::new(shared), registry }
     }
 
@@ -229,7 +232,8 @@ impl Log {
     /// Changes the mode of a topic's partitions, of which the caller says that they have none of the old mode's promises to
     /// keep any more when this returns: what the old mode held in memory is written first. Appends that know only the old
     /// mode follow the new one. Call it before the topic's configuration says a more durable mode, and after it says a
-    /// less durable one, so that a failure never leaves a topic with less than it says.
+    /// less durable one, so that a failure never leaves a topic with less than it says. Have it carried out ([`Log::finish`]): dropped
+    /// halfway, the store has another mode than the partition.
     ///
     /// # Errors
     /// [`LogError`]: some partitions may have the old mode. Call it again.
@@ -257,12 +261,13 @@ impl Log {
         }
     }
 
-    /// Ends the use of all partitions: what `hybrid` holds is written, and volatile modes waste no offsets. Of `memory` the
-    /// records are lost. Append nothing after it.
+    /// Ends the use of all partitions: what was begun ([`Log::finish`]) ends, what `hybrid` holds is written, and volatile modes
+    /// waste no offsets. Of `memory` the records are lost. Append nothing after it.
     ///
     /// # Errors
     /// [`StoreError`]: something is not written, because the disk stayed full or the store failed.
     pub async fn stop(&self) -> Result<(), StoreError> {
+        self.shared.finisher.finished().await;
         let mut partitions = self.registry.lock().to_settle_all();
         let deadline = tokio::time::Instant::now() + limits::WRITE_OUT_AT_STOP;
         loop {

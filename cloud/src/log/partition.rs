@@ -10,6 +10,7 @@ use robustmq_common::record::RecordBatch;
 use tokio::sync::watch;
 
 use super::LogError;
+use super::finish::Finisher;
 use super::footprint::{Footprint, StateMemory};
 use super::mode::StorageMode;
 use super::origins::OriginKey;
@@ -92,6 +93,7 @@ pub(super) struct Shared {
     pub state: StateMemory,
     pub unstored: Arc<UnstoredMemory>,
     pub write_behind: WriteBehind,
+    pub finisher: Finisher,
 }
 
 /// What the store has of a partition, for those who wait for it.

@@ -52,11 +52,20 @@ pub struct Retention {
 
 impl Partition {
     /// Makes everything before `before` unreadable and removes it (DeleteRecords, KIP-107); `None` means the high
-    /// watermark. Returns the log start offset, once that is durable. Never moves it back.
+    /// watermark. Returns the log start offset, once that is durable. Never moves it back. What was begun is carried out, also if
+    /// nobody waits for it any more.
     ///
     /// # Errors
     /// [`DeleteRecordsError`].
     pub async fn delete_records(
+        self: &Arc<Self>,
+        before: Option<Offset>,
+    ) -> Result<Offset, DeleteRecordsError> {
+        let this = Arc::clone(self);
+        self.shared.finisher.finish(async move { this.remove_before(before).await }).await
+    }
+
+    pub(super) async fn remove_before(
         &self,
         before: Option<Offset>,
     ) -> Result<Offset, DeleteRecordsError> {
@@ -157,7 +166,7 @@ impl Partition {
         if keep_from <= start {
             return Ok(start);
         }
-        self.delete_records(Some(keep_from)).await
+        self.remove_before(Some(keep_from)).await
     }
 
     /// When the oldest chunk will be older than `age`, milliseconds since 1970; `None` if there is none that has an age.

@@ -1,6 +1,6 @@
-//! Creating, finding, changing and deleting topics.
+//! Topics, and finding them. Creating, changing and deleting them is in `change`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::cache::Cache;
-use super::config::{TopicConfig, apply_changes};
+use super::config::TopicConfig;
 use super::removal::Removal;
-use crate::entries::{ConfigChange, ConfigError};
-use crate::log::{Log, LogError, StorageMode};
+use crate::entries::ConfigError;
+use crate::log::Log;
 use crate::store::keys::damaged;
-use crate::store::keys::topic::{deletion_key, id_key, name_key, names_after};
-use crate::store::{self, ScanLimit, Store, StoreError, WriteBatch};
+use crate::store::keys::topic::{id_key, name_key, names_after};
+use crate::store::{self, ScanLimit, Store, StoreError};
 
 /// One topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,23 +86,23 @@ pub struct TopicPage {
 
 /// What the store holds under a topic's name.
 #[derive(Debug, Serialize, Deserialize)]
-struct StoredTopic {
-    id: TopicId,
-    partitions: i32,
-    created_ms: i64,
+pub(super) struct StoredTopic {
+    pub id: TopicId,
+    pub partitions: i32,
+    pub created_ms: i64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    configs: BTreeMap<String, String>,
+    pub configs: BTreeMap<String, String>,
 }
 
 /// All topics of one store.
 pub struct Catalogue {
-    store: Arc<dyn Store>,
-    log: Arc<Log>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) log: Arc<Log>,
     /// One change at a time: what was checked stays true until it is written.
-    changes: tokio::sync::Mutex<()>,
+    pub(super) changes: tokio::sync::Mutex<()>,
     cache: Mutex<Cache>,
     version: watch::Sender<u64>,
-    removal: Removal,
+    pub(super) removal: Removal,
 }
 
 impl Catalogue {
@@ -251,157 +251,8 @@ impl Catalogue {
         Ok(TopicPage { topics, more: page.resume.is_some() })
     }
 
-    /// Creates topics: all that can be created, in one atomic write; one answer for each. With `validate_only` nothing is
-    /// written, and the answers say what would have been.
-    pub async fn create(
-        &self,
-        topics: Vec<NewTopic>,
-        validate_only: bool,
-        now_ms: i64,
-    ) -> Vec<Result<Arc<Topic>, TopicError>> {
-        let _one_at_a_time = self.changes.lock().await;
-        let names: Vec<KafkaTopic> = topics.iter().map(|topic| topic.name.clone()).collect();
-        let mut taken = match self.get_many(&names).await {
-            Ok(found) => found.into_iter().flatten().map(|topic| topic.name.clone()).collect(),
-            Err(error) => return topics.iter().map(|_| Err(error.clone().into())).collect(),
-        };
-        let mut answers: Vec<Result<Arc<Topic>, TopicError>> = Vec::with_capacity(topics.len());
-        let mut write = WriteBatch::new();
-        for new in topics {
-            let answer = check_new(new, &mut taken, now_ms, self.log.archive().is_some());
-            if let Ok(topic) = &answer {
-                put(&mut write, topic);
-                write.put(id_key(topic.id), topic.name.as_str().as_bytes().to_vec());
-            }
-            answers.push(answer);
-        }
-        if validate_only || write.is_empty() {
-            return answers;
-        }
-        match store::write(&*self.store, write).await {
-            Ok(()) => {
-                let created: Vec<_> = answers.iter().flatten().cloned().collect();
-                self.publish(|cache| created.iter().for_each(|topic| cache.insert(topic)));
-                answers
-            }
-            Err(error) => {
-                let failed = |answer: Result<_, _>| answer.and(Err(error.clone().into()));
-                answers.into_iter().map(failed).collect()
-            }
-        }
-    }
-
-    /// Gives a topic more partitions. `validate_only` writes nothing.
-    ///
-    /// # Errors
-    /// [`TopicError`].
-    pub async fn create_partitions(
-        &self,
-        name: &KafkaTopic,
-        partitions: i32,
-        validate_only: bool,
-    ) -> Result<Arc<Topic>, TopicError> {
-        let _one_at_a_time = self.changes.lock().await;
-        let topic = self.existing(name).await?;
-        let to = limits::PARTITIONS_PER_TOPIC;
-        let from = topic.partitions.saturating_add(1);
-        if !(from..=to).contains(&partitions) {
-            let name = name.clone();
-            return Err(TopicError::Partitions { name, partitions, from, to });
-        }
-        self.change(Topic { partitions, ..Topic::clone(&topic) }, validate_only).await
-    }
-
-    /// Changes a topic's configuration. `validate_only` writes nothing. A more durable storage mode is in effect before the
-    /// configuration says it, a less durable one after: whatever fails in between, no topic has less than it says.
-    ///
-    /// # Errors
-    /// [`TopicError`].
-    pub async fn alter_config(
-        &self,
-        name: &KafkaTopic,
-        changes: &[ConfigChange],
-        validate_only: bool,
-    ) -> Result<Arc<Topic>, TopicError> {
-        let _one_at_a_time = self.changes.lock().await;
-        let topic = self.existing(name).await?;
-        let overrides = apply_changes(&topic.overrides, changes)?;
-        let config = TopicConfig::parse(&overrides)?;
-        if topic.config.storage_mode != StorageMode::Tiered {
-            check_mode(&config, self.log.archive().is_some())?;
-        }
-        let (from, to) = (topic.config.storage_mode, config.storage_mode);
-        let changes = from != to && !validate_only;
-        let gains = to.durability() > from.durability();
-        if changes && gains {
-            self.change_mode(topic.id, to).await?;
-        }
-        let changed = Topic { overrides, config, ..Topic::clone(&topic) };
-        let changed = self.change(changed, validate_only).await?;
-        if changes && !gains {
-            self.change_mode(topic.id, to).await?;
-        }
-        Ok(changed)
-    }
-
-    async fn change_mode(&self, topic: TopicId, mode: StorageMode) -> Result<(), TopicError> {
-        match self.log.change_mode(topic, mode).await {
-            Ok(()) | Err(LogError::Dropped(_)) => Ok(()),
-            Err(LogError::Store(error)) => Err(error.into()),
-            Err(LogError::TooManyPartitions(_)) => Err(StoreError::Busy { queued_bytes: 0 }.into()),
-        }
-    }
-
-    /// Deletes topics, all in one atomic write; one answer for each. Their records are unreachable at once and removed
-    /// afterwards ([`Removal`]).
-    pub async fn delete(&self, names: &[KafkaTopic]) -> Vec<Result<Arc<Topic>, TopicError>> {
-        let _one_at_a_time = self.changes.lock().await;
-        let found = match self.get_many(names).await {
-            Ok(found) => found,
-            Err(error) => return names.iter().map(|_| Err(error.clone().into())).collect(),
-        };
-        let mut write = WriteBatch::new();
-        for topic in found.iter().flatten() {
-            write.delete(name_key(topic.name.as_str()));
-            write.delete(id_key(topic.id));
-            write.put(deletion_key(topic.id), Bytes::new());
-        }
-        if !write.is_empty() {
-            if let Err(error) = store::write(&*self.store, write).await {
-                let failed = |(name, topic): (&KafkaTopic, Option<_>)| match topic {
-                    Some(_) => Err(error.clone().into()),
-                    None => Err(TopicError::Unknown(name.clone())),
-                };
-                return names.iter().zip(found).map(failed).collect();
-            }
-            let deleted: Vec<&Arc<Topic>> = found.iter().flatten().collect();
-            self.publish(|cache| deleted.iter().for_each(|topic| cache.remove(topic)));
-            self.log.close_topics(deleted.iter().map(|topic| topic.id));
-            self.removal.wake();
-        }
-        let answer = |(name, topic): (&KafkaTopic, Option<_>)| {
-            topic.ok_or_else(|| TopicError::Unknown(name.clone()))
-        };
-        names.iter().zip(found).map(answer).collect()
-    }
-
-    async fn existing(&self, name: &KafkaTopic) -> Result<Arc<Topic>, TopicError> {
-        self.get(name).await?.ok_or_else(|| TopicError::Unknown(name.clone()))
-    }
-
-    async fn change(&self, topic: Topic, validate_only: bool) -> Result<Arc<Topic>, TopicError> {
-        let topic = Arc::new(topic);
-        if !validate_only {
-            let mut write = WriteBatch::new();
-            put(&mut write, &topic);
-            store::write(&*self.store, write).await?;
-            self.publish(|cache| cache.insert(&topic));
-        }
-        Ok(topic)
-    }
-
     /// Puts a change into the cache and moves the version, so that nobody sees one without the other.
-    fn publish(&self, change: impl FnOnce(&mut Cache)) {
+    pub(super) fn publish(&self, change: impl FnOnce(&mut Cache)) {
         let mut cache = self.cache();
         change(&mut cache);
         self.version.send_modify(|version| *version += 1);
@@ -412,58 +263,12 @@ impl Catalogue {
     }
 }
 
-/// What is archived needs a place.
-fn check_mode(config: &TopicConfig, has_archive: bool) -> Result<(), ConfigError> {
-    if config.storage_mode == StorageMode::Tiered && !has_archive {
-        return Err(ConfigError::Invalid {
-            name: "robustmq.storage.mode".to_owned(),
-            value: "tiered".to_owned(),
-            expected:
-                "it is memory, hybrid or persistent, since this broker has no [tier] object_store"
-                    .to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// A topic that can be created, if it can; its name is then taken.
-fn check_new(
-    new: NewTopic,
-    taken: &mut HashSet<KafkaTopic>,
-    now_ms: i64,
-    has_archive: bool,
-) -> Result<Arc<Topic>, TopicError> {
-    let NewTopic { name, partitions, overrides } = new;
-    let to = limits::PARTITIONS_PER_TOPIC;
-    if !(1..=to).contains(&partitions) {
-        return Err(TopicError::Partitions { name, partitions, from: 1, to });
-    }
-    let config = TopicConfig::parse(&overrides)?;
-    check_mode(&config, has_archive)?;
-    if !taken.insert(name.clone()) {
-        return Err(TopicError::Exists(name));
-    }
-    let id = TopicId::random();
-    Ok(Arc::new(Topic { name, id, partitions, created_ms: now_ms, overrides, config }))
-}
-
 /// How many partitions a topic may have, in words.
 fn possible_partitions(from: i32, to: i32) -> String {
     match from {
         ..=1 => format!("it may have {from} to {to}"),
         _ => format!("it has {}, and partitions can only be added, up to {to}", from - 1),
     }
-}
-
-fn put(write: &mut WriteBatch, topic: &Topic) {
-    let stored = StoredTopic {
-        id: topic.id,
-        partitions: topic.partitions,
-        created_ms: topic.created_ms,
-        configs: topic.overrides.clone(),
-    };
-    let value = serde_json::to_vec(&stored).expect("text, numbers and a map with text keys");
-    write.put(name_key(topic.name.as_str()), value);
 }
 
 fn parse_name(key: &[u8]) -> Result<KafkaTopic, StoreError> {

@@ -15,6 +15,7 @@
 
 mod cache;
 mod catalogue;
+mod changes;
 mod config;
 mod config_keys;
 mod patterns;

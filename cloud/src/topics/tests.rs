@@ -11,7 +11,7 @@ use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch}
 
 use super::{Catalogue, KEYS, NewTopic, TopicConfig, TopicError, apply_changes, describe};
 use crate::entries::{ConfigChange, ConfigError, ConfigOp, ConfigSource, Rule};
-use crate::log::{AppendContext, Budgets, Log, LogError, StorageMode, TierRules};
+use crate::log::{AppendContext, AppendRules, Budgets, Log, LogError, StorageMode, TierRules};
 use crate::metrics::TierMetrics;
 use crate::objects::Location;
 use crate::objects::faulty::FaultyStore;
@@ -20,6 +20,7 @@ use crate::store::keys::topic::deletion_key;
 use crate::store::{MemoryStore, ScanLimit, Store, StoreError, WriteBatch, write};
 use crate::tier::{Archive, Janitor, TierSettings};
 
+mod dropped;
 mod removal;
 
 fn name(name: &str) -> KafkaTopic {
@@ -34,9 +35,9 @@ fn entries(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
     entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-async fn catalogue(store: &Arc<MemoryStore>) -> Catalogue {
+async fn catalogue(store: &Arc<MemoryStore>) -> Arc<Catalogue> {
     let store: Arc<dyn Store> = Arc::clone(store) as _;
-    let topics = Catalogue::new(Arc::new(Log::new(store)));
+    let topics = Arc::new(Catalogue::new(Arc::new(Log::new(store))));
     topics.removal().finish().await.expect("an intact store");
     topics
 }
@@ -138,7 +139,7 @@ async fn a_listing_goes_page_by_page_in_order() {
 async fn a_deleted_topic_leaves_nothing_and_its_name_starts_afresh() {
     let store = Arc::new(MemoryStore::new());
     let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
-    let topics = Catalogue::new(Arc::clone(&log));
+    let topics = Arc::new(Catalogue::new(Arc::clone(&log)));
     let old = topics.create(vec![new_topic("a", 1)], false, 0).await.remove(0).expect("created");
     let partition = log.partition(old.id, PartitionIndex(0)).await.expect("loaded");
     let append = || partition.append(batch(), &AppendContext::at(0));
@@ -200,7 +201,7 @@ async fn a_left_over_deletion_waits_for_room_on_the_disk() {
     write(&*store, left).await.expect("written");
     store.set_full(true);
     write(&*store, WriteBatch::new()).await.expect_err("the disk is full");
-    let topics = Catalogue::new(Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>)));
+    let topics = Arc::new(Catalogue::new(Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>))));
     assert_eq!(topics.list(None, 10).await.expect("readable").topics, []);
     assert!(matches!(topics.removal().finish().await, Err(StoreError::NoSpace(_))));
     store.set_full(false);
@@ -287,7 +288,7 @@ fn storage_modes_are_read_with_their_figures_and_refused_with_what_is_legal() {
 async fn a_changed_mode_is_in_effect_before_it_is_told() {
     let store = Arc::new(MemoryStore::new());
     let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
-    let topics = Catalogue::new(Arc::clone(&log));
+    let topics = Arc::new(Catalogue::new(Arc::clone(&log)));
     let mut new = new_topic("a", 1);
     new.overrides = entries(&[("robustmq.storage.mode", "hybrid")]);
     let topic = topics.create(vec![new], false, 0).await.remove(0).expect("created");
@@ -395,7 +396,7 @@ async fn a_deleted_topic_takes_its_archived_objects_with_it() {
     let seam = Arc::clone(&store) as Arc<dyn Store>;
     let log = Log::with_archive(Arc::clone(&seam), Budgets::default(), Some(archive.clone()));
     let log = Arc::new(log);
-    let topics = Catalogue::new(Arc::clone(&log));
+    let topics = Arc::new(Catalogue::new(Arc::clone(&log)));
     let tiered = entries(&[("robustmq.storage.mode", "tiered"), ("robustmq.tier.local.ms", "0")]);
     for topic in ["goes", "stays"] {
         let new = NewTopic { overrides: tiered.clone(), ..new_topic(topic, 2) };

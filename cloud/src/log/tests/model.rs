@@ -379,7 +379,7 @@ impl World {
             return;
         }
         let before = (self.high_watermark() - back).max(0);
-        let start = at_once(self.partition.delete_records(Some(Offset(before))));
+        let start = at_once(self.partition.remove_before(Some(Offset(before))));
         self.log_start = self.log_start.max(before);
         assert_eq!(start, Ok(Offset(self.log_start)));
     }

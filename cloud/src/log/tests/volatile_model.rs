@@ -297,7 +297,7 @@ impl World {
 
     fn delete_records(&mut self, back: i64) {
         let before = (self.partition.offsets().high_watermark.0 - back).max(0);
-        let start = at_once(self.partition.delete_records(Some(Offset(before))));
+        let start = at_once(self.partition.remove_before(Some(Offset(before))));
         self.log_start = self.log_start.max(before);
         assert_eq!(start, Ok(Offset(self.log_start)));
         self.live.retain(|_, taken| taken.last >= before);

@@ -113,7 +113,7 @@ async fn left(store: &dyn Store, family: Family) -> Vec<Bytes> {
 #[tokio::test]
 async fn twenty_thousand_topics_cost_one_write_and_few_reads() {
     let store = Arc::new(Counting::default());
-    let topics = Catalogue::new(Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>)));
+    let topics = Arc::new(Catalogue::new(Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>))));
     let count = 20_000;
     let created = topics.create(many(count), false, 0).await;
     assert!(created.iter().all(Result::is_ok));
@@ -146,7 +146,7 @@ async fn twenty_thousand_topics_cost_one_write_and_few_reads() {
 async fn removal_takes_exactly_what_deleted_topics_held() {
     let store = Arc::new(Counting::default());
     let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
-    let topics = Catalogue::new(Arc::clone(&log));
+    let topics = Arc::new(Catalogue::new(Arc::clone(&log)));
     let created: Vec<_> =
         topics.create(many(60), false, 0).await.into_iter().map(|t| t.expect("created")).collect();
     // Of each three one is never written, one has few keys, one has many; every second one of all is deleted.
