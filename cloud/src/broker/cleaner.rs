@@ -102,7 +102,7 @@ impl Cleaner {
             return Ok(PassSummary::default());
         };
         let partition = self.log.partition(id.0, id.1).await?;
-        partition.ready().await?;
+        partition.ready_for_upkeep().await?;
         Ok(partition.compact(&rules, now_ms, limits::COMPACTION_MAP_BYTES).await?)
     }
 

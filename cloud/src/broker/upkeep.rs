@@ -225,7 +225,7 @@ impl Upkeeper {
         let mut due_ms = i64::MAX;
         let is_ring = matches!(topic.config.storage_mode, StorageMode::Memory { .. });
         if retention.age.is_some() || retention.bytes.is_some() || is_ring {
-            partition.ready().await?;
+            partition.ready_for_upkeep().await?;
             partition.enforce_retention(retention, now_ms).await?;
         }
         if let Some(age) = retention.age

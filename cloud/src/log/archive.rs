@@ -178,7 +178,7 @@ impl Partition {
     ) -> Result<u64, ArchivePassError> {
         // One at a time, and none while batches are rewritten.
         let _one_at_a_time = self.compaction.lock().await;
-        self.ready().await?;
+        self.ready_for_upkeep().await?;
         self.leave_store().await?;
         let mut plan = self.plan_archive(rules, now_ms).await?;
         let from = self.local_start();

@@ -323,16 +323,34 @@ impl Partition {
         loop {
             match self.obstacle()? {
                 None => return Ok(()),
-                Some(Obstacle::Failure) => {
-                    self.store().ready().await?;
-                    let _one_at_a_time = self.maintenance.lock().await;
-                    self.reload().await?;
-                }
+                Some(Obstacle::Failure) => self.read_again().await?,
                 Some(Obstacle::Change) => drop(self.maintenance.lock().await),
                 Some(Obstacle::Reservation) => self.reserve().await?,
                 Some(Obstacle::Room) => self.wait_for_room().await?,
             }
         }
+    }
+
+    /// Waits until the state is true again after a failed write, and a change of the mode is over: what upkeep needs. It takes no room
+    /// and no offset, and so waits for none, as [`Partition::ready`] does: a full disk has none to give until upkeep has deleted
+    /// something.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn ready_for_upkeep(&self) -> Result<(), LogError> {
+        loop {
+            match self.obstacle()? {
+                Some(Obstacle::Failure) => self.read_again().await?,
+                Some(Obstacle::Change) => drop(self.maintenance.lock().await),
+                Some(Obstacle::Reservation | Obstacle::Room) | None => return Ok(()),
+            }
+        }
+    }
+
+    async fn read_again(&self) -> Result<(), LogError> {
+        self.store().ready().await?;
+        let _one_at_a_time = self.maintenance.lock().await;
+        self.reload().await
     }
 
     fn obstacle(&self) -> Result<Option<Obstacle>, LogError> {

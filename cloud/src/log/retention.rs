@@ -154,8 +154,13 @@ impl Partition {
             }
         }
         // What is in the open chunk may have been there for months, where little is appended.
-        if all_go && let Some(last) = self.close_open_chunk(expired).await? {
-            keep_from = after(last);
+        let mut not_closed = Ok(());
+        if all_go {
+            match self.close_open_chunk(expired).await {
+                Ok(closed) => keep_from = closed.map_or(keep_from, after),
+                // Closing it takes room, which a full disk has when the others are gone.
+                Err(error) => not_closed = Err(error),
+            }
         }
         // Of a ring that comes after nothing in the store, single batches go.
         if all_go && let Some(ring_start) = self.unstored.expired(oldest_kept, excess) {
@@ -163,10 +168,12 @@ impl Partition {
         }
         // A chunk's last offset may be durable a moment before readers are told of it.
         let keep_from = keep_from.min(self.offsets().high_watermark);
-        if keep_from <= start {
-            return Ok(start);
-        }
-        self.remove_before(Some(keep_from)).await
+        let start = match keep_from > start {
+            true => self.remove_before(Some(keep_from)).await?,
+            false => start,
+        };
+        not_closed?;
+        Ok(start)
     }
 
     /// When the oldest chunk will be older than `age`, milliseconds since 1970; `None` if there is none that has an age.

@@ -34,6 +34,8 @@ struct State {
     failures: VecDeque<StoreError>,
     /// The disk that is played is full.
     full: bool,
+    /// It has nothing left but what is reserved for writes that make room.
+    short: bool,
     closed: bool,
     stats: StoreStats,
     era: Era,
@@ -83,6 +85,11 @@ impl MemoryStore {
         self.lock().full = full;
     }
 
+    /// Whether from now on the disk takes only what makes room: other writes fail with [`StoreError::NoSpace`].
+    pub fn set_short_of_room(&self, short: bool) {
+        self.lock().short = short;
+    }
+
     /// Ends this store as a power cut would and returns what is found afterwards: what was durable, and of the writes that
     /// waited unanswered the first `survivors` (a disk may have got some of them). This store is closed, its waiting
     /// writes fail.
@@ -118,8 +125,9 @@ impl MemoryStore {
         while count > 0 {
             let Some(write) = state.queue.pop_front() else { break };
             count -= 1;
+            let makes_room = write.makes_room();
             let mut answered = vec![write];
-            let outcome = match state.next_failure() {
+            let outcome = match state.next_failure(makes_room) {
                 Some(error) => {
                     answered.extend(state.queue.drain(..));
                     state.record_failure(&error, answered.len());
@@ -145,12 +153,15 @@ impl MemoryStore {
 }
 
 impl State {
-    fn next_failure(&mut self) -> Option<StoreError> {
-        self.failures.pop_front().or_else(|| self.check_space().err())
+    fn next_failure(&mut self, makes_room: bool) -> Option<StoreError> {
+        self.failures.pop_front().or_else(|| self.check_space(makes_room).err())
     }
 
-    fn check_space(&self) -> Result<(), StoreError> {
-        if self.full { Err(StoreError::NoSpace("0 bytes are free".to_owned())) } else { Ok(()) }
+    fn check_space(&self, makes_room: bool) -> Result<(), StoreError> {
+        match self.full || (self.short && !makes_room) {
+            true => Err(StoreError::NoSpace("0 bytes are free".to_owned())),
+            false => Ok(()),
+        }
     }
 
     fn record_failure(&mut self, error: &StoreError, writes: usize) {
@@ -242,9 +253,6 @@ impl Store for MemoryStore {
         let (pending, held) = {
             let mut state = self.lock();
             state.check_writable()?;
-            if state.stats.no_space.is_some() {
-                state.check_space()?;
-            }
             if state.queued_bytes > limits::STORE_QUEUE_BYTES {
                 return Err(StoreError::Busy { queued_bytes: state.queued_bytes });
             }
@@ -252,6 +260,9 @@ impl Store for MemoryStore {
                 return Err(StoreError::StaleEra);
             }
             let (queued, pending) = batch.into_queued();
+            if state.stats.no_space.is_some() {
+                state.check_space(queued.makes_room())?;
+            }
             state.queued_bytes += queued.bytes;
             state.queue.push_back(queued);
             (pending, state.held)

@@ -11,7 +11,7 @@ use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
 
 use super::Upkeeper;
 use crate::entries::{ConfigChange, ConfigOp};
-use crate::log::{AppendContext, Log, Partition, PartitionQueue};
+use crate::log::{AppendContext, AppendError, Log, Partition, PartitionQueue};
 use crate::store::{MemoryStore, Store};
 use crate::topics::{Catalogue, NewTopic, Topic};
 
@@ -59,6 +59,20 @@ impl World {
         let batch = builder.build().expect("it fits");
         let pending = self.partition(topic, index).await.append(batch, &context).expect("taken");
         pending.durable().await.expect("durable");
+    }
+
+    /// Takes a record of so many bytes into the memory of a `hybrid` partition.
+    async fn take(&self, topic: &Topic, bytes: usize) -> Result<(), AppendError> {
+        let value = vec![0; bytes];
+        let mut builder = BatchBuilder::new(Compression::None);
+        let record = NewRecord { timestamp_ms: 5000, value: Some(&value), ..NewRecord::default() };
+        builder.push(&record).expect("it fits");
+        let mut context =
+            AppendContext { rules: topic.config.append_rules(), ..AppendContext::at(0) };
+        context.rules.max_batch_bytes = usize::MAX;
+        let batch = builder.build().expect("it fits");
+        let pending = self.partition(topic, 0).await.append(batch, &context)?;
+        pending.durable().await.map(drop)
     }
 
     async fn log_start(&self, topic: &Topic, index: i32) -> Offset {
@@ -177,4 +191,38 @@ async fn what_is_dirty_is_offered_to_the_cleaner_until_it_is_clean() {
     let id = (topic.id, PartitionIndex(0));
     assert_eq!(world.cleaner.take().now_or_never(), Some(id));
     assert_eq!((world.cleaner.take().now_or_never(), world.log.loaded()), (None, 0));
+}
+
+const HYBRID: [(&str, &str); 2] = [("robustmq.storage.mode", "hybrid"), ("retention.ms", "1000")];
+
+/// Retention asked for offsets that it does not need, which a full disk does not give: what would have made room was kept.
+#[tokio::test]
+async fn a_full_disk_does_not_keep_retention_from_making_room() {
+    let world = World::over(MemoryStore::new()).await;
+    let topic = world.create("t", 1, &HYBRID).await;
+    let partition = world.partition(&topic, 0).await;
+    assert_eq!(world.take(&topic, 1).await, Err(AppendError::NotReady));
+    partition.ready().await.expect("offsets are reserved");
+    world.take(&topic, limits::LOG_CHUNK_BYTES).await.expect("acknowledged");
+    partition.flush().await.expect("written");
+    let mut world = World::over(world.store.crash(0)).await;
+    assert_eq!(world.take(&topic, 1).await, Err(AppendError::NotReady), "none are reserved");
+    world.store.set_short_of_room(true);
+    world.partition(&topic, 0).await.ready().await.expect_err("there is no room");
+    world.upkeeper.ask(9000).await;
+    assert_eq!(world.log_start(&topic, 0).await, Offset(1));
+}
+
+/// One partition that waited for room held up retention of all.
+#[tokio::test]
+async fn retention_waits_for_no_room_in_memory() {
+    let mut world = World::over(MemoryStore::new()).await;
+    let topic = world.create("t", 1, &HYBRID).await;
+    let partition = world.partition(&topic, 0).await;
+    assert_eq!(world.take(&topic, 1).await, Err(AppendError::NotReady));
+    partition.ready().await.expect("offsets are reserved");
+    world.take(&topic, limits::WRITE_BEHIND_BYTES).await.expect("acknowledged");
+    world.store.hold();
+    assert_eq!(world.take(&topic, 1).await, Err(AppendError::NotReady), "there is no room");
+    world.upkeeper.ask(5500).now_or_never().expect("nothing to wait for");
 }
