@@ -15,9 +15,7 @@ use super::producers::{ProducerCheck, ProducerError};
 use super::sequencer::Sequencer;
 use super::unstored::Held;
 use super::{after, volatile};
-use crate::store::keys::partition::{
-    Chunk, LogEnd, PartitionKeys, ProducerEntry, encode_offset, encode_origin,
-};
+use crate::store::keys::partition::{Chunk, LogEnd, PartitionKeys, ProducerEntry, encode_origin};
 use crate::store::{PendingWrite, StoreError, WriteBatch};
 
 /// What the topic's configuration asks of a batch.
@@ -294,9 +292,7 @@ impl Partition {
         let mut end = sequencer.end;
         put_batch(&mut write, &keys, &mut end, &Held::of(batch));
         write.put(keys.end(), end.encode());
-        if !sequencer.epoch_stored {
-            write.put(keys.epoch(end.leader_epoch), encode_offset(sequencer.epoch_start));
-        }
+        sequencer.put_epoch(&keys, &mut write);
         if sequencer.has_reservation {
             write.delete(keys.reserved());
         }

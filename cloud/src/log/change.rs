@@ -99,6 +99,7 @@ impl Partition {
             let mut write = WriteBatch::new();
             write.put(self.keys().chunk(Offset(next_offset.0 - 1)), open_chunk.encode());
             write.put(self.keys().end(), end.encode());
+            self.sequencer().put_epoch(self.keys(), &mut write);
             store::write(self.store(), write).await?;
             self.sequencer().end = end;
         }

@@ -76,6 +76,7 @@ impl Partition {
                 write.put(self.keys().chunk(last), open_chunk.encode());
             }
             write.put(self.keys().end(), end.encode());
+            sequencer.put_epoch(self.keys(), &mut write);
             let pending = match sequencer.is_volatile() {
                 true => self.submit_closed_chunk(&mut sequencer, write, end)?,
                 false => {

@@ -81,9 +81,9 @@ impl Partition {
         }
         let write = self.removal_before(before).await?;
         // Readers are told before the records go, so that none sees a hole where it may not be.
-        self.unstored.move_log_start(before);
+        let moved = self.unstored.move_log_start(before);
         if let Err(error) = self.write_unless_dropped(write).await {
-            self.unstored.restore_log_start(offsets.log_start_offset, before);
+            self.unstored.restore_log_start(moved);
             return Err(error.into());
         }
         self.unstored.set_durable_start(before);

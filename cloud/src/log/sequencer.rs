@@ -3,6 +3,7 @@
 //! **Invariant:** in `persistent` nothing is assigned past `end`: the state mirrors what the store holds once everything submitted is
 //! applied. In a volatile mode the state is what counts, and `end` is how much of it was submitted.
 //! **Invariant:** an offset that a volatile mode gives lies below a reservation that is durable.
+//! **Invariant:** the store has no end with a leader epoch of which it does not say where it started.
 
 use std::collections::HashSet;
 
@@ -12,10 +13,10 @@ use super::mode::StorageMode;
 use super::origins::{OriginKey, Origins};
 use super::producers::Producers;
 use crate::store::keys::partition::{
-    Kind, LogEnd, PartitionKeys, ProducerEntry, decode_offset, trailing_number,
+    Kind, LogEnd, PartitionKeys, ProducerEntry, decode_offset, encode_offset, trailing_number,
 };
 use crate::store::keys::{ValueError, damaged};
-use crate::store::{Era, ScanLimit, Store, StoreError};
+use crate::store::{Era, ScanLimit, Store, StoreError, WriteBatch};
 
 /// What assigns offsets.
 #[derive(Debug)]
@@ -126,6 +127,13 @@ impl Sequencer {
             writing: None,
         };
         Ok(Loaded { sequencer, stored_end })
+    }
+
+    /// Has `write`, which puts an end, put where that end's leader epoch started, if the store does not know it.
+    pub(super) fn put_epoch(&self, keys: &PartitionKeys, write: &mut WriteBatch) {
+        if !self.epoch_stored {
+            write.put(keys.epoch(self.end.leader_epoch), encode_offset(self.epoch_start));
+        }
     }
 
     /// What it takes of memory beyond itself.

@@ -67,6 +67,15 @@ pub(super) struct Unstored {
 
 const NO_HOLE: i64 = i64::MAX;
 
+/// A move of the log start, to be taken back if it fails.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "a move that fails is taken back"]
+pub(super) struct StartMove {
+    before: i64,
+    to: i64,
+    hole_start: i64,
+}
+
 #[derive(Debug)]
 struct Inner {
     batches: VecDeque<Held>,
@@ -98,16 +107,20 @@ impl Unstored {
         Offset(self.log_start.load(Ordering::Acquire))
     }
 
-    /// Readers below it have missed something from now on.
-    pub(super) fn move_log_start(&self, to: Offset) {
-        self.hole_start.store(NO_HOLE, Ordering::Release);
-        self.log_start.fetch_max(to.0, Ordering::AcqRel);
+    /// Readers below it have missed something from now on. Returns what [`Unstored::restore_log_start`] needs.
+    pub(super) fn move_log_start(&self, to: Offset) -> StartMove {
+        let hole_start = self.hole_start.swap(NO_HOLE, Ordering::AcqRel);
+        let before = self.log_start.fetch_max(to.0, Ordering::AcqRel);
+        StartMove { before, to: to.0, hole_start }
     }
 
-    /// Takes back a move from `before` to `to` that could not be made durable, unless a ring has moved on since.
-    pub(super) fn restore_log_start(&self, before: Offset, to: Offset) {
+    /// Takes back a move that could not be made durable, unless a ring has moved on since.
+    pub(super) fn restore_log_start(&self, moved: StartMove) {
+        let StartMove { before, to, hole_start } = moved;
         let (ordering, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        let _moved_on = self.log_start.compare_exchange(to.0, before.0, ordering, failure);
+        if self.log_start.compare_exchange(to, before, ordering, failure).is_ok() {
+            self.hole_start.store(hole_start, Ordering::Release);
+        }
     }
 
     /// The store has this log start.
@@ -292,7 +305,7 @@ impl Unstored {
         while inner.bytes > kept {
             let Some(first) = self.drop_first(inner) else { break };
             // Told before a reader that comes between can find it gone.
-            self.move_log_start(first.next);
+            let _for_good = self.move_log_start(first.next);
         }
     }
 

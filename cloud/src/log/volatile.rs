@@ -15,7 +15,7 @@ use super::LogError;
 use super::append::{AppendContext, AppendError, Place, Wait};
 use super::partition::Partition;
 use super::sequencer::Sequencer;
-use crate::store::keys::partition::{LogEnd, encode_offset};
+use crate::store::keys::partition::encode_offset;
 use crate::store::{PendingWrite, StoreError, WriteBatch};
 
 /// How long a batch stays in memory.
@@ -169,8 +169,7 @@ impl Partition {
         let mut write = WriteBatch::new();
         write.put(keys.reserved(), encode_offset(until));
         if !sequencer.epoch_stored {
-            let LogEnd { leader_epoch, .. } = sequencer.end;
-            write.put(keys.epoch(leader_epoch), encode_offset(sequencer.epoch_start));
+            sequencer.put_epoch(keys, &mut write);
             write.put(keys.end(), sequencer.end.encode());
         }
         let completed = Arc::clone(self);

@@ -223,6 +223,7 @@ impl Partition {
             end.open_chunk = Chunk::empty(through);
         }
         write.put(keys.end(), end.encode());
+        sequencer.put_epoch(&keys, &mut write);
         if last.is_some() {
             self.put_state(&mut write, sequencer, last);
         }

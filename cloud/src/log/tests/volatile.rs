@@ -583,3 +583,52 @@ async fn after_a_crash_the_end_is_behind_the_last_record_until_more_comes() {
         assert_eq!(base_offsets(&partition, position, usize::MAX).await, [next.0], "{position}");
     }
 }
+
+/// The log start was moved back, and the hole before it was forgotten: consumers that stood in it were told that they had missed
+/// something.
+#[tokio::test]
+async fn a_deletion_that_fails_leaves_readers_in_a_hole_where_they_are() {
+    let world = World::new();
+    append(&world.partition().await, MEMORY, at_times(&[0, 0])).await;
+    let world = world.after_crash();
+    let partition = world.partition().await;
+    let resumed = append(&partition, MEMORY, at_times(&[0])).await.base_offset;
+    let full = StoreError::NoSpace("no room".to_owned());
+    world.store.fail_next(full.clone());
+    assert_eq!(partition.delete_records(None).await, Err(full.into()));
+    assert_eq!(partition.offsets().log_start_offset, resumed);
+    for position in [0, 1, resumed.0] {
+        assert_eq!(base_offsets(&partition, position, usize::MAX).await, [resumed.0]);
+    }
+    partition.delete_records(None).await.expect("there is room");
+    assert!(matches!(partition.read(Offset(1), 1).await, Err(ReadError::OutOfRange { .. })));
+}
+
+/// After a crash, a write other than an append's could be the first to tell the store of the new leader epoch, and did not say where it
+/// started: from the next start on it began at 0, so that clients that asked where the old one ended were sent to the end of the log.
+#[tokio::test]
+async fn the_start_of_an_epoch_is_stored_by_whatever_tells_of_the_epoch_first() {
+    for closes_a_chunk in [false, true] {
+        let world = World::new();
+        let partition = world.partition().await;
+        append(&partition, HYBRID, at_times(&[10])).await;
+        partition.flush().await.expect("written");
+        let world = world.after_crash();
+        let partition = world.partition().await;
+        let resumed = partition.sequencer().next_offset;
+        if closes_a_chunk {
+            let age = Retention { age: Some(Duration::from_millis(1)), bytes: None };
+            partition.enforce_retention(age, 1000).await.expect("deleted");
+        } else {
+            let refused = partition.append(at_times(&[0]), &context(HYBRID)).err();
+            assert_eq!(refused, Some(AppendError::NotReady));
+            world.log.change_mode(world.topic, PERSISTENT).await.expect("there is room");
+        }
+        let world = world.after_crash();
+        let partition = world.partition().await;
+        assert_eq!(append(&partition, PERSISTENT, at_times(&[0])).await.base_offset, resumed);
+        assert_eq!(partition.offsets().leader_epoch, LeaderEpoch(1));
+        let end = partition.end_of_epoch(LeaderEpoch(0)).await;
+        assert_eq!(end, Ok(Some((LeaderEpoch(0), resumed))), "{closes_a_chunk}");
+    }
+}
