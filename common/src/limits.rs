@@ -329,6 +329,8 @@ pub const PARTITION_STATE_BYTES: usize = 128 * 1024 * 1024;
 pub const PARTITION_IDLE: Duration = Duration::from_secs(600);
 /// The same, of partitions of volatile modes, when there is no room for one more.
 pub const PARTITION_IDLE_WHEN_FULL: Duration = Duration::from_secs(1);
+/// Idle partitions of volatile modes that are brought to rest at once: so many small writes share a sync or two.
+pub const SETTLED_AT_ONCE: usize = 512;
 /// Idempotent producers remembered for one partition; beyond it the one idle for longest is forgotten.
 pub const PRODUCERS_PER_PARTITION: usize = 4096;
 /// An idempotent producer that has not written for this long is forgotten (`producer.id.expiration.ms`).

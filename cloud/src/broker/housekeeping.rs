@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use robustmq_common::admin::Component;
 use robustmq_common::ids::TopicId;
 use robustmq_common::limits;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::group::coordinator::Coordinator;
@@ -26,45 +27,61 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Runs until `shutdown`.
+    /// Runs until `shutdown`. None of its parts waits for another: `/ready` says what is true while partitions are written.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut evict = tokio::time::interval(limits::PARTITION_IDLE / 4);
-        let mut expire = tokio::time::interval(limits::GROUP_EXPIRY_INTERVAL);
-        let mut health = tokio::time::interval(limits::STORE_HEALTH_INTERVAL);
-        for interval in [&mut evict, &mut expire] {
-            // The first tick comes at once, and a start has other things to do.
-            interval.reset();
+        let work = async {
+            tokio::join!(
+                self.look_at_health(),
+                self.make_room(),
+                self.give_back(),
+                self.expire_offsets(),
+            )
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            _ = work => {}
         }
+    }
+
+    async fn look_at_health(&self) {
+        let mut ticks = every(limits::STORE_HEALTH_INTERVAL);
         loop {
-            let work = tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = health.tick() => Work::Health,
-                _ = evict.tick() => Work::Evict,
-                _ = expire.tick() => Work::Expire,
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = self.work(work) => {}
+            ticks.tick().await;
+            let unstored_bytes = i64::try_from(self.log.unstored_bytes()).unwrap_or(i64::MAX);
+            self.metrics.log_unstored_bytes.set(unstored_bytes);
+            match refusal(&*self.store).await {
+                Some(reason) => self.store_ready.not_ready(reason),
+                None => self.store_ready.ready(),
             }
         }
     }
 
-    async fn work(&self, work: Work) {
-        match work {
-            Work::Health => {
-                let unstored_bytes = i64::try_from(self.log.unstored_bytes()).unwrap_or(i64::MAX);
-                self.metrics.log_unstored_bytes.set(unstored_bytes);
-                match refusal(&*self.store).await {
-                    Some(reason) => self.store_ready.not_ready(reason),
-                    None => self.store_ready.ready(),
-                }
+    /// Before somebody needs it.
+    async fn make_room(&self) {
+        let mut ticks = every(limits::PARTITION_IDLE_WHEN_FULL);
+        loop {
+            ticks.tick().await;
+            if self.log.is_short_of_room() {
+                self.log.settle_idle(limits::PARTITION_IDLE_WHEN_FULL).await;
             }
-            Work::Evict => {
-                self.log.settle_idle(limits::PARTITION_IDLE).await;
-                let evicted = self.log.evict_idle(limits::PARTITION_IDLE);
-                tracing::debug!(evicted, "idle partitions given back");
-            }
-            Work::Expire => self.expire().await,
+        }
+    }
+
+    async fn give_back(&self) {
+        let mut ticks = every(limits::PARTITION_IDLE / 4);
+        loop {
+            ticks.tick().await;
+            self.log.settle_idle(limits::PARTITION_IDLE).await;
+            let evicted = self.log.evict_idle(limits::PARTITION_IDLE);
+            tracing::debug!(evicted, "idle partitions given back");
+        }
+    }
+
+    async fn expire_offsets(&self) {
+        let mut ticks = every(limits::GROUP_EXPIRY_INTERVAL);
+        loop {
+            ticks.tick().await;
+            self.expire().await;
         }
     }
 
@@ -101,10 +118,12 @@ async fn refusal(store: &dyn Store) -> Option<String> {
     Some(format!("{error}; {what_to_do}"))
 }
 
-enum Work {
-    Health,
-    Evict,
-    Expire,
+/// The first tick comes after one `interval`: a start has other things to do.
+fn every(interval: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    ticks
 }
 
 pub(super) fn wall_ms() -> i64 {

@@ -2,6 +2,7 @@
 //! `persistent`: one atomic write. That of the volatile modes is in `volatile`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use robustmq_common::ids::{EdgeSeq, Offset, ProducerId, TopicId};
 use robustmq_common::limits;
@@ -385,6 +386,9 @@ impl Sequencer {
     fn check_usable(&self, partition: &Partition) -> Result<(), AppendError> {
         if self.closed {
             return Err(AppendError::Dropped(partition.keys().topic));
+        }
+        if partition.shared.stopped.load(Ordering::SeqCst) {
+            return Err(AppendError::Store(StoreError::Closed));
         }
         if self.changing || self.era != partition.store().era() {
             return Err(AppendError::NotReady);

@@ -18,6 +18,7 @@
 //! **Invariant:** a failed write fails everything that was assigned after it; the state is then read again from the store.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
@@ -51,6 +52,7 @@ mod producers;
 mod queue;
 mod read;
 mod registry;
+mod rest;
 mod retention;
 mod sequencer;
 mod size;
@@ -109,6 +111,8 @@ impl Default for Budgets {
 pub struct Log {
     shared: Arc<Shared>,
     registry: SharedRegistry,
+    /// One bringing to rest at a time: who comes second finds what the first has done.
+    settling: tokio::sync::Mutex<()>,
 }
 
 impl Log {
@@ -135,9 +139,9 @@ impl Log {
         let registry = SharedRegistry::new(Registry::new(state.clone()));
         let unstored = Arc::new(UnstoredMemory::new(budgets.unstored_bytes));
         let write_behind = WriteBehind::default();
-        let finisher = Finisher::default();
-        let shared = Shared { store, archive, state, unstored, write_behind, finisher };
-        Self { shared: Arc::new(shared), registry }
+        let (finisher, stopped) = (Finisher::default(), AtomicBool::new(false));
+        let shared = Shared { store, archive, state, unstored, write_behind, finisher, stopped };
+        Self { shared: Arc::new(shared), registry, settling: tokio::sync::Mutex::new(()) }
     }
 
     /// The store underneath.
@@ -172,7 +176,7 @@ impl Log {
         let cell = match cell {
             Some(cell) => cell,
             None => {
-                self.settle_idle(limits::PARTITION_IDLE_WHEN_FULL).await;
+                self.settle_for_room().await;
                 self.registry.lock().cell(topic, partition, Instant::now())?
             }
         };
@@ -239,57 +243,22 @@ impl Log {
     /// [`LogError`]: some partitions may have the old mode. Call it again.
     pub async fn change_mode(&self, topic: TopicId, mode: StorageMode) -> Result<(), LogError> {
         let partitions = self.registry.lock().change_mode(topic, mode);
-        for partition in partitions {
-            partition.change_mode(mode).await?;
+        // Together, so that they share syncs. One that fails does not keep the others from what they are to have.
+        let changes = partitions.into_iter().map(|partition| async move {
+            let changed = partition.change_mode(mode).await;
+            changed.err()
+        });
+        let mut changes = stream::iter(changes).buffer_unordered(limits::WRITE_OUTS_AT_ONCE);
+        let mut failure = None;
+        while let Some(error) = changes.next().await {
+            failure = failure.or(error);
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Writes what `hybrid` topics hold when it is due. Runs until it is dropped; without it they write only when they stop.
     pub async fn write_behind(&self) {
         self.shared.write_behind.run().await;
-    }
-
-    /// Brings partitions of volatile modes that nobody used for `idle` to rest, so that they can be given back: not those that
-    /// hold records in memory only for good.
-    pub async fn settle_idle(&self, idle: Duration) {
-        let idle = self.registry.lock().to_settle(idle, Instant::now());
-        for partition in idle {
-            if let Err(error) = partition.stop().await {
-                tracing::debug!(%error, "an idle partition stays in memory");
-            }
-        }
-    }
-
-    /// Ends the use of all partitions: what was begun ([`Log::finish`]) ends, what `hybrid` holds is written, and volatile modes
-    /// waste no offsets. Of `memory` the records are lost. Append nothing after it.
-    ///
-    /// # Errors
-    /// [`StoreError`]: something is not written, because the disk stayed full or the store failed.
-    pub async fn stop(&self) -> Result<(), StoreError> {
-        self.shared.finisher.finished().await;
-        let mut partitions = self.registry.lock().to_settle_all();
-        let deadline = tokio::time::Instant::now() + limits::WRITE_OUT_AT_STOP;
-        loop {
-            let stops = std::mem::take(&mut partitions).into_iter().map(|partition| async move {
-                let stopped = partition.stop().await;
-                (partition, stopped)
-            });
-            let mut stops = stream::iter(stops).buffer_unordered(limits::WRITE_OUTS_AT_ONCE);
-            let mut failure = None;
-            while let Some((partition, stopped)) = stops.next().await {
-                if let Err(error) = stopped {
-                    partitions.push(partition);
-                    failure = Some(error);
-                }
-            }
-            let Some(error) = failure else { return Ok(()) };
-            let transient = matches!(error, StoreError::NoSpace(_) | StoreError::StaleEra);
-            if !transient || tokio::time::Instant::now() >= deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(limits::WRITE_BEHIND_RETRY).await;
-        }
     }
 
     /// Bytes of batches that are in memory only.

@@ -94,6 +94,8 @@ pub(super) struct Shared {
     pub unstored: Arc<UnstoredMemory>,
     pub write_behind: WriteBehind,
     pub finisher: Finisher,
+    /// [`super::Log::stop`] was called: appends are refused.
+    pub stopped: AtomicBool,
 }
 
 /// What the store has of a partition, for those who wait for it.
@@ -357,6 +359,9 @@ impl Partition {
         let sequencer = self.sequencer();
         if sequencer.closed {
             return Err(LogError::Dropped(self.keys.topic));
+        }
+        if self.shared.stopped.load(Ordering::SeqCst) {
+            return Err(StoreError::Closed.into());
         }
         let reserved = Offset(self.reserved.load(Ordering::Acquire));
         let unreserved = reserved < sequencer.wanted || reserved <= sequencer.next_offset;

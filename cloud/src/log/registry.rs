@@ -106,11 +106,8 @@ impl Registry {
             slot.last_used = now;
             return Ok(Arc::clone(&slot.cell));
         }
-        if self.is_full() {
-            self.make_room();
-            if self.is_full() {
-                return Err(LogError::TooManyPartitions(self.slots.len()));
-            }
+        if !self.has_room() {
+            return Err(LogError::TooManyPartitions(self.slots.len()));
         }
         let cell = Cell::default();
         let slot = Slot { cell: Arc::clone(&cell), last_used: now };
@@ -163,6 +160,19 @@ impl Registry {
         self.bytes() + next > self.memory.budget_bytes
     }
 
+    /// Whether there is room for one more, or can be made.
+    pub(super) fn has_room(&mut self) -> bool {
+        if self.is_full() {
+            self.make_room();
+        }
+        !self.is_full()
+    }
+
+    /// Seven eighths of the budget are in use.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.bytes() > self.memory.budget_bytes / 8 * 7
+    }
+
     /// Drops what was not used for longest until a quarter of the budget is free. What is in use stays; the rest is cheap to
     /// load again.
     fn make_room(&mut self) {
@@ -201,12 +211,21 @@ impl Registry {
         self.changed_modes.get(&topic).copied()
     }
 
-    /// The partitions that nobody used for `idle` and that could be given back, were what they hold written: not rings.
-    pub(super) fn to_settle(&self, idle: Duration, now: Instant) -> Vec<Arc<Partition>> {
+    /// Up to `limit` partitions that nobody used for `idle`, longest first, and that could be given back, were what they hold written:
+    /// not rings.
+    pub(super) fn to_settle(
+        &self,
+        idle: Duration,
+        now: Instant,
+        limit: usize,
+    ) -> Vec<Arc<Partition>> {
         let slots = self.slots.values();
         let idle = slots.filter(|slot| now.saturating_duration_since(slot.last_used) >= idle);
-        let loaded = idle.filter_map(|slot| slot.cell.get());
-        loaded.filter(|loaded| !loaded.has_ring() && !loaded.is_at_rest()).cloned().collect()
+        let loaded = idle.filter_map(|slot| Some((slot.last_used, slot.cell.get()?)));
+        let restless = loaded.filter(|(_, loaded)| !loaded.has_ring() && !loaded.is_at_rest());
+        let mut restless: Vec<_> = restless.collect();
+        restless.sort_by_key(|(last_used, _)| *last_used);
+        restless.into_iter().take(limit).map(|(_, loaded)| Arc::clone(loaded)).collect()
     }
 
     /// All partitions that have something to write, or offsets to save, before the end.

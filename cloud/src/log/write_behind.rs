@@ -86,8 +86,10 @@ pub(super) enum Purpose {
     Behind,
     /// A part of a ring is written before its mode changes.
     Ahead,
-    /// The partition stops being used: no offset is to be wasted.
+    /// The partition stops being used: no offset is to be wasted, and a ring's records go.
     Stop,
+    /// As `Stop`, for now, so that it can be given back: where a ring has records nothing is done, since they stay.
+    Rest,
     /// The mode changes to this one, and no append comes between.
     Leave(StorageMode),
 }
@@ -173,6 +175,14 @@ impl Partition {
             return Err(StoreError::Closed);
         }
         self.settle(sequencer);
+        let is_ring = matches!(sequencer.mode, Some(StorageMode::Memory { .. }));
+        let purpose = match purpose {
+            // An append came between the look for idle partitions and this one. Were its record counted as written, a change of the
+            // mode would leave it out.
+            Purpose::Rest if is_ring && self.has_ring() => return Ok(Step::Done),
+            Purpose::Rest => Purpose::Stop,
+            purpose => purpose,
+        };
         let ends = matches!(purpose, Purpose::Stop | Purpose::Leave(_));
         // A reservation on its way would undo what the last write says of reservations.
         if sequencer.writing.is_some() || (ends && self.reserving.load(Ordering::Acquire)) {
@@ -362,14 +372,14 @@ impl Partition {
         self.write_out(Purpose::Behind).await
     }
 
-    /// Ends the use of a volatile mode for now: what `hybrid` holds is written, and no offset is wasted. Of `memory`, the
-    /// records are gone when the partition is unloaded.
-    pub(super) async fn stop(self: &Arc<Self>) -> Result<(), StoreError> {
+    /// Ends the use of a volatile mode, for good ([`Purpose::Stop`]) or for now ([`Purpose::Rest`]): what `hybrid` holds is written, and
+    /// no offset is wasted.
+    pub(super) async fn stop(self: &Arc<Self>, purpose: Purpose) -> Result<(), StoreError> {
         let _one_at_a_time = self.maintenance.lock().await;
         if self.is_at_rest() {
             return Ok(());
         }
-        self.write_out(Purpose::Stop).await
+        self.write_out(purpose).await
     }
 
     /// Nothing would be lost, and no offset wasted, if it were unloaded.

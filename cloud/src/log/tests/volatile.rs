@@ -1,5 +1,6 @@
 //! The modes `memory` and `hybrid`, and changes of the mode, point by point.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use robustmq_common::limits;
 use robustmq_common::record::RecordBatch;
 
 use super::{World, at_times, base_offsets, build, found, origin, produced};
+use crate::log::write_behind::Purpose;
 use crate::log::{
     AppendContext, AppendError, AppendRules, Appended, Budgets, Log, LogError, Partition,
     ReadError, Retention, StorageMode,
@@ -631,4 +633,66 @@ async fn the_start_of_an_epoch_is_stored_by_whatever_tells_of_the_epoch_first() 
         let end = partition.end_of_epoch(LeaderEpoch(0)).await;
         assert_eq!(end, Ok(Some((LeaderEpoch(0), resumed))), "{closes_a_chunk}");
     }
+}
+
+/// A partition that was idle a moment ago was stopped with the record that had come since, as if that had been written: the next
+/// change of the mode left it out.
+#[tokio::test]
+async fn an_append_that_overtakes_a_rest_is_kept_by_a_change_of_the_mode() {
+    let world = World::new();
+    let partition = world.partition().await;
+    append(&partition, MEMORY, at_times(&[0])).await;
+    // It was idle, and without records, when it was chosen.
+    partition.stop(Purpose::Rest).await.expect("there is room");
+    append(&partition, MEMORY, at_times(&[0])).await;
+    world.log.change_mode(world.topic, PERSISTENT).await.expect("there is room");
+    assert_eq!(base_offsets(&partition, 0, usize::MAX).await, [0, 1]);
+    let after = world.after_crash();
+    assert_eq!(base_offsets(&*after.partition().await, 0, usize::MAX).await, [0, 1]);
+}
+
+/// An append that came behind the last write was acknowledged, and lost with the process.
+#[tokio::test]
+async fn after_a_stop_nothing_is_acknowledged() {
+    for mode in [MEMORY, HYBRID, PERSISTENT] {
+        let world = World::new();
+        let partition = world.partition().await;
+        append(&partition, mode, at_times(&[0])).await;
+        world.log.stop().await.expect("there is room");
+        let refused = append_with(&partition, at_times(&[0]), &context(mode)).await;
+        assert_eq!(refused.err(), Some(AppendError::Store(StoreError::Closed)), "{mode:?}");
+        let resumed = world.after_crash().partition().await.sequencer().next_offset;
+        assert_eq!(resumed, Offset(1), "{mode:?}");
+    }
+}
+
+/// Each was written and synced by itself, in the middle of a request that needed room for one more partition.
+#[tokio::test]
+async fn idle_partitions_are_brought_to_rest_together() {
+    let world = World::new();
+    const PARTITIONS: usize = 100;
+    for index in 0..i32::try_from(PARTITIONS).expect("few") {
+        let partition = world.log.partition(world.topic, PartitionIndex(index)).await;
+        append(&partition.expect("loads"), HYBRID, at_times(&[0])).await;
+    }
+    // So many wait for one sync.
+    let waiting = async |writes: usize, work: &mut (dyn Future<Output = ()> + Unpin)| {
+        world.store.hold();
+        while world.store.queued() < writes {
+            assert!(work.now_or_never().is_none(), "it ended without waiting for all");
+            tokio::task::yield_now().await;
+        }
+        world.store.release();
+        work.await;
+    };
+    waiting(PARTITIONS, &mut Box::pin(world.log.settle_idle(Duration::ZERO))).await;
+    assert_eq!(world.log.evict_idle(Duration::ZERO), PARTITIONS);
+    // So are those of a topic whose mode changes.
+    for index in 0..i32::try_from(PARTITIONS).expect("few") {
+        let partition = world.log.partition(world.topic, PartitionIndex(index)).await;
+        append(&partition.expect("loads"), HYBRID, at_times(&[0])).await;
+    }
+    let change =
+        async { world.log.change_mode(world.topic, PERSISTENT).await.expect("there is room") };
+    waiting(limits::WRITE_OUTS_AT_ONCE, &mut Box::pin(change)).await;
 }
