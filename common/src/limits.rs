@@ -272,6 +272,12 @@ pub const STORAGE_THREAD_STACK_BYTES: usize = 512 * 1024;
 
 /// Bytes of writes that wait for the store's writer, of all partitions together.
 pub const STORE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// How often a write is tried that finds the queue full though there was room a moment ago.
+pub const STORE_BUSY_ATTEMPTS: u32 = 32;
+/// The pause before the second attempt; it doubles with each.
+pub const STORE_BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// The longest of these pauses.
+pub const STORE_BUSY_PAUSE_MOST: Duration = Duration::from_secs(1);
 /// The most bytes that one synced write group carries (one larger batch goes alone).
 pub const STORE_GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// A write of this size at most that removes something is taken for one that makes room on a full disk.

@@ -9,7 +9,7 @@ use robustmq_common::ids::Offset;
 
 use super::Partition;
 use crate::store::keys::partition::{Chunk, LogEnd};
-use crate::store::{StoreError, WriteBatch};
+use crate::store::{Patience, StoreError, WriteBatch};
 
 /// Why a write was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,16 +27,22 @@ impl Partition {
         &self,
         write: WriteBatch,
     ) -> Result<(), MaintenanceError> {
-        self.store().ready().await?;
-        let pending = {
-            // The partition is closed under this lock, and the range deletion submitted after that.
-            let sequencer = self.sequencer();
-            if sequencer.closed {
-                return Err(MaintenanceError::Dropped);
+        let mut patience = Patience::default();
+        loop {
+            self.store().ready().await?;
+            let submitted = {
+                // The partition is closed under this lock, and the range deletion submitted after that.
+                let sequencer = self.sequencer();
+                if sequencer.closed {
+                    return Err(MaintenanceError::Dropped);
+                }
+                self.store().submit(write.again())
+            };
+            match submitted {
+                Err(StoreError::Busy { .. }) if patience.wait().await => {}
+                submitted => return Ok(submitted?.await?),
             }
-            self.store().submit(write)?
-        };
-        Ok(pending.await?)
+        }
     }
 
     /// Closes the open chunk if it holds anything and `is_due` says so; appends go on in a new one. Returns its
@@ -51,6 +57,7 @@ impl Partition {
         // The log's start is durable while this is held.
         let _no_deletion = self.maintenance.lock().await;
         let log_start = self.log_start();
+        self.store().ready().await?;
         let (pending, last) = {
             // As in an append: decided, submitted and remembered under one lock.
             let mut sequencer = self.sequencer();

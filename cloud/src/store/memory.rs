@@ -37,6 +37,8 @@ struct State {
     /// It has nothing left but what is reserved for writes that make room.
     short: bool,
     closed: bool,
+    /// So many submissions that follow find the queue full.
+    busy: usize,
     stats: StoreStats,
     era: Era,
 }
@@ -78,6 +80,11 @@ impl MemoryStore {
     /// [`StoreError::Poisoned`] ends all writing, as it does on disk.
     pub fn fail_next(&self, error: StoreError) {
         self.lock().failures.push_back(error);
+    }
+
+    /// The next `submissions` find the queue full, as when others were quicker.
+    pub fn be_busy(&self, submissions: usize) {
+        self.lock().busy = submissions;
     }
 
     /// Whether the disk is full from now on: writes then fail with [`StoreError::NoSpace`].
@@ -253,7 +260,9 @@ impl Store for MemoryStore {
         let (pending, held) = {
             let mut state = self.lock();
             state.check_writable()?;
-            if state.queued_bytes > limits::STORE_QUEUE_BYTES {
+            let is_busy = state.busy > 0;
+            state.busy = state.busy.saturating_sub(1);
+            if is_busy || state.queued_bytes > limits::STORE_QUEUE_BYTES {
                 return Err(StoreError::Busy { queued_bytes: state.queued_bytes });
             }
             if batch.era().is_some_and(|era| era != state.era) {

@@ -18,6 +18,7 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use robustmq_common::limits;
 
 #[cfg(any(feature = "rocksdb", test))]
 mod commit;
@@ -106,13 +107,13 @@ impl ScanLimit {
     /// At most `items` items, and no more bytes than a page of small values needs.
     #[must_use]
     pub const fn items(items: usize) -> Self {
-        Self { items, bytes: robustmq_common::limits::STORE_SCAN_BYTES }
+        Self { items, bytes: limits::STORE_SCAN_BYTES }
     }
 
     /// At most `bytes` bytes (and at least one item).
     #[must_use]
     pub const fn bytes(bytes: usize) -> Self {
-        Self { items: robustmq_common::limits::STORE_SCAN_ITEMS, bytes }
+        Self { items: limits::STORE_SCAN_ITEMS, bytes }
     }
 }
 
@@ -207,13 +208,39 @@ pub trait Store: Send + Sync + 'static {
     fn stats(&self) -> StoreStats;
 }
 
-/// Submits `batch` and waits until it is durable; waits for room in the queue first.
+/// Submits `batch` and waits until it is durable; waits for room in the queue first, and again, within [`Patience`], where others took it.
 ///
 /// # Errors
 /// As [`Store::submit`] and the write itself.
 pub async fn write(store: &dyn Store, batch: WriteBatch) -> Result<(), StoreError> {
-    store.ready().await?;
-    store.submit(batch)?.await
+    let mut patience = Patience::default();
+    loop {
+        store.ready().await?;
+        match store.submit(batch.again()) {
+            Err(StoreError::Busy { .. }) if patience.wait().await => {}
+            submitted => return submitted?.await,
+        }
+    }
+}
+
+/// How long a write is tried that finds the queue full though there was room a moment ago: many wake when there is some, and what a
+/// background job has done before its write would be thrown away.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    attempts: u32,
+}
+
+impl Patience {
+    /// Waits, a little longer each time; `false` when it has been long enough.
+    pub(crate) async fn wait(&mut self) -> bool {
+        if self.attempts >= limits::STORE_BUSY_ATTEMPTS {
+            return false;
+        }
+        let pause = limits::STORE_BUSY_PAUSE * 2_u32.saturating_pow(self.attempts);
+        self.attempts += 1;
+        tokio::time::sleep(pause.min(limits::STORE_BUSY_PAUSE_MOST)).await;
+        true
+    }
 }
 
 #[cfg(test)]

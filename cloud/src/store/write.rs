@@ -103,6 +103,14 @@ impl WriteBatch {
         self
     }
 
+    /// The same changes, to be submitted again if they are refused. A completion is called once, so it is not among them.
+    #[must_use]
+    pub(crate) fn again(&self) -> Self {
+        let Self { ops, bytes, era, completion } = self;
+        debug_assert!(completion.is_none(), "whoever has a completion submits by itself");
+        Self { ops: ops.clone(), bytes: *bytes, era: *era, completion: None }
+    }
+
     /// The era that the batch was built in.
     #[must_use]
     pub fn era(&self) -> Option<Era> {

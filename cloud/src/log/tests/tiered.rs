@@ -11,8 +11,8 @@ use robustmq_common::limits;
 
 use super::build;
 use crate::log::{
-    AppendContext, AppendRules, ArchivePassError, Budgets, Log, Partition, ReadError, Retention,
-    StorageMode, TierRules,
+    AppendContext, AppendRules, ArchivePassError, Budgets, DeleteRecordsError, Log, Partition,
+    ReadError, Retention, StorageMode, TierRules,
 };
 use crate::metrics::TierMetrics;
 use crate::objects::Location;
@@ -315,4 +315,31 @@ async fn what_is_archived_stays_readable_after_a_crash_in_a_volatile_mode() {
         assert_eq!(partition.offsets().log_start_offset, Offset(0), "{mode:?}");
         assert_eq!(read_all(&partition, 0, usize::MAX).await, batches, "{mode:?}");
     }
+}
+
+/// The store's queue was full for a moment when the object had been put: it was thrown away, and put again under another name.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_busy_for_a_moment_wastes_no_object() {
+    let world = World::new();
+    let partition = world.partition().await;
+    fill(&partition, &[10, 20]).await;
+    // Busy when it is noted; when it is put, it is busy again, a while longer.
+    world.store.be_busy(2);
+    world.objects.set_delay(Duration::from_millis(100));
+    let archiving = async {
+        let archived = partition.archive(&world.archive, &AT_ONCE, 100).await;
+        archived.expect("both stores work, if not at once")
+    };
+    let busy = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.store.be_busy(10);
+    };
+    let (archived, ()) = tokio::join!(archiving, busy);
+    assert!(archived > 2 << 20);
+    assert_eq!(world.names().await.len(), 1);
+    assert_eq!(world.keys(Family::Doomed.range()).await, 0);
+    // Not for ever.
+    world.store.be_busy(usize::MAX);
+    let refused = partition.delete_records(None).await;
+    assert!(matches!(refused, Err(DeleteRecordsError::Store(StoreError::Busy { .. }))));
 }
