@@ -29,8 +29,11 @@ pub(crate) struct FaultyStore {
     failing: AtomicU64,
     /// So many reads that follow end in the middle.
     truncated: AtomicUsize,
+    /// So many reads that follow have another byte somewhere.
+    corrupted: AtomicUsize,
     delay_ms: AtomicU64,
     pub(crate) puts: AtomicUsize,
+    pub(crate) gets: AtomicUsize,
     rng: Mutex<SmallRng>,
 }
 
@@ -43,6 +46,8 @@ impl FaultyStore {
             truncated: AtomicUsize::new(0),
             delay_ms: AtomicU64::new(0),
             puts: AtomicUsize::new(0),
+            gets: AtomicUsize::new(0),
+            corrupted: AtomicUsize::new(0),
             rng: Mutex::new(SmallRng::seed_from_u64(seed)),
         })
     }
@@ -57,6 +62,10 @@ impl FaultyStore {
 
     pub(crate) fn truncate_reads(&self, reads: usize) {
         self.truncated.store(reads, Ordering::Relaxed);
+    }
+
+    pub(crate) fn corrupt_reads(&self, reads: usize) {
+        self.corrupted.store(reads, Ordering::Relaxed);
     }
 
     pub(crate) fn left_to_truncate(&self) -> usize {
@@ -124,24 +133,20 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, from: &Path, options: GetOptions) -> Result<GetResult> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
         self.before().await?;
-        let mut found = self.inner.get_opts(from, options).await?;
-        let cut = |left: usize| left.checked_sub(1);
+        let found = self.inner.get_opts(from, options).await?;
         let length = found.range.end - found.range.start;
-        if length > 1
-            && self.truncated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, cut).is_ok()
-        {
-            let (meta, range, attributes) =
-                (found.meta.clone(), found.range.clone(), found.attributes.clone());
-            let whole = found.bytes().await?;
-            let half = whole.slice(..whole.len() / 2);
-            found = GetResult {
-                payload: GetResultPayload::Stream(stream::iter([Ok(half)]).boxed()),
-                meta,
-                range,
-                attributes,
-                extensions: object_store::Extensions::default(),
-            };
+        if length > 1 && take_one(&self.truncated) {
+            return spoilt(found, |whole| whole.slice(..whole.len() / 2)).await;
+        }
+        if length > 0 && take_one(&self.corrupted) {
+            return spoilt(found, |whole| {
+                let mut bytes = whole.to_vec();
+                bytes[0] ^= 1;
+                bytes.into()
+            })
+            .await;
         }
         Ok(found)
     }
@@ -177,4 +182,23 @@ impl ObjectStore for FaultyStore {
         self.before().await?;
         self.inner.copy_opts(from, to, options).await
     }
+}
+
+fn take_one(left: &AtomicUsize) -> bool {
+    let take = |left: usize| left.checked_sub(1);
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+}
+
+/// The same answer with other bytes.
+async fn spoilt(found: GetResult, spoil: impl FnOnce(Bytes) -> Bytes) -> Result<GetResult> {
+    let (meta, range, attributes) =
+        (found.meta.clone(), found.range.clone(), found.attributes.clone());
+    let bytes = spoil(found.bytes().await?);
+    Ok(GetResult {
+        payload: GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed()),
+        meta,
+        range,
+        attributes,
+        extensions: object_store::Extensions::default(),
+    })
 }

@@ -13,7 +13,7 @@ use robustmq_common::limits;
 use uuid::Uuid;
 
 use super::ahead::Ahead;
-use super::blocks::{BlockId, Blocks, FOOTER, Source};
+use super::blocks::{BlockId, Blocks, Check, FOOTER, Source};
 use super::format::{self, Block, FormatError, SealedObject};
 use crate::metrics::TierMetrics;
 use crate::objects::{Location, chain};
@@ -82,7 +82,7 @@ pub struct Archive {
     objects: Arc<dyn ObjectStore>,
     path: String,
     settings: TierSettings,
-    blocks: Blocks,
+    blocks: Arc<Blocks>,
     ahead: Ahead,
     metrics: TierMetrics,
     /// Objects that are being put.
@@ -112,8 +112,9 @@ impl Archive {
     #[must_use]
     pub fn new(location: Location, settings: TierSettings, metrics: TierMetrics) -> Self {
         let Location { objects, path } = location;
+        let blocks = Blocks::new(Arc::clone(&objects), settings.cache_bytes, metrics.clone());
         Self {
-            blocks: Blocks::new(Arc::clone(&objects), settings.cache_bytes, metrics.clone()),
+            blocks: Arc::new(blocks),
             metrics,
             objects,
             path,
@@ -236,7 +237,13 @@ impl Archive {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<ColdRead, ArchiveError> {
-        let blocks = self.footer(object).await?;
+        let blocks = match at_least_one {
+            true => self.footer(object).await?,
+            false => match self.blocks.ready(footer_id(object)) {
+                Some(footer) => self.parse_footer(object, &footer)?,
+                None => return Ok(ColdRead { batches: Vec::new(), next: from, is_full: true }),
+            },
+        };
         let number = blocks.partition_point(|block| block.last_offset < from);
         let after = Offset(object.archived.last_offset.0.saturating_add(1));
         let Some(block) = blocks.get(number) else {
@@ -268,11 +275,16 @@ impl Archive {
         Ok(ColdRead { batches, next, is_full: !is_all })
     }
 
-    /// Has the block of `object` that holds `from` in memory.
+    /// Has the block of `object` that holds `from` in memory. Waits for [`limits::tier::WARM_WAIT`]: what has not come by then may come
+    /// still, and callers who are gone by then wait for nothing.
     ///
     /// # Errors
     /// [`ArchiveError`].
     pub(crate) async fn warm(&self, object: &Object, from: Offset) -> Result<(), ArchiveError> {
+        within(limits::tier::WARM_WAIT, self.fetch_first(object, from)).await
+    }
+
+    async fn fetch_first(&self, object: &Object, from: Offset) -> Result<(), ArchiveError> {
         let blocks = self.footer(object).await?;
         let number = blocks.partition_point(|block| block.last_offset < from);
         let Some(block) = blocks.get(number) else { return Ok(()) };
@@ -296,11 +308,14 @@ impl Archive {
         let source = Source {
             path: self.path_of(keys, archived.base_offset, archived.object),
             range: archived.data_bytes..archived.data_bytes + u64::from(archived.footer_bytes),
-            crc32c: None,
+            check: Check::Footer,
         };
-        let id = BlockId { object: archived.object, number: FOOTER };
-        let footer = self.blocks.get(id, &source).await?;
-        format::parse_footer(&footer).map_err(|source| self.damaged(object, source))
+        let footer = self.blocks.get(footer_id(object), &source).await?;
+        self.parse_footer(object, &footer)
+    }
+
+    fn parse_footer(&self, object: &Object, footer: &[u8]) -> Result<Vec<Block>, ArchiveError> {
+        format::parse_footer(footer).map_err(|source| self.damaged(object, source))
     }
 
     fn source(&self, object: &Object, block: &Block) -> Source {
@@ -308,7 +323,7 @@ impl Archive {
         Source {
             path: self.path_of(keys, archived.base_offset, archived.object),
             range: block.position..block.position + u64::from(block.bytes),
-            crc32c: Some(block.crc32c),
+            check: Check::Crc32c(block.crc32c),
         }
     }
 
@@ -327,23 +342,35 @@ impl Archive {
         let mut left = wanted;
         for (number, block) in here {
             left -= 1;
-            let (archive, source) = (Arc::clone(self), self.source(object, block));
             let id = BlockId { object: object.archived.object, number };
-            tokio::spawn(async move { archive.blocks.get_ahead(id, &source).await });
+            self.blocks.get_ahead(id, self.source(object, block));
         }
         if let Some(next) = next.copied().filter(|_| left > 0) {
             let archive = Arc::clone(self);
             tokio::spawn(async move {
-                let blocks = archive.footer(&next).await?;
+                let blocks = within(limits::tier::WARM_WAIT, archive.footer(&next)).await?;
                 for (number, block) in blocks.iter().enumerate().take(left) {
-                    let (archive, source) = (Arc::clone(&archive), archive.source(&next, block));
                     let id = BlockId { object: next.archived.object, number };
-                    tokio::spawn(async move { archive.blocks.get_ahead(id, &source).await });
+                    archive.blocks.get_ahead(id, archive.source(&next, block));
                 }
                 Ok::<(), ArchiveError>(())
             });
         }
     }
+}
+
+fn footer_id(object: &Object) -> BlockId {
+    BlockId { object: object.archived.object, number: FOOTER }
+}
+
+async fn within<T>(
+    most: Duration,
+    work: impl Future<Output = Result<T, ArchiveError>>,
+) -> Result<T, ArchiveError> {
+    tokio::time::timeout(most, work).await.unwrap_or_else(|_| {
+        let seconds = most.as_secs();
+        Err(ArchiveError::Unavailable(format!("no answer within {seconds} s")))
+    })
 }
 
 fn next_offset(batch: &Bytes) -> Option<Offset> {

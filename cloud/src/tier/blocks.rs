@@ -1,6 +1,8 @@
 //! The cache of blocks in memory.
 //!
-//! **Invariant:** a block is fetched once, however many ask for it at the same time, and checked before anybody gets it.
+//! **Invariant:** a block is fetched once, however many ask for it at the same time, and checked before anybody gets it or it is kept. Its
+//! fetch is a task of its own, which nobody's giving up ends; who comes meanwhile joins, and all hear what became of it at once.
+//! **Invariant:** at most [`limits::tier::WAITING_FETCHES`] blocks wait for their turn, however long the object store does not answer.
 //! **Invariant:** what is kept and what is on its way is within the budget, but for [`limits::tier::FETCHES`] blocks that readers wait
 //! for.
 //! **Invariant:** what was fetched ahead and not read yet takes at most half of the budget, and goes last: or readers who are many would push
@@ -14,12 +16,13 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use robustmq_common::limits;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::archive::ArchiveError;
-use super::format::FormatError;
+use super::format::{FormatError, parse_footer};
 use crate::metrics::TierMetrics;
 use crate::objects::chain;
 
@@ -38,11 +41,28 @@ pub(super) const FOOTER: usize = usize::MAX;
 pub(super) struct Source {
     pub path: Path,
     pub range: Range<u64>,
-    /// Of a block; a footer has its own.
-    pub crc32c: Option<u32>,
+    pub check: Check,
+}
+
+/// How it is known whether the bytes are those that were put.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Check {
+    /// A block's footer says its CRC32C.
+    Crc32c(u32),
+    /// A footer has its own.
+    Footer,
 }
 
 impl Source {
+    fn check(&self, bytes: &[u8], id: BlockId) -> Result<(), FormatError> {
+        match self.check {
+            _ if bytes.len() != self.bytes() => Err(FormatError::Checksum(id.number)),
+            Check::Crc32c(crc) if crc == crc32c::crc32c(bytes) => Ok(()),
+            Check::Crc32c(_) => Err(FormatError::Checksum(id.number)),
+            Check::Footer => parse_footer(bytes).map(drop),
+        }
+    }
+
     fn bytes(&self) -> usize {
         usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX)
     }
@@ -51,7 +71,7 @@ impl Source {
 pub(super) struct Blocks {
     objects: Arc<dyn ObjectStore>,
     budget_bytes: usize,
-    fetches: Semaphore,
+    fetches: Arc<Semaphore>,
     kept: Mutex<Kept>,
     pub(super) metrics: TierMetrics,
 }
@@ -59,6 +79,8 @@ pub(super) struct Blocks {
 #[derive(Default)]
 struct Kept {
     slots: HashMap<BlockId, Slot>,
+    /// Blocks whose fetch waits for its turn: they have no place yet.
+    waiting: HashMap<BlockId, Fetching>,
     /// By when they were used last.
     order: BTreeMap<u64, BlockId>,
     tick: u64,
@@ -67,18 +89,27 @@ struct Kept {
     ahead_bytes: usize,
 }
 
-type Cell = Arc<OnceCell<Bytes>>;
+/// What became of a fetch; `None` while it goes on.
+type Outcome = Option<Result<Bytes, ArchiveError>>;
+type Fetching = watch::Receiver<Outcome>;
 
 struct Slot {
-    cell: Cell,
+    block: Fetching,
     bytes: usize,
     tick: u64,
     /// Since when nobody has read what was fetched ahead.
     ahead: Option<Instant>,
 }
 
+impl Slot {
+    fn is_on_its_way(&self) -> bool {
+        // Where the task that fetched it is gone, nothing comes any more.
+        self.block.borrow().is_none() && self.block.has_changed().is_ok()
+    }
+}
+
 impl Kept {
-    fn find(&mut self, id: BlockId) -> Option<Cell> {
+    fn find(&mut self, id: BlockId) -> Option<Fetching> {
         self.tick += 1;
         let slot = self.slots.get_mut(&id)?;
         self.order.remove(&slot.tick);
@@ -87,17 +118,21 @@ impl Kept {
             self.ahead_bytes -= slot.bytes;
         }
         self.order.insert(self.tick, id);
-        Some(Arc::clone(&slot.cell))
+        Some(slot.block.clone())
     }
 
-    fn insert(&mut self, id: BlockId, cell: Cell, bytes: usize, ahead: Option<Instant>) {
+    fn is_known(&self, id: BlockId) -> bool {
+        self.slots.contains_key(&id) || self.waiting.contains_key(&id)
+    }
+
+    fn insert(&mut self, id: BlockId, block: Fetching, bytes: usize, ahead: Option<Instant>) {
         self.tick += 1;
         self.bytes += bytes;
         if ahead.is_some() {
             self.ahead_bytes += bytes;
         }
         self.order.insert(self.tick, id);
-        self.slots.insert(id, Slot { cell, bytes, tick: self.tick, ahead });
+        self.slots.insert(id, Slot { block, bytes, tick: self.tick, ahead });
     }
 
     fn remove(&mut self, id: BlockId) {
@@ -111,7 +146,7 @@ impl Kept {
     }
 
     /// Drops what was not used for longest until `bytes` more fit into `budget`: what was read first, then what was fetched ahead if
-    /// `all`; not what somebody waits for. Whether they fit.
+    /// `all`; not what is on its way. Whether they fit.
     fn make_room(&mut self, bytes: usize, budget: usize, all: bool) -> bool {
         let steps: &[bool] = if all { &[false, true] } else { &[false] };
         for takes_ahead in steps {
@@ -120,10 +155,8 @@ impl Kept {
                 let next = self.order.range(after..).next().map(|(tick, id)| (*tick, *id));
                 let Some((tick, id)) = next else { break };
                 after = tick + 1;
-                let stays = |slot: &Slot| {
-                    let waits = slot.cell.get().is_none() && Arc::strong_count(&slot.cell) > 1;
-                    waits || (slot.ahead.is_some() && !takes_ahead)
-                };
+                let stays =
+                    |slot: &Slot| slot.is_on_its_way() || (slot.ahead.is_some() && !takes_ahead);
                 if !self.slots.get(&id).is_some_and(stays) {
                     self.remove(id);
                 }
@@ -156,7 +189,7 @@ impl Blocks {
         Self {
             objects,
             budget_bytes,
-            fetches: Semaphore::new(limits::tier::FETCHES),
+            fetches: Arc::new(Semaphore::new(limits::tier::FETCHES)),
             kept: Mutex::default(),
             metrics,
         }
@@ -172,76 +205,107 @@ impl Blocks {
     }
 
     /// A block, from memory or from the object store.
-    pub(super) async fn get(&self, id: BlockId, source: &Source) -> Result<Bytes, ArchiveError> {
-        let found = self.lock().find(id);
-        let counter = match found.is_some() {
-            true => &self.metrics.cache_hits,
-            false => &self.metrics.cache_misses,
-        };
-        counter.inc();
-        if let Some(cell) = found {
-            return self.fill(id, &cell, source).await;
-        }
-        // Whoever waits here has no place in the cache yet.
-        let _permit = self.fetches.acquire().await.map_err(|_| ArchiveError::Closed)?;
-        let cell = {
+    pub(super) async fn get(
+        self: &Arc<Self>,
+        id: BlockId,
+        source: &Source,
+    ) -> Result<Bytes, ArchiveError> {
+        let mut fetching = self.fetching(id, source)?;
+        let outcome = fetching.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
+        outcome.ok().flatten().unwrap_or_else(|| {
+            // Its task has ended early: the next one is to begin anew.
             let mut kept = self.lock();
-            kept.find(id).unwrap_or_else(|| {
-                kept.make_room(source.bytes(), self.budget_bytes, true);
-                let cell = Cell::default();
-                kept.insert(id, Arc::clone(&cell), source.bytes(), None);
-                cell
-            })
-        };
-        self.fill(id, &cell, source).await
+            kept.remove(id);
+            kept.waiting.remove(&id);
+            Err(ArchiveError::Closed)
+        })
+    }
+
+    /// The fetch of a block: that which is on its way, or a new one.
+    fn fetching(self: &Arc<Self>, id: BlockId, source: &Source) -> Result<Fetching, ArchiveError> {
+        let mut kept = self.lock();
+        if let Some(fetching) = kept.find(id).or_else(|| kept.waiting.get(&id).cloned()) {
+            self.metrics.cache_hits.inc();
+            return Ok(fetching);
+        }
+        self.metrics.cache_misses.inc();
+        if kept.waiting.len() >= limits::tier::WAITING_FETCHES {
+            let waiting = kept.waiting.len();
+            return Err(ArchiveError::Unavailable(format!("{waiting} blocks wait for it already")));
+        }
+        let (sender, fetching) = watch::channel(None);
+        kept.waiting.insert(id, fetching.clone());
+        drop(kept);
+        let (blocks, source) = (Arc::clone(self), source.clone());
+        tokio::spawn(async move { blocks.fetch_in_turn(id, &source, sender).await });
+        Ok(fetching)
+    }
+
+    async fn fetch_in_turn(&self, id: BlockId, source: &Source, sender: watch::Sender<Outcome>) {
+        let Ok(_permit) = self.fetches.acquire().await else { return };
+        {
+            let mut kept = self.lock();
+            kept.waiting.remove(&id);
+            kept.make_room(source.bytes(), self.budget_bytes, true);
+            kept.insert(id, sender.subscribe(), source.bytes(), None);
+        }
+        self.fetch_into(id, source, &sender).await;
+    }
+
+    /// Fetches a block that has its place, and tells those who wait.
+    async fn fetch_into(&self, id: BlockId, source: &Source, sender: &watch::Sender<Outcome>) {
+        let fetched = self.fetch(id, source).await;
+        if fetched.is_err() {
+            // It is not remembered.
+            self.lock().remove(id);
+        }
+        sender.send_replace(Some(fetched));
     }
 
     /// A block, if it is in memory.
     pub(super) fn ready(&self, id: BlockId) -> Option<Bytes> {
-        let ready = self.lock().find(id)?.get().cloned()?;
+        let found = self.lock().find(id)?;
+        let ready = found.borrow().clone()?.ok()?;
         self.metrics.cache_hits.inc();
         Some(ready)
     }
 
-    /// Fetches a block that nobody waits for, if there is room for it and nothing better to do.
-    pub(super) async fn get_ahead(&self, id: BlockId, source: &Source) -> Result<(), ArchiveError> {
+    /// Begins to fetch a block that nobody waits for, if there is room for it and nothing better to do. Its reader finds it on its way
+    /// from now on.
+    pub(super) fn get_ahead(
+        self: &Arc<Self>,
+        id: BlockId,
+        source: Source,
+    ) -> Option<JoinHandle<()>> {
         // Readers who wait come first.
-        let Ok(_permit) = self.fetches.try_acquire() else { return Ok(()) };
-        let cell = {
+        let permit = Arc::clone(&self.fetches).try_acquire_owned().ok()?;
+        let sender = {
             let mut kept = self.lock();
             let (bytes, budget) = (source.bytes(), self.budget_bytes);
-            if kept.slots.contains_key(&id)
+            if kept.is_known(id)
                 || !kept.takes_ahead(bytes, budget / 2)
                 || !kept.make_room(bytes, budget, false)
             {
-                return Ok(());
+                return None;
             }
-            let cell = Cell::default();
-            kept.insert(id, Arc::clone(&cell), bytes, Some(Instant::now()));
-            cell
+            let (sender, fetching) = watch::channel(None);
+            kept.insert(id, fetching, bytes, Some(Instant::now()));
+            sender
         };
-        self.fill(id, &cell, source).await.map(drop)
+        let blocks = Arc::clone(self);
+        Some(tokio::spawn(async move {
+            let _permit = permit;
+            blocks.fetch_into(id, &source, &sender).await;
+        }))
     }
 
     /// Keeps a block that is known already.
     pub(super) fn keep(&self, id: BlockId, block: Bytes) {
         let mut kept = self.lock();
-        if !kept.slots.contains_key(&id) && kept.make_room(block.len(), self.budget_bytes, false) {
+        if !kept.is_known(id) && kept.make_room(block.len(), self.budget_bytes, false) {
             let bytes = block.len();
-            kept.insert(id, Arc::new(OnceCell::new_with(Some(block))), bytes, None);
+            kept.insert(id, watch::channel(Some(Ok(block))).1, bytes, None);
         }
-    }
-
-    async fn fill(&self, id: BlockId, cell: &Cell, source: &Source) -> Result<Bytes, ArchiveError> {
-        let filled = cell.get_or_try_init(|| self.fetch(id, source)).await;
-        if filled.is_err() {
-            let mut kept = self.lock();
-            let is_same = |slot: &Slot| Arc::ptr_eq(&slot.cell, cell) && cell.get().is_none();
-            if kept.slots.get(&id).is_some_and(is_same) {
-                kept.remove(id);
-            }
-        }
-        filled.cloned()
     }
 
     /// Fetches and checks; what is damaged on its way is fetched again.
@@ -253,14 +317,14 @@ impl Blocks {
             let error = match tokio::time::timeout(limits::object::READ, got).await {
                 Ok(Ok(bytes)) => {
                     self.metrics.fetched_bytes.inc_by(bytes.len() as u64);
-                    let is_whole = bytes.len() == source.bytes();
-                    let is_right = source.crc32c.is_none_or(|crc| crc == crc32c::crc32c(&bytes));
-                    if is_whole && is_right {
-                        return Ok(bytes);
+                    match source.check(&bytes, id) {
+                        Ok(()) => return Ok(bytes),
+                        Err(damage) => {
+                            self.metrics.damaged_answers.inc();
+                            let object = source.path.to_string();
+                            ArchiveError::Damaged { object, source: damage }
+                        }
                     }
-                    self.metrics.damaged_answers.inc();
-                    let object = source.path.to_string();
-                    ArchiveError::Damaged { object, source: FormatError::Checksum(id.number) }
                 }
                 Ok(Err(object_store::Error::NotFound { .. })) => {
                     return Err(ArchiveError::Gone(source.path.to_string()));

@@ -12,7 +12,7 @@ use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
 use uuid::Uuid;
 
-use super::blocks::{BlockId, Blocks, Source};
+use super::blocks::{BlockId, Blocks, Check, Source};
 use super::format::{FormatError, ObjectBuilder, batches, parse_footer};
 use crate::metrics::TierMetrics;
 use crate::objects::faulty::FaultyStore;
@@ -87,9 +87,16 @@ async fn cache(budget_bytes: usize) -> (Arc<FaultyStore>, Arc<Blocks>, impl Fn(u
     let blocks = Arc::new(Blocks::new(seam, budget_bytes, TierMetrics::default()));
     let source = move |number: usize| {
         let start = number as u64 * 100;
-        Source { path: path.clone(), range: start..start + 100, crc32c: None }
+        let check = Check::Crc32c(crc32c::crc32c(&[7; 100]));
+        Source { path: path.clone(), range: start..start + 100, check }
     };
     (objects, blocks, source)
+}
+
+async fn fetch_ahead(blocks: &Arc<Blocks>, id: BlockId, source: Source) {
+    if let Some(fetch) = blocks.get_ahead(id, source) {
+        fetch.await.expect("no panic");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +113,7 @@ async fn a_block_is_fetched_once_however_many_ask() {
         assert_eq!(answer.await.expect("no panic").map(|block| block.len()), Ok(100));
     }
     assert_eq!(blocks.metrics.fetched_bytes.get(), 100);
-    // One who gives up leaves nothing behind that others would wait for.
+    // One who gives up takes it from nobody.
     let (fourth, moment) = (source(4), Duration::from_millis(1));
     let given_up = tokio::time::timeout(moment, blocks.get(id(4), &fourth));
     assert!(given_up.await.is_err());
@@ -143,7 +150,7 @@ async fn the_budget_holds_and_what_is_used_stays() {
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    blocks.get_ahead(id(8), &source(8)).await.expect("nothing was fetched");
+    fetch_ahead(&blocks, id(8), source(8)).await;
     assert_eq!(blocks.bytes(), 300);
     for answer in waiting {
         answer.await.expect("no panic").expect("it is up");
@@ -156,7 +163,7 @@ async fn the_budget_holds_and_what_is_used_stays() {
 async fn what_was_fetched_ahead_stays_until_it_is_read_or_forgotten() {
     let (_objects, blocks, source) = cache(400).await;
     for number in 0..3 {
-        blocks.get_ahead(id(number), &source(number)).await.expect("it is up");
+        fetch_ahead(&blocks, id(number), source(number)).await;
     }
     // Half of the budget.
     assert_eq!(blocks.bytes(), 200);
@@ -171,11 +178,46 @@ async fn what_was_fetched_ahead_stays_until_it_is_read_or_forgotten() {
     assert_eq!(blocks.metrics.fetched_bytes.get(), fetched);
     // Those who were read make room for the next, and those whom nobody came for as well, later.
     for number in [2, 3] {
-        blocks.get_ahead(id(number), &source(number)).await.expect("it is up");
+        fetch_ahead(&blocks, id(number), source(number)).await;
     }
-    blocks.get_ahead(id(9), &source(9)).await.expect("there is no room");
+    fetch_ahead(&blocks, id(9), source(9)).await;
     assert_eq!(blocks.metrics.fetched_bytes.get(), fetched + 200);
     tokio::time::advance(limits::tier::AHEAD_KEPT * 2).await;
-    blocks.get_ahead(id(9), &source(9)).await.expect("it is up");
+    fetch_ahead(&blocks, id(9), source(9)).await;
     assert_eq!(blocks.metrics.fetched_bytes.get(), fetched + 300);
+}
+
+/// When an object store hung, those who waited for a block tried one after the other, each for a minute and a half, and each Fetch added one.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_block_that_does_not_come_hears_so_with_all_others() {
+    let (objects, blocks, source) = cache(1000).await;
+    objects.set_delay(Duration::from_secs(3600));
+    let began = tokio::time::Instant::now();
+    let mut waiting = Vec::new();
+    for _ in 0..50 {
+        let (blocks, source) = (Arc::clone(&blocks), source(3));
+        waiting.push(tokio::spawn(async move { blocks.get(id(3), &source).await }));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    for answer in waiting {
+        answer.await.expect("no panic").expect_err("nothing comes");
+    }
+    let attempts = limits::tier::FETCH_ATTEMPTS;
+    assert!(began.elapsed() < (attempts + 1) * limits::object::READ, "{:?}", began.elapsed());
+    assert_eq!(objects.gets.load(Ordering::Relaxed), attempts as usize);
+    assert_eq!(blocks.bytes(), 0);
+    // Those who would be too many are refused at once.
+    let most = limits::tier::FETCHES + limits::tier::WAITING_FETCHES;
+    let range = source(0);
+    let mut waiting = Vec::new();
+    for number in 0..most {
+        let (blocks, source) = (Arc::clone(&blocks), range.clone());
+        waiting.push(tokio::spawn(async move { blocks.get(id(number), &source).await }));
+        tokio::task::yield_now().await;
+    }
+    let began = tokio::time::Instant::now();
+    let refused = blocks.get(id(most), &range).await.expect_err("too many").to_string();
+    assert!(refused.contains("wait"), "{refused}");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }

@@ -14,6 +14,8 @@ pub const CACHE_BYTES: usize = 128 * 1024 * 1024;
 pub const CACHE_BYTES_MIN: usize = 16 * 1024 * 1024;
 /// Blocks that are fetched at the same time.
 pub const FETCHES: usize = 32;
+/// Blocks that wait for one of these to end. Readers of further ones are refused.
+pub const WAITING_FETCHES: usize = 1024;
 /// How often a block is fetched until its reader is told that it cannot be had.
 pub const FETCH_ATTEMPTS: u32 = 3;
 /// The pause before it is fetched again; the second is twice as long.
@@ -46,5 +48,7 @@ pub const DOOMED_AT_ONCE: usize = 4096;
 pub const RETRY: Duration = Duration::from_secs(5);
 /// How long a Fetch waits for the object store. What comes later is in memory for the next one.
 pub const FETCH_WAIT: Duration = Duration::from_secs(5);
+/// How long that goes on for a Fetch: a little longer, so that the Fetch has ended before.
+pub const WARM_WAIT: Duration = Duration::from_secs(6);
 /// `robustmq.tier.local.ms`: how long records stay on the broker's own disk.
 pub const LOCAL: Duration = Duration::from_secs(3600);

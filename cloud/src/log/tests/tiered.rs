@@ -343,3 +343,42 @@ async fn a_store_that_is_busy_for_a_moment_wastes_no_object() {
     let refused = partition.delete_records(None).await;
     assert!(matches!(refused, Err(DeleteRecordsError::Store(StoreError::Busy { .. }))));
 }
+
+/// A footer that came damaged was kept, and its object could not be read any more until it was pushed out of the cache.
+#[tokio::test(start_paused = true)]
+async fn what_comes_damaged_is_not_kept() {
+    let world = World::new();
+    let batches = fill(&world.partition().await, &[10, 20]).await;
+    archive(&world, &AT_ONCE, 100).await;
+    let world = world.after_crash(0);
+    let partition = world.partition().await;
+    world.objects.corrupt_reads(usize::MAX);
+    let refused = partition.read(Offset(0), 1).await;
+    let Err(ReadError::Store(StoreError::Read(why))) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("footer"), "{why}");
+    assert_eq!(world.archive.cache_bytes(), 0);
+    // One that comes well is used; a block that comes damaged then is fetched again.
+    world.objects.corrupt_reads(1);
+    assert_eq!(read_all(&partition, 0, usize::MAX).await, batches);
+}
+
+/// Who waits for a client that is gone is gone soon, too, and an answer that has something waits for nothing.
+#[tokio::test(start_paused = true)]
+async fn an_object_store_that_hangs_holds_nobody_for_long() {
+    let world = World::new();
+    let partition = world.partition().await;
+    for times in [[10, 20], [30, 40]] {
+        fill(&partition, &times).await;
+        archive(&world, &AT_ONCE, 100).await;
+    }
+    let world = world.after_crash(0);
+    let partition = world.partition().await;
+    assert_eq!(partition.read(Offset(1), 1).await.expect("it is up").batches.len(), 1);
+    world.objects.set_delay(Duration::from_secs(3600));
+    let began = tokio::time::Instant::now();
+    partition.warm(Offset(2)).await.expect_err("nothing comes");
+    assert_eq!(began.elapsed(), limits::tier::WARM_WAIT);
+    let began = tokio::time::Instant::now();
+    let read = partition.read(Offset(1), usize::MAX).await.expect("it is in memory");
+    assert_eq!((read.batches.len(), began.elapsed()), (1, Duration::ZERO));
+}
