@@ -86,8 +86,13 @@ public final class JavaClient {
     config.put("auto.offset.reset", "earliest");
     config.put("enable.auto.commit", "false");
     config.put("max.poll.records", "50");
-    config.put("session.timeout.ms", "10000");
-    config.put("heartbeat.interval.ms", "1000");
+    if (args.containsKey("protocol")) {
+      // Of the consumer group protocol (KIP-848), in which the broker says how long a session is.
+      config.put("group.protocol", args.get("protocol"));
+    } else {
+      config.put("session.timeout.ms", "10000");
+      config.put("heartbeat.interval.ms", "1000");
+    }
     // Lets a test choose the assignor that moves partitions one by one (KIP-429).
     if (args.containsKey("assignor")) config.put("partition.assignment.strategy", args.get("assignor"));
     config.putAll(own);
@@ -238,10 +243,11 @@ public final class JavaClient {
             accepted.add("" + n);
           }
         }
-        for (Optional<KafkaException> failed : consumer.commitSync().values())
-          if (failed.isPresent()) throw failed.get();
+        // Said first: whoever is killed in between has at least not kept it to itself.
         if (!accepted.isEmpty() || !rejected.isEmpty())
           say("{\"took\": [" + String.join(", ", accepted) + "], \"rejected\": [" + String.join(", ", rejected) + "]}");
+        for (Optional<KafkaException> failed : consumer.commitSync().values())
+          if (failed.isPresent()) throw failed.get();
       }
     }
   }

@@ -95,7 +95,9 @@ def group(args):
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": True,
-                "session.timeout.ms": 10_000,
+                "group.protocol": args.protocol,
+                # In the consumer group protocol (KIP-848) the broker says how long it is.
+                **({"session.timeout.ms": 10_000} if args.protocol == "classic" else {}),
             }
         )
 
@@ -181,11 +183,12 @@ def share(args):
             else:
                 consumer.acknowledge(message, AcknowledgeType.ACCEPT)
                 accepted.append(number)
+        # Said first: whoever is killed in between has at least not kept it to itself.
         if accepted or rejected:
-            for topic_partition, error in consumer.commit_sync().items():
-                if error is not None:
-                    raise KafkaException(error)
             tally.report(took=accepted, rejected=rejected)
+        for error in consumer.commit_sync().values():
+            if error is not None:
+                raise KafkaException(error)
     consumer.close()
 
 

@@ -12,7 +12,7 @@ Commands, all reporting one JSON object per line on standard output:
     work     --topic T --group G            one member, with the client's own automatic commits; prints {"took": [N, ...]}
                                             for what it is given, and leaves when its standard input ends
     share    --topic T --group G            one member of a share group (KIP-932), which says of each record what becomes of it (see
-                                            verdict); prints {"took": [N, ...], "rejected": [N, ...]} when that is acknowledged
+                                            verdict); prints {"took": [N, ...], "rejected": [N, ...]} just before it says so
 """
 
 import argparse
@@ -53,6 +53,7 @@ def arguments():
     parser.add_argument("--size", type=int, default=100)
     parser.add_argument("--group", default="group")
     parser.add_argument("--leave-after", type=int, default=100)
+    parser.add_argument("--protocol", default="classic")
     parser.add_argument("--timeout", type=float, default=60)
     return parser.parse_args()
 

@@ -11,6 +11,7 @@ mod mqtt_clients;
 mod object_store;
 mod queue_limits;
 mod restore;
+mod share_groups;
 mod shared_groups;
 mod sizes;
 mod uplink_tls;

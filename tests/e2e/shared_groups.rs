@@ -62,6 +62,16 @@ async fn java_with_the_cooperative_assignor_shares_one_partition() -> anyhow::Re
     three_on_one_partition(Client::Java, &["--assignor", cooperative]).await
 }
 
+#[tokio::test]
+async fn confluent_kafka_with_the_consumer_protocol_shares_one_partition() -> anyhow::Result<()> {
+    three_on_one_partition(Client::ConfluentKafka, &["--protocol", "consumer"]).await
+}
+
+#[tokio::test]
+async fn java_with_the_consumer_protocol_shares_one_partition() -> anyhow::Result<()> {
+    three_on_one_partition(Client::Java, &["--protocol", "consumer"]).await
+}
+
 /// What workers of all kinds were given, of records 0 to `records`.
 struct Crew {
     workers: Vec<Worker>,

@@ -197,27 +197,49 @@ pub struct Worker {
     child: Child,
     /// Ends with the worker.
     reading: tokio::task::JoinHandle<anyhow::Result<()>>,
-    took: std::sync::Arc<std::sync::Mutex<Vec<u64>>>,
+    took: std::sync::Arc<std::sync::Mutex<Took>>,
 }
 
-#[derive(Deserialize)]
+/// What one was given.
+#[derive(Default, Deserialize)]
 struct Took {
     took: Vec<u64>,
+    /// By a member of a share group.
+    #[serde(default)]
+    rejected: Vec<u64>,
 }
 
 impl Worker {
-    /// Starts one.
+    /// Starts one that consumes.
     ///
     /// # Errors
     /// When the client is not installed.
     pub fn start(client: Client, kafka: &str, topic: &str, group: &str) -> anyhow::Result<Self> {
+        Self::start_as("work", client, kafka, topic, group)
+    }
+
+    /// Starts one that is a member of a share group (KIP-932).
+    ///
+    /// # Errors
+    /// When the client is not installed.
+    pub fn share(client: Client, kafka: &str, topic: &str, group: &str) -> anyhow::Result<Self> {
+        Self::start_as("share", client, kafka, topic, group)
+    }
+
+    fn start_as(
+        work: &str,
+        client: Client,
+        kafka: &str,
+        topic: &str,
+        group: &str,
+    ) -> anyhow::Result<Self> {
         let mut command = client.command()?;
-        command.args(["work", "--bootstrap", kafka, "--topic", topic, "--group", group]);
+        command.args([work, "--bootstrap", kafka, "--topic", topic, "--group", group]);
         command.args(["--count", "0"]).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
         let stdout = child.stdout.take().context("standard output was asked for")?;
-        let took = std::sync::Arc::<std::sync::Mutex<Vec<u64>>>::default();
+        let took = std::sync::Arc::<std::sync::Mutex<Took>>::default();
         let reading = tokio::spawn({
             let took = took.clone();
             async move {
@@ -226,7 +248,8 @@ impl Worker {
                     let read: Took = serde_json::from_str(&line)
                         .with_context(|| format!("not what it took: {line}"))?;
                     let mut took = took.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    took.extend(read.took);
+                    took.took.extend(read.took);
+                    took.rejected.extend(read.rejected);
                 }
                 Ok(())
             }
@@ -237,7 +260,13 @@ impl Worker {
     /// What it was given so far, in order.
     #[must_use]
     pub fn took(&self) -> Vec<u64> {
-        self.took.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.took.lock().unwrap_or_else(std::sync::PoisonError::into_inner).took.clone()
+    }
+
+    /// What it rejected so far, in order.
+    #[must_use]
+    pub fn rejected(&self) -> Vec<u64> {
+        self.took.lock().unwrap_or_else(std::sync::PoisonError::into_inner).rejected.clone()
     }
 
     /// Has it leave; returns all that it was given.
@@ -257,9 +286,17 @@ impl Worker {
     ///
     /// # Errors
     /// When it cannot be killed, or had failed.
-    pub async fn kill(mut self) -> anyhow::Result<Vec<u64>> {
+    pub async fn kill(self) -> anyhow::Result<Vec<u64>> {
+        self.kill_sharing().await.map(|(took, _)| took)
+    }
+
+    /// Kills a member of a share group; returns all that it said it accepted, and rejected.
+    ///
+    /// # Errors
+    /// When it cannot be killed, or had failed.
+    pub async fn kill_sharing(mut self) -> anyhow::Result<(Vec<u64>, Vec<u64>)> {
         self.child.kill().await?;
         (&mut self.reading).await??;
-        Ok(self.took())
+        Ok((self.took(), self.rejected()))
     }
 }
