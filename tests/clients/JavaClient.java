@@ -2,6 +2,7 @@ import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.*;
 import java.util.concurrent.*;
+import org.apache.kafka.clients.admin.*;
 import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.*;
@@ -32,6 +33,7 @@ public final class JavaClient {
       case "group" -> client.group();
       case "work" -> client.work();
       case "share" -> client.share();
+      case "describe" -> client.describe();
       default -> throw new IllegalArgumentException(argv[0]);
     }
   }
@@ -197,6 +199,39 @@ public final class JavaClient {
           numbers.add(new String(message.headers().lastHeader("number").value(), StandardCharsets.UTF_8));
         if (!numbers.isEmpty()) say("{\"took\": [" + String.join(", ", numbers) + "]}");
       }
+    }
+  }
+
+  /** A group, with the calls and the columns of Apache Kafka's kafka-consumer-groups --describe --members. */
+  void describe() throws Exception {
+    String group = args.get("group");
+    Properties config = new Properties();
+    config.put("bootstrap.servers", args.get("bootstrap"));
+    try (Admin admin = Admin.create(config)) {
+      ConsumerGroupDescription described = admin.describeConsumerGroups(List.of(group)).all().get().get(group);
+      Map<TopicPartition, OffsetAndMetadata> committed =
+          admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get();
+      Map<TopicPartition, OffsetSpec> asked = new HashMap<>();
+      for (TopicPartition partition : committed.keySet()) asked.put(partition, OffsetSpec.latest());
+      var ends = admin.listOffsets(asked).all().get();
+      String row = "%-20s %-10s %-9s %-14s %-14s %-5s%n";
+      System.out.printf(row, "GROUP", "TOPIC", "PARTITION", "CURRENT-OFFSET", "LOG-END-OFFSET", "LAG");
+      for (TopicPartition partition : committed.keySet()) {
+        long at = committed.get(partition).offset();
+        long end = ends.get(partition).offset();
+        System.out.printf(row, group, partition.topic(), partition.partition(), at, end, end - at);
+      }
+      String member = "%-20s %-45s %-15s %-15s %-11s %s%n";
+      System.out.printf("%n" + member, "GROUP", "CONSUMER-ID", "HOST", "CLIENT-ID", "#PARTITIONS", "ASSIGNMENT");
+      for (MemberDescription found : described.members()) {
+        List<String> assigned = new ArrayList<>();
+        for (TopicPartition partition : found.assignment().topicPartitions()) assigned.add(partition.toString());
+        Collections.sort(assigned);
+        System.out.printf(
+            member, group, found.consumerId(), found.host(), found.clientId(), assigned.size(), String.join(",", assigned));
+      }
+      System.out.printf("%n%-20s %-10s %s%n", "GROUP", "STATE", "#MEMBERS");
+      System.out.printf("%-20s %-10s %d%n", group, described.groupState(), described.members().size());
     }
   }
 

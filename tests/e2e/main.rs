@@ -13,5 +13,6 @@ mod queue_limits;
 mod restore;
 mod share_groups;
 mod shared_groups;
+mod sharers;
 mod sizes;
 mod uplink_tls;

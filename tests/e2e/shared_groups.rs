@@ -147,9 +147,13 @@ async fn every_kind_of_client_in_one_group_gets_each_record_once() -> anyhow::Re
     let crew = Crew::start(&kafka, "$shared/crew", RECORDS)?;
     let made = crew.all_at_work(&kafka).await?;
     produce(&kafka, made, RECORDS - made).await?;
+    let printed = programs::describe(&kafka, "$shared/crew").await?;
     let times = crew.finish(&[]).await?;
     ensure!(times.values().all(|times| *times == 1), "given twice: {:?}", twice(&times));
     ensure!(described(&kafka, "$shared/crew").await? == (RECORDS, 0));
+    let members = printed.lines().filter(|line| line.ends_with(" 1           jobs-0")).count();
+    ensure!(members == Client::ALL.len() + 1, "{printed}");
+    ensure!(printed.lines().any(|line| line.contains(" jobs       0 ")), "{printed}");
     Ok(())
 }
 

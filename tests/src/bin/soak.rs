@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use robustmq_tests::load::chores;
 use robustmq_tests::load::kills::{self, Outcome, Plan};
+use robustmq_tests::load::sharers;
 
 /// Rounds of kill -9 under MQTT load; every message is accounted for in the Kafka log.
 ///
@@ -28,6 +29,9 @@ struct Arguments {
     /// Kill the cloud while it archives, compacts, deletes and changes modes, instead
     #[arg(long)]
     chores: bool,
+    /// Kill the cloud under a $shared/ group whose members come and go, instead
+    #[arg(long, conflicts_with = "chores")]
+    sharers: bool,
 }
 
 #[tokio::main]
@@ -40,6 +44,14 @@ async fn main() -> anyhow::Result<ExitCode> {
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
         };
         return Ok(report(&outcome));
+    }
+    if arguments.sharers {
+        let plan = sharers::Plan { rounds: arguments.rounds, seed: arguments.seed };
+        let outcome = tokio::select! {
+            outcome = sharers::run(&plan, |line| println!("{line}")) => outcome?,
+            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+        };
+        return Ok(report_sharers(&outcome));
     }
     let plan = Plan {
         rounds: arguments.rounds,
@@ -71,6 +83,22 @@ fn report(outcome: &chores::Outcome) -> ExitCode {
         outcome.took.as_secs_f64(),
         outcome.mode_changes,
         outcome.objects
+    );
+    for fault in &outcome.faults {
+        println!("FAULT  {fault}");
+    }
+    if outcome.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn report_sharers(outcome: &sharers::Outcome) -> ExitCode {
+    println!(
+        "\n{} kills, {:.0} s; {} members; {} records, {} commits answered, {} records given again",
+        outcome.kills,
+        outcome.took.as_secs_f64(),
+        outcome.members,
+        outcome.produced,
+        outcome.committed,
+        outcome.again
     );
     for fault in &outcome.faults {
         println!("FAULT  {fault}");

@@ -139,6 +139,16 @@ pub async fn produce(client: Client, job: &Job<'_>) -> anyhow::Result<()> {
     printed.map(drop).with_context(|| format!("{client:?} produces"))
 }
 
+/// How the Java client's admin sees a group, in the columns of Apache Kafka's `kafka-consumer-groups --describe`.
+///
+/// # Errors
+/// When it fails.
+pub async fn describe(kafka: &str, group: &str) -> anyhow::Result<String> {
+    let mut command = Client::Java.command()?;
+    command.args(["describe", "--bootstrap", kafka, "--group", group]);
+    output(command).await
+}
+
 /// Reads all partitions from the start until `job.count` different records have come.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ pub mod account;
 pub mod chores;
 pub mod device;
 pub mod kills;
+pub mod sharers;
 
 pub use account::{Account, DeviceAccount};
 pub use device::{Device, DeviceReport, Fleet, Quality};
