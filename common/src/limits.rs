@@ -345,6 +345,8 @@ pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 pub const CACHED_ORIGINS_PER_PARTITION: usize = 4096;
 /// Bytes of batches that one entry of the time index covers.
 pub const LOG_CHUNK_BYTES: usize = 1024 * 1024;
+/// Entries of the time index that are read at once where the first ones mostly decide.
+pub const FEW_CHUNKS: usize = 64;
 /// Keys of a dirty log that compaction remembers at once, with their offsets (`log.cleaner.dedupe.buffer.size`): 900,000. Where
 /// there are more, it takes several passes. There is one such map.
 pub const COMPACTION_MAP_BYTES: usize = 32 * 1024 * 1024;

@@ -17,6 +17,7 @@ use robustmq_common::record::BatchError;
 use uuid::Uuid;
 
 use super::maintenance::MaintenanceError;
+use super::totals::Part;
 use super::{LogError, Partition, after};
 use crate::store::keys::archive::{Archived, Doomed, archived_from};
 use crate::store::keys::damaged;
@@ -117,7 +118,7 @@ impl Partition {
     ) -> Result<ArchivePlan, StoreError> {
         let from = self.local_start();
         let mut excess = match rules.local_bytes {
-            Some(most) => self.local_bytes(from).await?.saturating_sub(most),
+            Some(most) => self.closed_bytes(Part::Local).await?.saturating_sub(most),
             None => 0,
         };
         let is_excessive = excess > 0;
@@ -129,7 +130,7 @@ impl Partition {
         let mut whole_ms = i64::MIN;
         let mut resume = self.keys().chunks_from(from);
         'pages: while !resume.is_empty() {
-            for (chunk, last) in self.chunk_page(&mut resume).await? {
+            for (chunk, last) in self.few_chunks(&mut resume).await? {
                 if bytes == 0 {
                     // Little waits until it is twice as old: few objects are cheap.
                     plan.due_ms = comes_of_age(&chunk, 2);
@@ -152,18 +153,6 @@ impl Partition {
         }
         plan.is_due = plan.due_ms <= now_ms || (is_excessive && plan.until > from);
         Ok(plan)
-    }
-
-    /// Bytes of closed chunks that are not archived.
-    async fn local_bytes(&self, from: Offset) -> Result<u64, StoreError> {
-        let mut bytes = 0_u64;
-        let mut resume = self.keys().chunks_from(from);
-        while !resume.is_empty() {
-            for (chunk, _) in self.chunk_page(&mut resume).await? {
-                bytes = bytes.saturating_add(chunk.bytes);
-            }
-        }
-        Ok(bytes)
     }
 
     /// Archives one object's worth, if that is due. Returns its bytes; 0 if there was nothing to do.

@@ -153,7 +153,23 @@ impl Partition {
         &self,
         resume: &mut std::ops::Range<Bytes>,
     ) -> Result<Vec<ClosedChunk>, StoreError> {
-        let page = self.store().scan(resume.clone(), ScanLimit::items(usize::MAX)).await?;
+        self.chunks(resume, usize::MAX).await
+    }
+
+    /// As [`Partition::chunk_page`], of few chunks, for those who hardly ever need more.
+    pub(super) async fn few_chunks(
+        &self,
+        resume: &mut std::ops::Range<Bytes>,
+    ) -> Result<Vec<ClosedChunk>, StoreError> {
+        self.chunks(resume, limits::FEW_CHUNKS).await
+    }
+
+    async fn chunks(
+        &self,
+        resume: &mut std::ops::Range<Bytes>,
+        items: usize,
+    ) -> Result<Vec<ClosedChunk>, StoreError> {
+        let page = self.store().scan(resume.clone(), ScanLimit::items(items)).await?;
         resume.start = page.resume.unwrap_or_else(|| resume.end.clone());
         page.items
             .iter()

@@ -15,6 +15,7 @@ use super::footprint::{Footprint, StateMemory};
 use super::mode::StorageMode;
 use super::origins::OriginKey;
 use super::sequencer::{Loaded, Sequencer, offset};
+use super::totals::Totals;
 use super::unstored::{Fate, Unstored};
 use super::unstored_memory::UnstoredMemory;
 use super::write_behind::WriteBehind;
@@ -123,6 +124,10 @@ pub struct Partition {
     pub(super) archived_to: AtomicI64,
     /// And has left the store.
     pub(super) left_store_to: AtomicI64,
+    /// What closed chunks hold.
+    pub(super) totals: tokio::sync::Mutex<Totals>,
+    /// Changes that compaction has made to the time index.
+    pub(super) rewrites: AtomicU64,
     visible: watch::Sender<Visible>,
     footprint: Footprint,
     pub(super) stored: watch::Sender<Stored>,
@@ -179,6 +184,8 @@ impl Partition {
             leader_epoch: AtomicI32::new(sequencer.end.leader_epoch.0),
             archived_to: AtomicI64::new(archived_to.0),
             left_store_to: AtomicI64::new(0),
+            totals: tokio::sync::Mutex::default(),
+            rewrites: AtomicU64::new(0),
             sequencer: Mutex::new(sequencer),
             unstored: Arc::new(unstored),
             visible,
@@ -313,98 +320,6 @@ impl Partition {
         self.write_behind_ms.store(write_behind_ms, Ordering::Release);
     }
 
-    /// Waits until [`Partition::append`] can be expected to be taken: there is room for it, a volatile mode has offsets to
-    /// give, a change of the mode is over, and the state was read again if a write failed. Await it before each append.
-    ///
-    /// # Errors
-    /// [`LogError`].
-    pub async fn ready(self: &Arc<Self>) -> Result<(), LogError> {
-        if !self.sequencer().is_volatile() {
-            self.store().ready().await?;
-        }
-        loop {
-            match self.obstacle()? {
-                None => return Ok(()),
-                Some(Obstacle::Failure) => self.read_again().await?,
-                Some(Obstacle::Change) => drop(self.maintenance.lock().await),
-                Some(Obstacle::Reservation) => self.reserve().await?,
-                Some(Obstacle::Room) => self.wait_for_room().await?,
-            }
-        }
-    }
-
-    /// Waits until the state is true again after a failed write, and a change of the mode is over: what upkeep needs. It takes no room
-    /// and no offset, and so waits for none, as [`Partition::ready`] does: a full disk has none to give until upkeep has deleted
-    /// something.
-    ///
-    /// # Errors
-    /// [`LogError`].
-    pub async fn ready_for_upkeep(&self) -> Result<(), LogError> {
-        loop {
-            match self.obstacle()? {
-                Some(Obstacle::Failure) => self.read_again().await?,
-                Some(Obstacle::Change) => drop(self.maintenance.lock().await),
-                Some(Obstacle::Reservation | Obstacle::Room) | None => return Ok(()),
-            }
-        }
-    }
-
-    async fn read_again(&self) -> Result<(), LogError> {
-        self.store().ready().await?;
-        let _one_at_a_time = self.maintenance.lock().await;
-        self.reload().await
-    }
-
-    fn obstacle(&self) -> Result<Option<Obstacle>, LogError> {
-        let sequencer = self.sequencer();
-        if sequencer.closed {
-            return Err(LogError::Dropped(self.keys.topic));
-        }
-        if self.shared.stopped.load(Ordering::SeqCst) {
-            return Err(StoreError::Closed.into());
-        }
-        let reserved = Offset(self.reserved.load(Ordering::Acquire));
-        let unreserved = reserved < sequencer.wanted || reserved <= sequencer.next_offset;
-        Ok(if sequencer.era != self.store().era() {
-            Some(Obstacle::Failure)
-        } else if sequencer.changing {
-            Some(Obstacle::Change)
-        } else if !sequencer.is_volatile() {
-            None
-        } else if unreserved {
-            Some(Obstacle::Reservation)
-        } else if !self.has_room(&sequencer) {
-            Some(Obstacle::Room)
-        } else {
-            None
-        })
-    }
-
-    /// After a failed write: what the store says is true again. In a volatile mode the state in memory is, and stays. Call
-    /// it under the maintenance lock.
-    pub(super) async fn reload(&self) -> Result<(), LogError> {
-        loop {
-            {
-                let mut sequencer = self.sequencer();
-                if sequencer.closed {
-                    return Err(LogError::Dropped(self.keys.topic));
-                }
-                let era = self.store().era();
-                if sequencer.is_volatile() {
-                    sequencer.era = era;
-                }
-                if sequencer.era == era {
-                    return Ok(());
-                }
-            }
-            let loaded = Sequencer::load(self.store(), &self.keys).await?.sequencer;
-            let mut sequencer = self.sequencer();
-            let Sequencer { closed, mode, changing, .. } = *sequencer;
-            *sequencer = Sequencer { closed, mode, changing, ..loaded };
-            self.measure(&sequencer);
-        }
-    }
-
     /// The last sequence of a lane that this partition holds; waits until it is as durable as an edge is promised: written in
     /// `hybrid`, taken in `memory`. Afterwards an append from that lane is decided in memory.
     ///
@@ -463,19 +378,6 @@ impl Partition {
         self.measure(&sequencer);
         Ok((applied, None))
     }
-}
-
-/// Why an append would not be taken now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Obstacle {
-    /// A write failed.
-    Failure,
-    /// The mode is being changed.
-    Change,
-    /// No offset is reserved.
-    Reservation,
-    /// `hybrid` holds as much as it may.
-    Room,
 }
 
 /// The base offset of the first batch from `from` on, archived or in the store; `None` if there is none below `to`.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use robustmq_common::ids::Offset;
 
 use super::maintenance::MaintenanceError;
 use super::mode::StorageMode;
+use super::totals::Part;
 use super::{Partition, after};
 use crate::store::keys::damaged;
 use crate::store::keys::partition::{Chunk, encode_offset};
@@ -84,6 +84,7 @@ impl Partition {
         let moved = self.unstored.move_log_start(before);
         if let Err(error) = self.write_unless_dropped(write).await {
             self.unstored.restore_log_start(moved);
+            self.restore_totals().await;
             return Err(error.into());
         }
         self.unstored.set_durable_start(before);
@@ -93,6 +94,7 @@ impl Partition {
 
     async fn removal_before(&self, before: Offset) -> Result<WriteBatch, StoreError> {
         let keys = self.keys();
+        self.leave_totals(before).await?;
         let mut write = WriteBatch::new();
         write.put(keys.log_start(), encode_offset(before));
         write.delete_range(keys.batches(Offset(0), before));
@@ -112,7 +114,10 @@ impl Partition {
         };
         if let Some(start) = stored_to.and_then(|to| self.unstored.evicted_to(to)) {
             let write = self.removal_before(start).await?;
-            self.write_unless_dropped(write).await?;
+            if let Err(error) = self.write_unless_dropped(write).await {
+                self.restore_totals().await;
+                return Err(error.into());
+            }
             self.unstored.set_durable_start(start);
         }
         Ok(())
@@ -144,7 +149,7 @@ impl Partition {
         let mut resume = self.keys().chunks_from(start);
         let mut all_go = true;
         'pages: while !resume.is_empty() {
-            for (chunk, last) in self.chunk_page(&mut resume).await? {
+            for (chunk, last) in self.few_chunks(&mut resume).await? {
                 if !expired(&chunk) && chunk.bytes > excess {
                     all_go = false;
                     break 'pages;
@@ -217,13 +222,6 @@ impl Partition {
             let sequencer = self.sequencer();
             bytes = bytes.saturating_add(sequencer.end.open_chunk.bytes);
         }
-        let mut resume: std::ops::Range<Bytes> =
-            self.keys().chunks_from(self.offsets().log_start_offset);
-        while !resume.is_empty() {
-            for (chunk, _) in self.chunk_page(&mut resume).await? {
-                bytes = bytes.saturating_add(chunk.bytes);
-            }
-        }
-        Ok(bytes)
+        Ok(bytes.saturating_add(self.closed_bytes(Part::Whole).await?))
     }
 }

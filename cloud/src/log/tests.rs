@@ -15,11 +15,13 @@ use super::{
     AppendContext, AppendError, AppendRules, Appended, Budgets, DeleteRecordsError, FoundOffset,
     Log, LogError, Origin, OriginKey, Partition, ProducerError, ProducerIds, ReadError, Retention,
 };
+use crate::log::totals::Part;
 use crate::store::{MemoryStore, Store, StoreError};
 
 mod model;
 mod tiered;
 mod tiered_model;
+mod totals;
 mod volatile;
 mod volatile_model;
 
@@ -96,6 +98,21 @@ async fn base_offsets(partition: &Partition, from: i64, max_bytes: usize) -> Vec
     let result = partition.read(Offset(from), max_bytes).await.expect("in range");
     let base = |bytes| RecordBatch::parse(bytes).expect("an intact batch").base_offset().0;
     result.batches.into_iter().map(base).collect()
+}
+
+/// The totals are what a walk through the time index finds.
+pub(in crate::log) async fn check_totals(partition: &Partition) {
+    for (part, from) in
+        [(Part::Whole, partition.log_start()), (Part::Local, partition.local_start())]
+    {
+        let mut resume = partition.keys().chunks_from(from);
+        let mut bytes = 0;
+        while !resume.is_empty() {
+            let page = partition.chunk_page(&mut resume).await.expect("readable");
+            bytes += page.iter().map(|(chunk, _)| chunk.bytes).sum::<u64>();
+        }
+        assert_eq!(partition.closed_bytes(part).await, Ok(bytes), "{part:?} from {from}");
+    }
 }
 
 #[tokio::test]

@@ -252,7 +252,9 @@ impl Unstored {
 
     /// Bytes of the batches, as they are sent.
     pub(super) fn batch_bytes(&self) -> u64 {
-        self.lock().batches.iter().map(|held| held.bytes.len() as u64).sum()
+        let inner = self.lock();
+        let overhead = inner.batches.len() * limits::UNSTORED_BATCH_OVERHEAD_BYTES;
+        inner.bytes.saturating_sub(overhead) as u64
     }
 
     /// The largest timestamp of the oldest batch, milliseconds since 1970.

@@ -39,6 +39,8 @@ struct State {
     closed: bool,
     /// So many submissions that follow find the queue full.
     busy: usize,
+    /// Items that scans have returned.
+    scanned: usize,
     stats: StoreStats,
     era: Era,
 }
@@ -74,6 +76,12 @@ impl MemoryStore {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.lock().queue.len()
+    }
+
+    /// Items that scans have returned so far.
+    #[must_use]
+    pub fn scanned(&self) -> usize {
+        self.lock().scanned
     }
 
     /// The next write that is applied fails with `error`, and with it what waits behind it.
@@ -236,7 +244,7 @@ impl Store for MemoryStore {
     }
 
     async fn scan(&self, range: Range<Bytes>, limit: ScanLimit) -> Result<ScanPage, StoreError> {
-        let state = self.lock();
+        let mut state = self.lock();
         state.check_readable()?;
         let mut page = ScanPage::default();
         if range.start >= range.end {
@@ -253,6 +261,7 @@ impl Store for MemoryStore {
             }
             page.items.push((key.clone(), value.clone()));
         }
+        state.scanned += page.items.len();
         Ok(page)
     }
 

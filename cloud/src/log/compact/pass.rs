@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use robustmq_common::ids::Offset;
@@ -204,7 +205,9 @@ impl Partition {
                 pass.before = None;
                 return Ok(false);
             }
-            self.write_unless_dropped(write).await?;
+            let written = self.write_unless_dropped(write).await;
+            self.rewrites.fetch_add(1, Ordering::AcqRel);
+            written?;
         }
         pass.progress = progress;
         pass.before = index;

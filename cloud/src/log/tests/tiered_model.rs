@@ -13,6 +13,7 @@ use proptest::prelude::{Just, ProptestConfig, Strategy, prop_oneof, proptest};
 use robustmq_common::ids::{Offset, TopicId};
 use uuid::Uuid;
 
+use super::check_totals;
 use super::tiered::{AT_ONCE, World, append, read_all};
 use crate::log::Partition;
 use crate::objects::faulty::FaultyStore;
@@ -133,6 +134,7 @@ impl Model {
         let middle = start + (self.batches.len() - start) / 2;
         let half = read_all(&self.partition, i64::try_from(middle).expect("few"), 1).await;
         assert_eq!(half, self.batches[middle..]);
+        check_totals(&self.partition).await;
     }
 
     /// Every object is archived, and every archived one is there.

@@ -17,7 +17,7 @@ use robustmq_common::ids::{Offset, PartitionIndex, ProducerEpoch, ProducerId, To
 use robustmq_common::record::{Producer, RecordBatch};
 use uuid::Uuid;
 
-use super::build;
+use super::{build, check_totals};
 use crate::log::{
     AppendContext, AppendError, AppendRules, Budgets, Log, Partition, PendingAppend, StorageMode,
 };
@@ -351,6 +351,7 @@ impl World {
         assert!(shown == self.end || is_behind_all, "{shown} of {}", self.end);
         assert_eq!(offsets.log_start_offset.0, self.log_start);
         assert_eq!(self.readable(), self.live);
+        at_once(check_totals(&self.partition));
         // From anywhere a reader gets what comes next.
         for from in [self.log_start, self.end - 3, self.end - 1, self.end] {
             if from >= self.log_start {

@@ -16,6 +16,7 @@ use robustmq_common::record::{BatchBuilder, Compression, NewRecord, Producer, Re
 use uuid::Uuid;
 
 use super::super::CompactionRules;
+use crate::log::tests::check_totals;
 use crate::log::{AppendContext, Log, Partition, Retention};
 use crate::store::keys::partition::{Chunk, Kind, trailing_number};
 use crate::store::{MemoryStore, ScanLimit, Store};
@@ -316,6 +317,7 @@ impl World {
         let offsets = self.partition.offsets();
         assert_eq!(offsets.log_start_offset.0, self.log_start);
         assert_eq!(offsets.high_watermark.0, self.high_watermark());
+        check_totals(&self.partition).await;
         let found = self.read_all().await;
         for (offset, record) in &found {
             let written = &self.written[offset];
