@@ -72,6 +72,8 @@ pub struct TierMetrics {
     pub archived_bytes: Counter,
     /// Attempts to archive that failed.
     pub failures: Counter,
+    /// Partitions whose last attempt failed, and that are not tried for a while.
+    pub put_off_partitions: Gauge,
     /// Bytes that came from the object store.
     pub fetched_bytes: Counter,
     /// Blocks that were in memory, or on their way, when a reader asked.
@@ -98,6 +100,11 @@ impl TierMetrics {
                 "Bytes of record batches that were archived",
             ),
             failures: registered(tier, "failures", "Attempts to archive that failed"),
+            put_off_partitions: registered(
+                tier,
+                "put_off_partitions",
+                "Partitions whose last attempt to archive failed, and that are tried again later",
+            ),
             fetched_bytes: registered(
                 tier,
                 "fetched_bytes",

@@ -1,11 +1,15 @@
 //! The one task that archives: an object of about 32 MB at a time, so that one of them is in memory.
 //!
 //! While the object store does not answer, everything stays in the store and is tried again; `robustmq_cloud_tier_failures_total`
-//! grows, and one line in the log says so when it begins and when it ends.
+//! grows, and one line in the log says so when it begins and when it ends. A partition that fails is put off, each time for twice as long, so
+//! that it does not hold up the others; `robustmq_cloud_tier_put_off_partitions` counts them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use robustmq_common::limits;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::log::{ArchivePassError, Log, LogError, PartitionId, PartitionQueue};
@@ -21,8 +25,18 @@ pub(super) struct Archiver {
     archive: Arc<Archive>,
     due: Arc<PartitionQueue>,
     metrics: TierMetrics,
-    /// The last attempts failed.
-    is_failing: bool,
+    /// The object store did not answer the last time.
+    is_down: bool,
+    put_off: HashMap<PartitionId, PutOff>,
+}
+
+/// A partition that failed, and is not tried again before a time.
+#[derive(Debug, Clone, Copy)]
+struct PutOff {
+    until: Instant,
+    pause: Duration,
+    /// By an object store that did not answer: when it does, this has no reason any more.
+    is_outage: bool,
 }
 
 impl Archiver {
@@ -33,7 +47,7 @@ impl Archiver {
         due: Arc<PartitionQueue>,
     ) -> Self {
         let metrics = archive.metrics().clone();
-        Self { topics, log, archive, due, metrics, is_failing: false }
+        Self { topics, log, archive, due, metrics, is_down: false, put_off: HashMap::new() }
     }
 
     /// Runs until `shutdown`. `now_ms` is the wall clock, milliseconds since 1970.
@@ -52,34 +66,78 @@ impl Archiver {
         }
     }
 
-    /// Returns `false` if it is to be tried again after a pause.
+    /// Returns `false` if nothing should be tried for a moment.
     pub(super) async fn archive_one(&mut self, id: PartitionId, now_ms: i64) -> bool {
+        if self.put_off.get(&id).is_some_and(|put_off| Instant::now() < put_off.until) {
+            // It is offered again while it is due.
+            return true;
+        }
         let (topic, index) = id;
-        match self.pass(id, now_ms).await {
-            Ok(bytes) => {
-                if bytes > 0 {
-                    self.metrics.archived_bytes.inc_by(bytes);
-                    // There may be more of it; others have their turn before.
-                    self.due.offer(id, 0);
-                    tracing::debug!(%topic, %index, bytes, "archived");
-                }
-                if bytes > 0 && std::mem::take(&mut self.is_failing) {
-                    tracing::info!("records are archived again");
-                }
-                true
+        let outcome = self.pass(id, now_ms).await;
+        match &outcome {
+            Ok(bytes @ 1..) => {
+                self.metrics.archived_bytes.inc_by(*bytes);
+                // There may be more of it; others have their turn before.
+                self.due.offer(id, 0);
+                tracing::debug!(%topic, %index, bytes, "archived");
+                self.is_up();
             }
-            Err(ArchivePassError::Dropped | ArchivePassError::Store(StoreError::Closed)) => true,
+            Ok(0)
+            | Err(ArchivePassError::Dropped | ArchivePassError::Store(StoreError::Closed)) => {}
             Err(error) => {
                 self.metrics.failures.inc();
-                self.due.offer(id, 0);
-                let is_outage =
-                    matches!(error, ArchivePassError::Archive(ArchiveError::Unavailable(_)));
-                if !(is_outage && std::mem::replace(&mut self.is_failing, true)) {
-                    tracing::warn!(%topic, %index, %error, "records stay in the store, and are archived later");
-                }
-                false
+                self.failed(id, error);
             }
         }
+        let is_over = matches!(outcome, Ok(_) | Err(ArchivePassError::Dropped));
+        if is_over && self.put_off.remove(&id).is_some_and(|put_off| !put_off.is_outage) {
+            tracing::info!(%topic, %index, "the partition is archived again");
+        }
+        self.count();
+        !matches!(outcome, Err(ArchivePassError::Archive(ArchiveError::Unavailable(_))))
+    }
+
+    /// The object store answers: whoever it did not answer is tried when it is offered.
+    fn is_up(&mut self) {
+        if std::mem::take(&mut self.is_down) {
+            self.put_off.retain(|_, put_off| !put_off.is_outage);
+            tracing::info!("records are archived again");
+        }
+    }
+
+    fn failed(&mut self, id: PartitionId, error: &ArchivePassError) {
+        let (topic, index) = id;
+        let is_outage = matches!(error, ArchivePassError::Archive(ArchiveError::Unavailable(_)));
+        let now = Instant::now();
+        if self.put_off.len() >= limits::PARTITION_QUEUE {
+            self.put_off.retain(|_, put_off| now < put_off.until);
+        }
+        if self.put_off.len() >= limits::PARTITION_QUEUE {
+            self.put_off.clear();
+        }
+        let before = self.put_off.get(&id).copied();
+        let pause = before.map_or(limits::tier::RETRY, |before| before.pause * 2);
+        let pause = pause.min(match is_outage {
+            true => limits::tier::RETRY_OUTAGE_MOST,
+            false => limits::tier::RETRY_MOST,
+        });
+        self.put_off.insert(id, PutOff { until: now + pause, pause, is_outage });
+        // One line for an outage, and one for each partition that fails by itself.
+        let is_known = match is_outage {
+            true => std::mem::replace(&mut self.is_down, true),
+            false => before.is_some_and(|before| !before.is_outage),
+        };
+        match is_known {
+            true => tracing::debug!(%topic, %index, %error, "records stay in the store"),
+            false => {
+                tracing::warn!(%topic, %index, %error, "records stay in the store, and are archived later");
+            }
+        }
+    }
+
+    fn count(&self) {
+        let put_off = i64::try_from(self.put_off.len()).unwrap_or(i64::MAX);
+        self.metrics.put_off_partitions.set(put_off);
     }
 
     async fn pass(&self, id: PartitionId, now_ms: i64) -> Result<u64, ArchivePassError> {
@@ -92,3 +150,6 @@ impl Archiver {
         partition.archive(&self.archive, &rules, now_ms).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const BLOCK_BYTES: usize = 1024 * 1024;
 /// How large an archived object is, about: one PUT. It is in memory while it is put, one at a time.
 pub const OBJECT_BYTES: u64 = 32 * 1024 * 1024;
+/// What is less than that waits so long for more after it was appended, or for `robustmq.tier.local.ms` if that is less. Records of a
+/// backfill are old when they come, and what is more than `local.retention.bytes` comes a megabyte at a time.
+pub const GATHER: Duration = Duration::from_secs(300);
 /// How long one put may take: 32 MB over a link of 3 Mbit/s.
 pub const PUT: Duration = Duration::from_secs(90);
 /// The cache of blocks (`[cache] memory_bytes`).
@@ -44,8 +47,13 @@ pub const JANITOR_PAUSE: Duration = Duration::from_secs(20);
 pub const REMOVALS_AT_ONCE: usize = 8;
 /// Archived objects whose records are deleted by one write.
 pub const DOOMED_AT_ONCE: usize = 4096;
-/// The pause after a failed archiving, for all partitions.
+/// How long a partition that could not be archived is put off, twice as long with each time; and all of them, where the object store does
+/// not answer.
 pub const RETRY: Duration = Duration::from_secs(5);
+/// The longest of the former.
+pub const RETRY_MOST: Duration = Duration::from_secs(3600);
+/// The longest where it was the object store that did not answer.
+pub const RETRY_OUTAGE_MOST: Duration = Duration::from_secs(60);
 /// How long a Fetch waits for the object store. What comes later is in memory for the next one.
 pub const FETCH_WAIT: Duration = Duration::from_secs(5);
 /// How long that goes on for a Fetch: a little longer, so that the Fetch has ended before.
