@@ -314,6 +314,9 @@ impl Partition {
             .on_complete(move |outcome| completed.complete(outcome, place.next));
         let pending = self.store().submit(write)?;
 
+        if sequencer.mode == Some(StorageMode::Tiered) {
+            self.note_unarchived(context.now_ms);
+        }
         sequencer.end = end;
         sequencer.next_offset = place.next;
         sequencer.epoch_stored = true;

@@ -36,6 +36,9 @@ pub struct TierRules {
     pub hot_bytes: u64,
 }
 
+/// There is nothing that has to be archived, or it is not known since when: from before the partition was loaded.
+pub(super) const LONG_SINCE: i64 = i64::MIN;
+
 /// What is to be archived next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArchivePlan {
@@ -107,7 +110,7 @@ impl Partition {
         (to > Offset(0)).then(|| Offset(to.0 - 1))
     }
 
-    /// What there is to archive at `now_ms`. Reads the time index of what is not archived.
+    /// What there is to archive at `now_ms`. Reads the time index of what is not archived, up to an object's worth.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -117,11 +120,16 @@ impl Partition {
         now_ms: i64,
     ) -> Result<ArchivePlan, StoreError> {
         let from = self.local_start();
+        let gathered_ms = self.gathered_ms(rules, now_ms);
         let mut excess = match rules.local_bytes {
             Some(most) => self.closed_bytes(Part::Local).await?.saturating_sub(most),
             None => 0,
         };
-        let is_excessive = excess > 0;
+        let excess_due_ms = match excess {
+            0 => i64::MAX,
+            limits::tier::OBJECT_BYTES.. => now_ms,
+            _ => gathered_ms,
+        };
         let comes_of_age = |chunk: &Chunk, times: i64| {
             chunk.max_timestamp.saturating_add(rules.local_ms.saturating_mul(times))
         };
@@ -132,8 +140,8 @@ impl Partition {
         'pages: while !resume.is_empty() {
             for (chunk, last) in self.few_chunks(&mut resume).await? {
                 if bytes == 0 {
-                    // Little waits until it is twice as old: few objects are cheap.
-                    plan.due_ms = comes_of_age(&chunk, 2);
+                    // Little waits until it is twice as old, and for more: few objects are cheap.
+                    plan.due_ms = comes_of_age(&chunk, 2).max(gathered_ms);
                 }
                 whole_ms = whole_ms.max(comes_of_age(&chunk, 1));
                 if whole_ms <= now_ms || excess > 0 {
@@ -149,10 +157,29 @@ impl Partition {
         }
         let open = self.sequencer().end.open_chunk;
         if bytes == 0 && open.bytes > 0 {
-            plan.due_ms = comes_of_age(&open, 2);
+            plan.due_ms = comes_of_age(&open, 2).max(gathered_ms);
         }
-        plan.is_due = plan.due_ms <= now_ms || (is_excessive && plan.until > from);
+        if plan.until > from {
+            plan.due_ms = plan.due_ms.min(excess_due_ms);
+        }
+        plan.is_due = plan.due_ms <= now_ms;
         Ok(plan)
+    }
+
+    /// When what is less than an object has waited long enough for more to come. Its timestamps do not say that: those of a backfill are
+    /// old when they come, and each chunk would be an object.
+    fn gathered_ms(&self, rules: &TierRules, now_ms: i64) -> i64 {
+        // The clock may have been set back.
+        let since = self.unarchived_since_ms.fetch_min(now_ms, Ordering::AcqRel).min(now_ms);
+        let gather = i64::try_from(limits::tier::GATHER.as_millis()).unwrap_or(i64::MAX);
+        since.saturating_add(gather.min(rules.local_ms))
+    }
+
+    /// Something was appended that will have to be archived. Called under the sequencer's lock.
+    pub(super) fn note_unarchived(&self, now_ms: i64) {
+        let (ordering, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        let _noted =
+            self.unarchived_since_ms.compare_exchange(LONG_SINCE, now_ms, ordering, failure);
     }
 
     /// Archives one object's worth, if that is due. Returns its bytes; 0 if there was nothing to do.
@@ -184,7 +211,7 @@ impl Partition {
         let object = self.gather(from, plan.until).await?;
         let Some(sealed) = object.seal() else {
             // Compaction or a crash has left nothing there.
-            self.archived(None, plan.until).await?;
+            self.archived(None, plan.until, now_ms).await?;
             return Ok(0);
         };
         let id = Uuid::new_v4();
@@ -204,7 +231,7 @@ impl Partition {
         if rules.hot_bytes > 0 {
             archive.keep_hot(id, &sealed, rules.hot_bytes);
         }
-        self.archived(Some((archived, doomed)), plan.until).await?;
+        self.archived(Some((archived, doomed)), plan.until, now_ms).await?;
         self.leave_store().await?;
         Ok(sealed.data_bytes)
     }
@@ -231,6 +258,7 @@ impl Partition {
         &self,
         object: Option<(Archived, Doomed)>,
         until: Offset,
+        now_ms: i64,
     ) -> Result<(), ArchivePassError> {
         // The log's start does not move meanwhile.
         let _no_deletion = self.maintenance.lock().await;
@@ -245,6 +273,10 @@ impl Partition {
         self.write_unless_dropped(write).await?;
         // Before the batches go: whoever finds them gone finds this.
         self.archived_to.fetch_max(until.0, Ordering::SeqCst);
+        // What came meanwhile waits from now on.
+        let sequencer = self.sequencer();
+        let since = if sequencer.end.next_offset > until { now_ms } else { LONG_SINCE };
+        self.unarchived_since_ms.store(since, Ordering::Release);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use robustmq_common::record::RecordBatch;
 use tokio::sync::watch;
 
 use super::LogError;
+use super::archive::LONG_SINCE;
 use super::finish::Finisher;
 use super::footprint::{Footprint, StateMemory};
 use super::mode::StorageMode;
@@ -124,6 +125,8 @@ pub struct Partition {
     pub(super) archived_to: AtomicI64,
     /// And has left the store.
     pub(super) left_store_to: AtomicI64,
+    /// When the first of what is not archived came, milliseconds since 1970.
+    pub(super) unarchived_since_ms: AtomicI64,
     /// What closed chunks hold.
     pub(super) totals: tokio::sync::Mutex<Totals>,
     /// Changes that compaction has made to the time index.
@@ -184,6 +187,7 @@ impl Partition {
             leader_epoch: AtomicI32::new(sequencer.end.leader_epoch.0),
             archived_to: AtomicI64::new(archived_to.0),
             left_store_to: AtomicI64::new(0),
+            unarchived_since_ms: AtomicI64::new(LONG_SINCE),
             totals: tokio::sync::Mutex::default(),
             rewrites: AtomicU64::new(0),
             sequencer: Mutex::new(sequencer),

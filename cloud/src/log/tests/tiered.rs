@@ -154,19 +154,66 @@ async fn age_and_size_decide_what_is_archived() {
     assert_eq!(archive(&world, &rules, 1150).await, 0);
     assert!(archive(&world, &rules, 1200).await > 0);
     assert_eq!(partition.local_start(), Offset(1));
-    // By size, however young.
+    // By size, however young, when there is an object's worth of it or it has waited for that long enough.
     let one = limits::LOG_CHUNK_BYTES as u64 + 200;
+    let gather = i64::try_from(limits::tier::GATHER.as_millis()).expect("minutes");
     let rules = TierRules { local_ms: i64::MAX, local_bytes: Some(one), hot_bytes: 0 };
-    assert!(archive(&world, &rules, 1200).await > 0);
-    assert_eq!(partition.local_start(), Offset(2));
     assert_eq!(archive(&world, &rules, 1200).await, 0);
+    let planned = partition.plan_archive(&rules, 1200).await.expect("readable");
+    assert_eq!((planned.is_due, planned.due_ms), (false, 1200 + gather));
+    assert!(archive(&world, &rules, 1200 + gather).await > 0);
+    assert_eq!(partition.local_start(), Offset(2));
+    assert_eq!(archive(&world, &rules, 1200 + 2 * gather).await, 0);
     // An open chunk is closed when it is old enough.
-    append(&partition, 5000, 10).await;
+    let late = 1_000_000;
+    append(&partition, late, 10).await;
     let rules = TierRules { local_ms: 100, ..AT_ONCE };
-    while archive(&world, &rules, 5199).await > 0 {}
+    while archive(&world, &rules, late + 199).await > 0 {}
     assert_eq!(partition.local_start(), Offset(3));
-    assert!(archive(&world, &rules, 5200).await > 0);
+    // What was left when an object was made waits for more from then on.
+    assert_eq!(archive(&world, &rules, late + 298).await, 0);
+    assert!(archive(&world, &rules, late + 299).await > 0);
     assert_eq!(partition.local_start(), Offset(4));
+}
+
+/// Old records that came now were archived as they came, each megabyte as an object of its own: a thousand PUTs for a gigabyte, and a
+/// thousand objects to read it from.
+#[tokio::test]
+async fn a_backfill_is_gathered_into_whole_objects() {
+    let world = World::new();
+    let partition = world.partition().await;
+    let rules = TierRules { local_ms: 3_600_000, ..AT_ONCE };
+    let mut now_ms = 1_700_000_000_000;
+    let append_now = async |now_ms: i64, bytes: usize| {
+        let batch = build(&[1000], None, &vec![b'x'; bytes]);
+        let context = AppendContext { now_ms, ..context() };
+        let pending = partition.append(batch, &context).expect("taken");
+        pending.durable().await.expect("durable");
+    };
+    for _ in 0..70 {
+        append_now(now_ms, limits::LOG_CHUNK_BYTES).await;
+        archive(&world, &rules, now_ms).await;
+        now_ms += 1000;
+    }
+    assert_eq!(world.names().await.len(), 2);
+    // The rest does not wait for ever, and neither does what trickles in.
+    let gather = i64::try_from(limits::tier::GATHER.as_millis()).expect("minutes");
+    now_ms += gather;
+    assert!(archive(&world, &rules, now_ms).await > 0);
+    assert_eq!((world.names().await.len(), partition.local_start()), (3, Offset(70)));
+    for _ in 0..10 {
+        append_now(now_ms, 10).await;
+        assert_eq!(archive(&world, &rules, now_ms).await, 0);
+        now_ms += gather / 10;
+    }
+    let planned = partition.plan_archive(&rules, now_ms - 1).await.expect("readable");
+    assert_eq!((planned.is_due, planned.due_ms), (false, now_ms));
+    assert!(archive(&world, &rules, now_ms).await > 0);
+    assert_eq!((world.names().await.len(), partition.local_start()), (4, Offset(80)));
+    // Nobody knows how long what is found at a start has waited: long enough.
+    append_now(now_ms, limits::LOG_CHUNK_BYTES).await;
+    let world = world.after_crash(0);
+    assert!(archive(&world, &rules, now_ms).await > 0);
 }
 
 #[tokio::test]
