@@ -109,6 +109,9 @@ struct Shared {
     _lock: Box<dyn Send + Sync>,
 }
 
+/// What each RocksDB database has. The index has its own, in its own directory.
+const ROCKSDB_CURRENT: &str = "CURRENT";
+
 /// An index that was opened.
 struct OpenIndex {
     index: Arc<dyn Index>,
@@ -116,7 +119,7 @@ struct OpenIndex {
 }
 
 impl SegmentStore {
-    /// Opens the segments of `dir`, and the index when they are locked: an engine that finds its own lock taken reports it in its own
+    /// Opens the segments of `dir`, unless something else is there, and the index when they are locked: an engine that finds its own lock taken reports it in its own
     /// words, and nobody else may look at an index that belongs to another process.
     fn open_with(
         disk: Arc<dyn Disk>,
@@ -126,6 +129,14 @@ impl SegmentStore {
     ) -> Result<Self, StoreError> {
         let failed = |reason: String| StoreError::Open { path: dir.display().to_string(), reason };
         disk.create_dir(dir).map_err(|error| failed(error.to_string()))?;
+        let names = disk.list(dir).map_err(|error| failed(error.to_string()))?;
+        if names.iter().any(|name| name == ROCKSDB_CURRENT) {
+            return Err(failed(
+                "it is a RocksDB database, as releases before segment files kept it, which this one does not read; begin with an \
+                 empty directory, or copy its topics over from a broker of that release"
+                    .to_owned(),
+            ));
+        }
         let lock =
             disk.lock(&dir.join("segments.lock")).map_err(|error| failed(error.to_string()))?;
         let lock = lock.ok_or_else(|| {

@@ -297,6 +297,23 @@ async fn a_segment_file_that_is_missing_is_told_to_whoever_reads_from_it() {
     assert!(store.get(b"k19").await.expect("another segment").is_some());
 }
 
+/// What an earlier release had kept was taken for an empty directory: the broker started without a topic, beside all of them.
+#[tokio::test]
+async fn a_directory_of_an_earlier_release_is_refused_and_left_as_it_is() {
+    let machine = Machine::new(9);
+    machine.disk.create_dir(Path::new(DIR)).expect("a disk");
+    for file in ["CURRENT", "MANIFEST-000005", "000011.sst"] {
+        machine.disk.open(&Path::new(DIR).join(file), true).expect("a disk");
+    }
+    let before = machine.disk.paths();
+    let mut index_opened = false;
+    let refused = machine.try_open_noting(&mut index_opened);
+    let Err(StoreError::Open { path, reason }) = refused else { panic!("it opened") };
+    assert!(path == DIR && reason.contains("RocksDB"), "{path}: {reason}");
+    assert!(!index_opened);
+    assert_eq!(machine.disk.paths(), before);
+}
+
 #[tokio::test]
 async fn a_second_opener_is_refused() {
     let machine = Machine::new(8);
