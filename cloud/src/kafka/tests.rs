@@ -33,6 +33,7 @@ mod modes;
 mod records;
 mod share;
 mod shared;
+mod tiered;
 mod topics;
 mod traffic;
 
@@ -68,8 +69,17 @@ impl Broker {
         settings: KafkaSettings,
         answer_bytes: usize,
     ) -> Self {
+        let log = Arc::new(Log::new(memory.clone() as Arc<dyn Store>));
+        Self::start_with_log(memory, log, settings, answer_bytes).await
+    }
+
+    async fn start_with_log(
+        memory: Arc<MemoryStore>,
+        log: Arc<Log>,
+        settings: KafkaSettings,
+        answer_bytes: usize,
+    ) -> Self {
         let store: Arc<dyn Store> = memory.clone();
-        let log = Arc::new(Log::new(store.clone()));
         tokio::spawn({
             let log = log.clone();
             async move { log.write_behind().await }

@@ -12,6 +12,7 @@ use kafka_protocol::messages::{
     CreateTopicsRequest, FetchRequest, GroupId, InitProducerIdRequest, MetadataRequest,
     OffsetCommitRequest, ProduceRequest, TopicName,
 };
+use robustmq_common::ids::KafkaTopic;
 
 use super::*;
 
@@ -90,6 +91,8 @@ async fn writes_are_refused_as_storage_errors_that_say_so_and_reads_go_on() {
     assert_eq!(created.error_code, full);
     assert!(created.error_message.is_some_and(|message| message.contains("full")));
     assert_eq!(ask_for(&mut client, "new").await, full);
+    let new = KafkaTopic::new("new").expect("a legal name");
+    assert_eq!(broker.kafka.topics.get(&new).await, Ok(None), "it says the truth");
     // Clients of these know no storage error: what they retry is this one.
     let retried = code(ResponseError::CoordinatorNotAvailable);
     assert_eq!(commit(&mut client).await, retried);
