@@ -61,8 +61,9 @@ impl Housekeeping {
         let mut ticks = every(limits::PARTITION_IDLE_WHEN_FULL);
         loop {
             ticks.tick().await;
-            if self.log.is_short_of_room() {
+            if !self.log.make_room() {
                 self.log.settle_idle(limits::PARTITION_IDLE_WHEN_FULL).await;
+                self.log.make_room();
             }
         }
     }

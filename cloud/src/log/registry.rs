@@ -175,7 +175,7 @@ impl Registry {
 
     /// Drops what was not used for longest until a quarter of the budget is free. What is in use stays; the rest is cheap to
     /// load again.
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         let target = self.memory.budget_bytes / 4 * 3;
         let unused = self.slots.iter().filter(|(_, slot)| slot.is_unused());
         let mut unused: Vec<_> = unused.map(|(key, slot)| (slot.last_used, *key)).collect();
@@ -222,7 +222,7 @@ impl Registry {
         let slots = self.slots.values();
         let idle = slots.filter(|slot| now.saturating_duration_since(slot.last_used) >= idle);
         let loaded = idle.filter_map(|slot| Some((slot.last_used, slot.cell.get()?)));
-        let restless = loaded.filter(|(_, loaded)| !loaded.has_ring() && !loaded.is_at_rest());
+        let restless = loaded.filter(|(_, loaded)| !loaded.is_at_rest() && !loaded.has_ring());
         let mut restless: Vec<_> = restless.collect();
         restless.sort_by_key(|(last_used, _)| *last_used);
         restless.into_iter().take(limit).map(|(_, loaded)| Arc::clone(loaded)).collect()

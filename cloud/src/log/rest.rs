@@ -25,11 +25,14 @@ impl Log {
         }
     }
 
-    /// The partitions in memory take nearly all that there is for them: time to call [`Log::settle_idle`] and [`Log::evict_idle`], so
-    /// that nobody who needs one more has to wait for it.
-    #[must_use]
-    pub fn is_short_of_room(&self) -> bool {
-        self.registry.lock().is_nearly_full()
+    /// Gives back partitions that nobody uses when those in memory take nearly all that there is for them, before somebody who needs one
+    /// more has to wait for it. Returns whether that was enough; if not, it is time for [`Log::settle_idle`].
+    pub fn make_room(&self) -> bool {
+        let mut registry = self.registry.lock();
+        if registry.is_nearly_full() {
+            registry.make_room();
+        }
+        !registry.is_nearly_full()
     }
 
     /// As [`Log::settle_idle`], when there is no room for one more: those that were not used for longest, in as many writes as share a

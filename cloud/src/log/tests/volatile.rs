@@ -696,3 +696,21 @@ async fn idle_partitions_are_brought_to_rest_together() {
         async { world.log.change_mode(world.topic, PERSISTENT).await.expect("there is room") };
     waiting(limits::WRITE_OUTS_AT_ONCE, &mut Box::pin(change)).await;
 }
+
+#[tokio::test]
+async fn room_for_more_partitions_is_made_before_somebody_needs_it() {
+    let store = Arc::new(MemoryStore::new()) as Arc<dyn Store>;
+    let log = Log::with_budgets(store, Budgets { state_bytes: 200 * 1024, ..Budgets::default() });
+    let topic = World::new().topic;
+    let mut loaded = 0;
+    while log.make_room() {
+        let partition = log.partition(topic, PartitionIndex(loaded)).await.expect("there is room");
+        append(&partition, HYBRID, at_times(&[0])).await;
+        loaded += 1;
+    }
+    // None of them could go.
+    assert_eq!(log.loaded(), usize::try_from(loaded).expect("some"));
+    log.settle_idle(Duration::ZERO).await;
+    assert!(log.make_room());
+    assert!(log.loaded() < usize::try_from(loaded).expect("some"));
+}
