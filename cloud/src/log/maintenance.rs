@@ -83,6 +83,8 @@ impl Partition {
                 write.put(self.keys().chunk(last), open_chunk.encode());
             }
             write.put(self.keys().end(), end.encode());
+            // It changes nothing. What can be deleted only when this is done is to be deleted on a full disk too, which takes deletions.
+            write.delete_range(self.keys().chunk(log_start)..self.keys().chunk(log_start));
             sequencer.put_epoch(self.keys(), &mut write);
             let pending = match sequencer.is_volatile() {
                 true => self.submit_closed_chunk(&mut sequencer, write, end)?,

@@ -163,7 +163,7 @@ impl Partition {
         if all_go {
             match self.close_open_chunk(expired).await {
                 Ok(closed) => keep_from = closed.map_or(keep_from, after),
-                // Closing it takes room, which a full disk has when the others are gone.
+                // The others can go all the same.
                 Err(error) => not_closed = Err(error),
             }
         }
