@@ -5,13 +5,16 @@
 //! GET /v1/topics/{topic}        one topic: rates, partitions with offsets and bytes, how far groups are behind
 //! GET /v1/groups                groups with their state
 //! GET /v1/groups/{group}        one group with members and committed offsets
+//! GET /v1/groups/{group}/snapshots                       snapshots of what a group has acknowledged
+//! PUT, DELETE /v1/groups/{group}/snapshots/{name}        takes one (`?replace=true`), or deletes it
+//! POST /v1/groups/{group}/snapshots/{name}/rewind        has the group go back to it
 //! GET /v1/store                 the store's figures
 //! GET, POST /v1/edges, DELETE /v1/edges/{edge}   see `uplink`
 //! ```
 //!
 //! `cloud/docs/admin.md` shows them with examples, and explains every metric.
 //!
-//! **Invariant:** nothing here changes topics or groups; that is what the Kafka protocol is for.
+//! **Invariant:** nothing here changes topics or groups where the Kafka protocol has a call for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use prometheus_client::registry::Registry;
 use robustmq_common::admin::{self, Readiness};
@@ -34,6 +37,7 @@ use crate::store::Store;
 use crate::topics::{Catalogue, Topic};
 use crate::traffic::Traffic;
 
+mod snapshots;
 mod topic;
 
 /// What the routes show.
@@ -63,6 +67,12 @@ pub fn router(
         .route("/v1/topics/{topic}", get(topic::show))
         .route("/v1/groups", get(groups))
         .route("/v1/groups/{group}", get(group))
+        .route("/v1/groups/{group}/snapshots", get(snapshots::list))
+        .route(
+            "/v1/groups/{group}/snapshots/{name}",
+            put(snapshots::take).delete(snapshots::delete),
+        )
+        .route("/v1/groups/{group}/snapshots/{name}/rewind", post(snapshots::rewind))
         .route("/v1/store", get(store))
         .with_state(state);
     admin::router(readiness, Arc::new(registry), log_level).merge(own)

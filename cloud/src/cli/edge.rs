@@ -24,10 +24,10 @@ pub(super) struct Edge {
 }
 
 #[derive(Args)]
-struct Admin {
+pub(super) struct Admin {
     /// The admin listener of the broker, HOST:PORT or a URL
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
-    admin: String,
+    pub admin: String,
 }
 
 #[derive(Subcommand)]
@@ -66,10 +66,15 @@ enum EdgeCommand {
     },
 }
 
-pub(super) async fn run(args: Edge) -> Result<(), CommandError> {
+/// A client of the admin listener.
+pub(super) fn admin_client() -> Result<Client, CommandError> {
     // Another part of the process may have chosen one already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::builder().timeout(ANSWER).no_proxy().build().map_err(failed)?;
+    Client::builder().timeout(ANSWER).no_proxy().build().map_err(failed)
+}
+
+pub(super) async fn run(args: Edge) -> Result<(), CommandError> {
+    let client = admin_client()?;
     match args.command {
         EdgeCommand::List { json, admin } => list(&client, &admin, json).await,
         EdgeCommand::Add { id, write, admin } => {
@@ -174,28 +179,32 @@ fn cell(value: Option<&Value>) -> String {
 }
 
 fn url(admin: &Admin, rest: &str) -> Result<String, CommandError> {
+    Ok(format!("{}/v1/edges{rest}", base(admin)?))
+}
+
+/// The admin listener's URL.
+pub(super) fn base(admin: &Admin) -> Result<String, CommandError> {
     let text = admin.admin.trim_end_matches('/');
-    let base = match text.split_once("://") {
-        Some(("http" | "https", host)) if !host.is_empty() => text.to_owned(),
+    match text.split_once("://") {
+        Some(("http" | "https", host)) if !host.is_empty() => Ok(text.to_owned()),
         Some(_) => {
             let wrong =
                 format!("--admin {text:?} is not HOST:PORT, http://HOST:PORT or https://...");
-            return Err(CommandError::Usage(wrong));
+            Err(CommandError::Usage(wrong))
         }
         None => {
             parse_host_port(text)
                 .map_err(|error| CommandError::Usage(format!("--admin {error}")))?;
-            format!("http://{text}")
+            Ok(format!("http://{text}"))
         }
-    };
-    Ok(format!("{base}/v1/edges{rest}"))
+    }
 }
 
 fn edge_id(id: &str) -> Result<EdgeId, CommandError> {
     EdgeId::new(id).map_err(|error| CommandError::Usage(error.to_string()))
 }
 
-fn failed(error: reqwest::Error) -> CommandError {
+pub(super) fn failed(error: reqwest::Error) -> CommandError {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
@@ -206,7 +215,9 @@ fn failed(error: reqwest::Error) -> CommandError {
     CommandError::Failed(text)
 }
 
-async fn good(answer: Result<Response, reqwest::Error>) -> Result<Response, CommandError> {
+pub(super) async fn good(
+    answer: Result<Response, reqwest::Error>,
+) -> Result<Response, CommandError> {
     let answer = answer.map_err(failed)?;
     let status = answer.status();
     if status.is_success() {

@@ -16,6 +16,7 @@ use robustmq_common::cli::complain;
 use serde::Serialize;
 
 use super::client::{Client, check};
+use super::snapshots::{self, SnapshotCommand};
 use super::table::{print_listing, print_table};
 use super::topic::{EARLIEST, LATEST, metadata, offsets};
 use super::{Bootstrap, CommandError, print, print_json};
@@ -64,6 +65,12 @@ enum GroupCommand {
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
+    /// Take snapshots of what a `$shared/` group or a share group has acknowledged, and go back to one
+    #[command(
+        subcommand,
+        after_help = "Example:\n  robustmq-cloud group snapshot take '$shared/training' step-4000"
+    )]
+    Snapshot(SnapshotCommand),
     /// Delete a group with its committed offsets; its consumers have to be stopped
     #[command(after_help = "Example:\n  robustmq-cloud group delete training")]
     Delete {
@@ -81,6 +88,7 @@ pub(super) async fn run(args: Group) -> Result<(), CommandError> {
         GroupCommand::Reset { name, topic, to, bootstrap } => {
             reset(&bootstrap, &name, &topic, &to).await
         }
+        GroupCommand::Snapshot(command) => snapshots::run(command).await,
         GroupCommand::Delete { name, bootstrap } => delete(&bootstrap, &name).await,
     }
 }

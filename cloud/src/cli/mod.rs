@@ -19,6 +19,7 @@ use crate::settings::{Settings, parse_host_port};
 mod client;
 mod edge;
 mod group;
+mod snapshots;
 mod store;
 mod table;
 mod topic;

@@ -184,6 +184,12 @@ impl Coordinator {
         self
     }
 
+    /// The groups that share records, if there are any.
+    #[must_use]
+    pub fn sharing(&self) -> Option<&SharedGroups> {
+        self.shared.shared_groups.get()
+    }
+
     /// The shared groups, if `id` is the id of one, or of a share group that has members.
     fn shared_group(&self, id: &str) -> Option<&SharedGroups> {
         let shared = self.shared.shared_groups.get();

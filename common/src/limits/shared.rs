@@ -53,3 +53,11 @@ pub const CONSUMER_SESSION: Duration = Duration::from_secs(45);
 pub const PATTERN_BYTES: usize = 1 << 20;
 /// Patterns whose topics are remembered.
 pub const PATTERNS: usize = 64;
+/// Snapshots of one group's progress.
+pub const SNAPSHOTS: usize = 64;
+/// Characters of a snapshot's name.
+pub const SNAPSHOT_NAME: usize = 128;
+/// Bytes of one snapshot: progress in many pieces on many partitions takes more, and is refused.
+pub const SNAPSHOT_BYTES: usize = 8 * 1024 * 1024;
+/// How often a group is emptied of its members for a rewind, should they come back before it is done.
+pub const REWIND_TRIES: usize = 20;

@@ -79,6 +79,7 @@ impl Coordinator {
                 }
                 if away && gone.len() == total {
                     batch.delete(keys::metadata_key(id));
+                    batch.delete_range(keys::snapshots_range(id));
                     active.is_stored = false;
                 }
                 if batch.is_empty() {

@@ -108,7 +108,8 @@ impl Coordinator {
             Ok(
                 GroupKey::Config { group }
                 | GroupKey::Metadata { group }
-                | GroupKey::Offset { group, .. },
+                | GroupKey::Offset { group, .. }
+                | GroupKey::Snapshot { group, .. },
             ) => Ok(Some(group)),
             Err(error) => {
                 tracing::error!(%error, "a key among the groups cannot be read");

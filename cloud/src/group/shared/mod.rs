@@ -10,6 +10,7 @@
 //! - [`progress`]: what is durable of a pool, byte by byte.
 //! - [`pools`]: all pools of this broker: loading, durable acknowledgement.
 //! - [`deliver`]: who is given what next, read from the log; [`acquire`]: the same for members of share groups.
+//! - [`snapshots`]: progress to go back to.
 //! - [`config`]: what can be set of a group.
 //! - [`members`]: who is in a group. No clock, no input or output.
 //! - [`coordinator`]: the group's requests, the connections that members speak on, their sessions.
@@ -33,6 +34,7 @@ pub mod pace;
 pub mod pool;
 pub mod pools;
 pub mod progress;
+pub mod snapshots;
 
 use robustmq_common::limits;
 

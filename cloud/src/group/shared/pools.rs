@@ -73,6 +73,8 @@ pub(super) struct State {
     version: u64,
     /// That which is durable.
     stored: u64,
+    /// The pool is no longer in memory for anybody who joins: whoever holds it still writes nothing any more.
+    is_retired: bool,
 }
 
 /// One member on one partition.
@@ -101,6 +103,8 @@ pub struct Pools {
     dead_letters: Option<Arc<dyn DeadLetters>>,
     /// One change of a configuration at a time.
     altering: tokio::sync::Mutex<()>,
+    /// One snapshot, or rewind, at a time.
+    snapshots: tokio::sync::Mutex<()>,
     map: Mutex<Map>,
 }
 
@@ -154,6 +158,7 @@ impl Pools {
             log,
             dead_letters,
             altering: tokio::sync::Mutex::default(),
+            snapshots: tokio::sync::Mutex::default(),
             map: Mutex::default(),
         }
     }
@@ -276,7 +281,7 @@ impl Pools {
         loop {
             let submitted = {
                 let Some(state) = pool.state() else { return Ok(()) };
-                match state.version == state.stored {
+                match state.version == state.stored || state.is_retired {
                     true => return Ok(()),
                     false => self.submit(pool, &state).map(|pending| (pending, state.version)),
                 }
@@ -386,10 +391,11 @@ impl Pools {
             tokio::time::sleep(limits::shared::PERSIST_PAUSE).await;
         }
         let mut map = self.map();
-        let Some(state) = pool.state() else { return };
+        let Some(mut state) = pool.state() else { return };
         let key = (pool.group.clone(), pool.keys.topic, pool.keys.partition);
         let is_same = map.pools.get(&key).is_some_and(|found| Arc::ptr_eq(found, pool));
         if is_same && state.pool.is_deserted() && state.version == state.stored {
+            state.is_retired = true;
             map.pools.remove(&key);
         }
     }
@@ -403,9 +409,26 @@ impl Pools {
         group: &str,
         places: &[(PartitionKeys, i64)],
     ) -> Result<(), PoolError> {
+        let at = |(keys, offset): &(PartitionKeys, i64)| (*keys, Progress::at((*offset).max(0)));
+        self.replace(group, &places.iter().map(at).collect::<Vec<_>>(), &[]).await
+    }
+
+    /// Gives a group without members another progress on some partitions, and none on others.
+    ///
+    /// # Errors
+    /// [`PoolError::InUse`], [`PoolError::Log`].
+    pub(super) async fn replace(
+        &self,
+        group: &str,
+        places: &[(PartitionKeys, Progress)],
+        none: &[PartitionKeys],
+    ) -> Result<(), PoolError> {
         let mut batch = WriteBatch::new();
-        for (keys, offset) in places {
-            stored::put_progress(&mut batch, group, keys, &Progress::at((*offset).max(0)));
+        for (keys, progress) in places {
+            stored::put_progress(&mut batch, group, keys, progress);
+        }
+        for keys in none {
+            stored::delete_progress(&mut batch, group, keys);
         }
         self.put_group(&mut batch, group).await?;
         self.settle(group).await;
@@ -416,12 +439,30 @@ impl Pools {
             let is_loaded = |keys: &PartitionKeys| {
                 map.pools.contains_key(&(group.to_owned(), keys.topic, keys.partition))
             };
-            if places.iter().any(|(keys, _)| is_loaded(keys)) {
+            if places.iter().map(|(keys, _)| keys).chain(none).any(is_loaded) {
                 return Err(PoolError::InUse);
             }
             self.store.submit(batch)?
         };
         Ok(pending.await?)
+    }
+
+    /// The progress of a pool that is loaded.
+    pub(super) fn loaded_progress(&self, group: &str, keys: &PartitionKeys) -> Option<Progress> {
+        let key = (group.to_owned(), keys.topic, keys.partition);
+        let pool = self.map().pools.get(&key).cloned()?;
+        let state = pool.state()?;
+        Some(state.pool.progress())
+    }
+
+    /// Held while a snapshot is taken, removed or gone back to.
+    pub(super) async fn snapshots_lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.snapshots.lock().await
+    }
+
+    /// The store underneath.
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     /// Whether nobody takes part in any group.
@@ -438,7 +479,7 @@ impl Pools {
     }
 }
 
-fn wall_ms() -> i64 {
+pub(super) fn wall_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }

@@ -4,6 +4,7 @@
 //! 0x20 group 0x00 0x00 'c'                              -> JSON: the configuration that the group sets (shared groups)
 //! 0x20 group 0x00 0x00 'm'                              -> JSON: generation, protocol, members that outlive a restart
 //! 0x20 group 0x00 0x00 'o' topic_id(16) partition(4)    -> JSON: committed offset, leader epoch, metadata, time
+//! 0x20 group 0x00 0x00 's' name                         -> a snapshot of the progress of a group that shares records
 //! ```
 //!
 //! Offsets are kept by topic id, so that a topic created again under an old name starts afresh.
@@ -70,6 +71,23 @@ pub fn topic_offsets_range(group: &str, topic: TopicId) -> Range<Bytes> {
     prefix_range(&key)
 }
 
+/// The key of a snapshot of a group's progress.
+#[must_use]
+pub fn snapshot_key(group: &str, name: &str) -> Bytes {
+    let mut key = group_prefix(group);
+    key.put_u8(b's');
+    super::text::put(&mut key, name);
+    key.freeze()
+}
+
+/// All snapshots of one group.
+#[must_use]
+pub fn snapshots_range(group: &str) -> Range<Bytes> {
+    let mut key = group_prefix(group);
+    key.put_u8(b's');
+    prefix_range(&key)
+}
+
 /// What a key of this family stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupKey {
@@ -92,6 +110,13 @@ pub enum GroupKey {
         /// The partition.
         partition: PartitionIndex,
     },
+    /// See [`snapshot_key`].
+    Snapshot {
+        /// The group.
+        group: String,
+        /// The snapshot's name.
+        name: String,
+    },
 }
 
 impl GroupKey {
@@ -111,6 +136,7 @@ impl GroupKey {
                 topic: TopicId(uuid::Uuid::from_bytes(reader.array()?)),
                 partition: PartitionIndex(reader.i32()?),
             },
+            b's' => Self::Snapshot { group, name: reader.text()? },
             kind => return Err(ValueError::Version(kind)),
         };
         reader.end()?;
@@ -123,7 +149,10 @@ mod tests {
     use robustmq_common::ids::{PartitionIndex, TopicId};
     use uuid::Uuid;
 
-    use super::{GroupKey, config_key, group_range, metadata_key, offset_key, offsets_range};
+    use super::{
+        GroupKey, config_key, group_range, metadata_key, offset_key, offsets_range, snapshot_key,
+        snapshots_range,
+    };
 
     #[test]
     fn golden_bytes() {
@@ -131,6 +160,10 @@ mod tests {
         let key = offset_key("g", topic, PartitionIndex(2));
         assert_eq!(&key[..], [&b"\x20g\0\0o"[..], &[9; 16], &[0, 0, 0, 2]].concat());
         assert_eq!(&metadata_key("g")[..], b"\x20g\0\0m");
+        assert_eq!(&snapshot_key("g", "n")[..], b"\x20g\0\0sn\0\0");
+        let snapshot = GroupKey::Snapshot { group: "g".to_owned(), name: "n".to_owned() };
+        assert_eq!(GroupKey::parse(&snapshot_key("g", "n")), Ok(snapshot));
+        assert!(snapshots_range("g").contains(&snapshot_key("g", "n")));
         let parsed =
             GroupKey::Offset { group: "g".to_owned(), topic, partition: PartitionIndex(2) };
         assert_eq!(GroupKey::parse(&key), Ok(parsed));

@@ -75,6 +75,16 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
+    /// So many bytes.
+    ///
+    /// # Errors
+    /// [`ValueError::Short`].
+    pub fn bytes(&mut self, length: usize) -> Result<&'a [u8], ValueError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(ValueError::Short)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
     /// All that is left.
     #[must_use]
     pub fn rest(self) -> &'a [u8] {

@@ -36,7 +36,12 @@ impl Pools {
                 progress
             }
         };
-        Ok(Mutex::new(State { pool: Pool::restore(&progress), version: 0, stored: 0 }))
+        Ok(Mutex::new(State {
+            pool: Pool::restore(&progress),
+            version: 0,
+            stored: 0,
+            is_retired: false,
+        }))
     }
 
     /// Makes a group known before anything is stored of its progress; waits until that is durable.
@@ -113,4 +118,10 @@ pub(super) fn put_progress(
     };
     let key = group_keys::offset_key(group, keys.topic, keys.partition);
     batch.put(key, offset.encode());
+}
+
+/// A group has not begun on a partition.
+pub(super) fn delete_progress(batch: &mut WriteBatch, group: &str, keys: &PartitionKeys) {
+    batch.delete(keys.share(group));
+    batch.delete(group_keys::offset_key(group, keys.topic, keys.partition));
 }

@@ -1,0 +1,97 @@
+//! Snapshots of what a group has acknowledged, and going back to one.
+
+use axum::Json;
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+
+use super::{State, unavailable};
+use crate::group::coordinator::CoordinatorError;
+use crate::group::shared::coordinator::SharedGroups;
+use crate::group::shared::snapshots::SnapshotError;
+use crate::store::keys::partition::PartitionKeys;
+
+#[derive(Deserialize)]
+pub(super) struct Take {
+    #[serde(default)]
+    replace: bool,
+}
+
+fn refused(error: &SnapshotError) -> Response {
+    let status = match error {
+        SnapshotError::NoGroup | SnapshotError::Unknown(_) => StatusCode::NOT_FOUND,
+        SnapshotError::Exists(_) => StatusCode::CONFLICT,
+        SnapshotError::Name | SnapshotError::TooMany | SnapshotError::TooLarge(_) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        SnapshotError::Busy | SnapshotError::Group(_) | SnapshotError::Pool(_) => {
+            return unavailable(error);
+        }
+    };
+    (status, error.to_string() + "\n").into_response()
+}
+
+/// The groups that share records, and the partitions on which one has begun.
+async fn of<'a>(
+    state: &'a State,
+    group: &str,
+) -> Result<(&'a SharedGroups, Vec<PartitionKeys>), SnapshotError> {
+    let sharing = state.groups.sharing().ok_or(SnapshotError::NoGroup)?;
+    let known = match state.groups.all_committed(group).await {
+        Err(CoordinatorError::InvalidGroupId { .. }) => return Err(SnapshotError::NoGroup),
+        known => known?,
+    };
+    let keys = known.into_iter().map(|(topic, partition, _)| PartitionKeys { topic, partition });
+    Ok((sharing, keys.collect()))
+}
+
+pub(super) async fn list(Shared(state): Shared<State>, Path(group): Path<String>) -> Response {
+    let Some(sharing) = state.groups.sharing() else { return refused(&SnapshotError::NoGroup) };
+    match sharing.snapshots(&group).await {
+        Ok(listed) => Json(listed).into_response(),
+        Err(error) => refused(&error),
+    }
+}
+
+pub(super) async fn take(
+    Shared(state): Shared<State>,
+    Path((group, name)): Path<(String, String)>,
+    Query(wish): Query<Take>,
+) -> Response {
+    let now_ms = crate::group::shared::snapshots::wall_ms();
+    let taken = async {
+        let (sharing, partitions) = of(&state, &group).await?;
+        sharing.take_snapshot(&group, &name, wish.replace, &partitions, now_ms).await
+    };
+    match taken.await {
+        Ok(taken) => Json(taken).into_response(),
+        Err(error) => refused(&error),
+    }
+}
+
+pub(super) async fn rewind(
+    Shared(state): Shared<State>,
+    Path((group, name)): Path<(String, String)>,
+) -> Response {
+    let log = state.log.clone();
+    let rewound = log.finish(async move {
+        let (sharing, partitions) = of(&state, &group).await?;
+        sharing.rewind(&group, &name, &partitions).await
+    });
+    match rewound.await {
+        Ok(rewound) => Json(rewound).into_response(),
+        Err(error) => refused(&error),
+    }
+}
+
+pub(super) async fn delete(
+    Shared(state): Shared<State>,
+    Path((group, name)): Path<(String, String)>,
+) -> Response {
+    let Some(sharing) = state.groups.sharing() else { return refused(&SnapshotError::NoGroup) };
+    match sharing.delete_snapshot(&group, &name).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => refused(&error),
+    }
+}

@@ -1,0 +1,151 @@
+//! `robustmq-cloud group snapshot`, through the admin listener of the running broker: Kafka has no call for it.
+
+use clap::Subcommand;
+use reqwest::{Client, Method, Response, Url};
+use serde_json::Value;
+
+use super::edge::{Admin, admin_client, base, failed, good};
+use super::table::print_listing;
+use super::{CommandError, print};
+
+#[derive(Subcommand)]
+pub(super) enum SnapshotCommand {
+    /// Take a snapshot of what a group has acknowledged
+    #[command(
+        after_help = "Example:\n  robustmq-cloud group snapshot take '$shared/training' step-4000"
+    )]
+    Take {
+        /// The group's id
+        group: String,
+        /// The snapshot's name
+        name: String,
+        /// Replace one of the same name
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// List a group's snapshots
+    #[command(
+        after_help = "Example:\n  robustmq-cloud group snapshot list '$shared/training' --json"
+    )]
+    List {
+        /// The group's id
+        group: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Have a group go back to a snapshot: what was acknowledged since is given out again
+    ///
+    /// Its members lose what they hold and join again by themselves.
+    #[command(
+        after_help = "Example:\n  robustmq-cloud group snapshot rewind '$shared/training' step-4000"
+    )]
+    Rewind {
+        /// The group's id
+        group: String,
+        /// The snapshot's name
+        name: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Delete a snapshot
+    #[command(
+        after_help = "Example:\n  robustmq-cloud group snapshot delete '$shared/training' step-4000"
+    )]
+    Delete {
+        /// The group's id
+        group: String,
+        /// The snapshot's name
+        name: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+}
+
+pub(super) async fn run(command: SnapshotCommand) -> Result<(), CommandError> {
+    let client = admin_client()?;
+    match command {
+        SnapshotCommand::Take { group, name, replace, admin } => {
+            let mut url = url(&admin, &[&group, "snapshots", &name])?;
+            if replace {
+                url.set_query(Some("replace=true"));
+            }
+            let taken = json(call(&client, Method::PUT, url).await?).await?;
+            let partitions = number(&taken, "partitions");
+            print(&format!("took {name} of {group}: {partitions} partitions\n"));
+        }
+        SnapshotCommand::List { group, json: as_json, admin } => {
+            let url = url(&admin, &[&group, "snapshots"])?;
+            let listed = json(call(&client, Method::GET, url).await?).await?;
+            let listed = listed.as_array().cloned().unwrap_or_default();
+            let heading = ["SNAPSHOT", "TAKEN (MS SINCE 1970)", "PARTITIONS"];
+            print_listing(as_json, &listed, &heading, |taken| {
+                let name = taken.get("name").and_then(Value::as_str).unwrap_or_default();
+                let count = |key| number(taken, key).to_string();
+                vec![name.to_owned(), count("taken_ms"), count("partitions")]
+            })?;
+        }
+        SnapshotCommand::Rewind { group, name, admin } => {
+            let url = url(&admin, &[&group, "snapshots", &name, "rewind"])?;
+            let done = json(call(&client, Method::POST, url).await?).await?;
+            let partitions = number(&done, "partitions");
+            print(&format!("{group} is at {name} again on {partitions} partitions\n"));
+            let anew = number(&done, "begun_anew");
+            if anew > 0 {
+                print(&format!("it begins anew on {anew} that it had not read then\n"));
+            }
+            let gone = number(&done, "gone");
+            if gone > 0 {
+                print(&format!("{gone} records have been deleted since, and cannot come again\n"));
+            }
+        }
+        SnapshotCommand::Delete { group, name, admin } => {
+            let url = url(&admin, &[&group, "snapshots", &name])?;
+            call(&client, Method::DELETE, url).await?;
+            print(&format!("deleted {name} of {group}\n"));
+        }
+    }
+    Ok(())
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value.get(key).and_then(Value::as_u64).unwrap_or_default()
+}
+
+/// The groups' URL with more segments, whatever characters they have.
+fn url(admin: &Admin, segments: &[&str]) -> Result<Url, CommandError> {
+    let base = base(admin)?;
+    let wrong = || CommandError::Usage(format!("--admin {base:?} is no URL"));
+    let mut url = Url::parse(&base).map_err(|_| wrong())?;
+    url.path_segments_mut()
+        .map_err(|()| wrong())?
+        .pop_if_empty()
+        .extend(["v1", "groups"])
+        .extend(segments);
+    Ok(url)
+}
+
+async fn call(client: &Client, method: Method, url: Url) -> Result<Response, CommandError> {
+    good(client.request(method, url).send().await).await
+}
+
+async fn json(answer: Response) -> Result<Value, CommandError> {
+    answer.json().await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Admin, url};
+
+    #[test]
+    fn a_groups_slashes_stay_in_its_own_segment() {
+        let admin = Admin { admin: "127.0.0.1:8090".to_owned() };
+        let url = url(&admin, &["$shared/a b", "snapshots", "one"]).map(String::from);
+        let expected = "http://127.0.0.1:8090/v1/groups/$shared%2Fa%20b/snapshots/one";
+        assert_eq!(url.ok().as_deref(), Some(expected));
+    }
+}

@@ -1,0 +1,301 @@
+//! Named snapshots of a group's progress, and rewinding to one.
+//!
+//! "Acknowledged" is not "trained": a job that goes back to a checkpoint of its model has to be given again what it acknowledged since. A
+//! snapshot that is taken together with the checkpoint says what that is.
+//!
+//! ```text
+//! version(1)=1 taken_ms(8) partitions(4) (topic_id(16) partition(4) length(4) progress(length))*
+//! ```
+//!
+//! **Invariant:** what was in flight when a snapshot was taken counts as not acknowledged: after a rewind it is given out again.
+
+use std::sync::Arc;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use robustmq_common::ids::{PartitionIndex, TopicId};
+use robustmq_common::limits::shared as limits;
+
+use super::coordinator::SharedGroups;
+use super::pools::{PoolError, Pools};
+use super::progress::Progress;
+use crate::group::coordinator::CoordinatorError;
+use crate::store::keys::group::{GroupKey, snapshot_key, snapshots_range};
+use crate::store::keys::partition::PartitionKeys;
+use crate::store::keys::{Reader, ValueError, damaged};
+use crate::store::{ScanLimit, Store, StoreError, WriteBatch};
+
+const VERSION: u8 = 1;
+
+/// Why a snapshot cannot be taken, or gone back to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// Nobody has begun to read in this group.
+    #[error("the group has no progress")]
+    NoGroup,
+    /// There is none of that name.
+    #[error("the group has no snapshot {0}")]
+    Unknown(String),
+    /// There is one already, and it is not to be replaced.
+    #[error("the group has a snapshot {0} already")]
+    Exists(String),
+    /// A name that cannot be.
+    #[error(
+        "a snapshot's name has 1 to {} letters, digits, dots, dashes or underscores",
+        limits::SNAPSHOT_NAME
+    )]
+    Name,
+    /// See [`limits::SNAPSHOTS`].
+    #[error("a group has at most {} snapshots: delete one first", limits::SNAPSHOTS)]
+    TooMany,
+    /// See [`limits::SNAPSHOT_BYTES`].
+    #[error("the group's progress is in too many pieces for a snapshot: {0} bytes")]
+    TooLarge(usize),
+    /// Members join again and again while the group is to go back.
+    #[error("members come back faster than the group can be moved: stop them")]
+    Busy,
+    /// The group.
+    #[error(transparent)]
+    Group(#[from] CoordinatorError),
+    /// The pools.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+impl From<StoreError> for SnapshotError {
+    fn from(error: StoreError) -> Self {
+        Self::Pool(error.into())
+    }
+}
+
+/// What is told of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Taken {
+    /// Its name.
+    pub name: String,
+    /// When, in milliseconds since 1970.
+    pub taken_ms: i64,
+    /// How many partitions it has.
+    pub partitions: usize,
+}
+
+/// What a rewind did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Rewound {
+    /// Partitions that went back.
+    pub partitions: usize,
+    /// Partitions that the snapshot does not have: the group begins anew on them.
+    pub begun_anew: usize,
+    /// Records, or offsets where some are missing, that retention has removed since: they cannot be given out again.
+    pub gone: u64,
+}
+
+/// The progress of a group, partition by partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Snapshot {
+    taken_ms: i64,
+    partitions: Vec<(PartitionKeys, Progress)>,
+}
+
+impl Snapshot {
+    fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u8(VERSION);
+        out.put_i64(self.taken_ms);
+        out.put_u32(u32::try_from(self.partitions.len()).unwrap_or(u32::MAX));
+        for (keys, progress) in &self.partitions {
+            let progress = progress.encode();
+            out.put_slice(keys.topic.as_bytes());
+            out.put_i32(keys.partition.0);
+            out.put_u32(u32::try_from(progress.len()).unwrap_or(u32::MAX));
+            out.put_slice(&progress);
+        }
+        out.freeze()
+    }
+
+    fn decode(value: &[u8]) -> Result<Self, ValueError> {
+        let mut reader = Reader::new(value);
+        reader.version(VERSION)?;
+        let mut snapshot = Self { taken_ms: reader.i64()?, partitions: Vec::new() };
+        for _ in 0..reader.u32()? {
+            let topic = TopicId(uuid::Uuid::from_bytes(reader.array()?));
+            let partition = PartitionIndex(reader.i32()?);
+            let length = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
+            let progress = Progress::decode(reader.bytes(length)?)?;
+            snapshot.partitions.push((PartitionKeys { topic, partition }, progress));
+        }
+        reader.end()?;
+        Ok(snapshot)
+    }
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn wall_ms() -> i64 {
+    super::pools::wall_ms()
+}
+
+fn check_name(name: &str) -> Result<(), SnapshotError> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match (1..=limits::SNAPSHOT_NAME).contains(&name.len()) && name.chars().all(is_legal) {
+        true => Ok(()),
+        false => Err(SnapshotError::Name),
+    }
+}
+
+impl SharedGroups {
+    /// Takes a snapshot of a group's progress on `partitions`, which are all on which it has begun; waits until that is durable.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub async fn take_snapshot(
+        &self,
+        group: &str,
+        name: &str,
+        replace: bool,
+        partitions: &[PartitionKeys],
+        taken_ms: i64,
+    ) -> Result<Taken, SnapshotError> {
+        check_name(name)?;
+        if partitions.is_empty() {
+            return Err(SnapshotError::NoGroup);
+        }
+        let pools = self.pools();
+        let _one_at_a_time = pools.snapshots_lock().await;
+        let known = list(pools.store(), group).await?;
+        let is_known = known.iter().any(|taken| taken.name == name);
+        if is_known && !replace {
+            return Err(SnapshotError::Exists(name.to_owned()));
+        }
+        if !is_known && known.len() >= limits::SNAPSHOTS {
+            return Err(SnapshotError::TooMany);
+        }
+        let mut snapshot = Snapshot { taken_ms, partitions: Vec::new() };
+        for keys in partitions {
+            if let Some(progress) = pools.progress(group, keys).await? {
+                snapshot.partitions.push((*keys, progress));
+            }
+        }
+        let value = snapshot.encode();
+        if value.len() > limits::SNAPSHOT_BYTES {
+            return Err(SnapshotError::TooLarge(value.len()));
+        }
+        let mut batch = WriteBatch::new();
+        batch.put(snapshot_key(group, name), value);
+        crate::store::write(&**pools.store(), batch).await?;
+        Ok(Taken { name: name.to_owned(), taken_ms, partitions: snapshot.partitions.len() })
+    }
+
+    /// The snapshots of a group, by name.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Pool`].
+    pub async fn snapshots(&self, group: &str) -> Result<Vec<Taken>, SnapshotError> {
+        list(self.pools().store(), group).await
+    }
+
+    /// Removes a snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub async fn delete_snapshot(&self, group: &str, name: &str) -> Result<(), SnapshotError> {
+        let pools = self.pools();
+        let _one_at_a_time = pools.snapshots_lock().await;
+        read(pools.store(), group, name).await?;
+        let mut batch = WriteBatch::new();
+        batch.delete(snapshot_key(group, name));
+        Ok(crate::store::write(&**pools.store(), batch).await?)
+    }
+
+    /// Goes back to a snapshot. Members lose what they hold and their cursors, and join again by themselves. `partitions` are all on which the
+    /// group has begun.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]: the group is where it was, but for members that have to join again.
+    pub async fn rewind(
+        &self,
+        group: &str,
+        name: &str,
+        partitions: &[PartitionKeys],
+    ) -> Result<Rewound, SnapshotError> {
+        let pools = self.pools();
+        let _one_at_a_time = pools.snapshots_lock().await;
+        let snapshot = read(pools.store(), group, name).await?;
+        let mut rewound = Rewound { partitions: snapshot.partitions.len(), begun_anew: 0, gone: 0 };
+        for (keys, progress) in &snapshot.partitions {
+            let partition = pools.log().partition(keys.topic, keys.partition).await;
+            let start = partition.map_err(PoolError::from)?.offsets().log_start_offset.0;
+            rewound.gone += u64::try_from(start - progress.start).unwrap_or_default();
+        }
+        let has = |keys: &&PartitionKeys| !snapshot.partitions.iter().any(|(k, _)| k == *keys);
+        let anew: Vec<PartitionKeys> = partitions.iter().filter(has).copied().collect();
+        rewound.begun_anew = anew.len();
+        for _ in 0..limits::REWIND_TRIES {
+            self.dismiss(group);
+            match pools.replace(group, &snapshot.partitions, &anew).await {
+                // Somebody has joined again meanwhile.
+                Err(PoolError::InUse) => {}
+                Err(error) => return Err(error.into()),
+                Ok(()) => return Ok(rewound),
+            }
+        }
+        Err(SnapshotError::Busy)
+    }
+
+    /// Has all members of a group join again: what they hold goes back, and whatever they commit is refused.
+    fn dismiss(&self, group: &str) {
+        for member in self.consumers(group) {
+            let _gone_already = self.leave(group, &member.stored().member_id, None);
+        }
+        for member_id in self.share().tokens(group).into_values() {
+            let _gone_already = self.share().leave(group, &member_id);
+        }
+        self.share().end_all_left(group);
+    }
+}
+
+async fn read(store: &Arc<dyn Store>, group: &str, name: &str) -> Result<Snapshot, SnapshotError> {
+    let key = snapshot_key(group, name);
+    let value = store.get(&key).await?;
+    let value = value.ok_or_else(|| SnapshotError::Unknown(name.to_owned()))?;
+    Ok(Snapshot::decode(&value).map_err(|error| damaged(&key, error))?)
+}
+
+/// One after the other, since each may be large.
+async fn list(store: &Arc<dyn Store>, group: &str) -> Result<Vec<Taken>, SnapshotError> {
+    let mut range = snapshots_range(group);
+    let mut found = Vec::new();
+    loop {
+        let page = store.scan(range.clone(), ScanLimit::items(1)).await?;
+        for (key, value) in &page.items {
+            let parsed = GroupKey::parse(key).map_err(|error| damaged(key, error))?;
+            let snapshot = Snapshot::decode(value).map_err(|error| damaged(key, error))?;
+            if let GroupKey::Snapshot { name, .. } = parsed {
+                let (taken_ms, partitions) = (snapshot.taken_ms, snapshot.partitions.len());
+                found.push(Taken { name, taken_ms, partitions });
+            }
+        }
+        match page.resume {
+            Some(next) => range.start = next,
+            None => return Ok(found),
+        }
+    }
+}
+
+impl Pools {
+    /// A group's progress on a partition, of which what is in flight is not acknowledged; `None` if it has not begun.
+    async fn progress(
+        &self,
+        group: &str,
+        keys: &PartitionKeys,
+    ) -> Result<Option<Progress>, PoolError> {
+        if let Some(progress) = self.loaded_progress(group, keys) {
+            return Ok(Some(progress));
+        }
+        let key = keys.share(group);
+        let Some(value) = self.store().get(&key).await? else { return Ok(None) };
+        Ok(Some(Progress::decode(&value).map_err(|error| damaged(&key, error))?))
+    }
+}
+
+#[cfg(test)]
+mod tests;
