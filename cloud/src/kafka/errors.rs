@@ -199,6 +199,7 @@ impl KafkaCode for SessionError {
             Self::UnknownMember => ResponseError::UnknownMemberId,
             Self::NotFound => ResponseError::ShareSessionNotFound,
             Self::InvalidEpoch => ResponseError::InvalidShareSessionEpoch,
+            Self::TooManyPartitions => ResponseError::ShareSessionLimitReached,
             Self::AcknowledgesTooEarly => ResponseError::InvalidRequest,
         }
     }

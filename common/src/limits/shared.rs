@@ -61,3 +61,5 @@ pub const SNAPSHOT_NAME: usize = 128;
 pub const SNAPSHOT_BYTES: usize = 8 * 1024 * 1024;
 /// How often a group is emptied of its members for a rewind, should they come back before it is done.
 pub const REWIND_TRIES: usize = 20;
+/// Partitions of one share session.
+pub const SESSION_PARTITIONS: usize = 10_000;

@@ -96,6 +96,9 @@ impl ShareGroups {
         check_group_id(group)?;
         let (member_id, said_epoch) = (beat.member_id.clone(), beat.epoch);
         let timing = config::timing(group, &self.pools.overrides(group).await?);
+        if beat.subscribed.is_some() {
+            self.check_room(group)?;
+        }
         let token = match said_epoch {
             0 => Some(self.admit(group).await?),
             _ => None,
@@ -143,16 +146,19 @@ impl ShareGroups {
         }
     }
 
+    /// Whether there is memory for what a member wants.
+    fn check_room(&self, group: &str) -> Result<(), ShareError> {
+        let state = self.state();
+        let is_new = !state.groups.contains_key(group);
+        match state.bytes > limits::GROUPS_BYTES || (is_new && state.groups.len() >= limits::GROUPS)
+        {
+            true => Err(CoordinatorError::TooManyGroups.into()),
+            false => Ok(()),
+        }
+    }
+
     /// A group begins, or gets another member.
     async fn admit(&self, group: &str) -> Result<Token, ShareError> {
-        {
-            let state = self.state();
-            if state.bytes > limits::GROUPS_BYTES
-                || (state.groups.len() >= limits::GROUPS && !state.groups.contains_key(group))
-            {
-                return Err(CoordinatorError::TooManyGroups.into());
-            }
-        }
         self.pools.make_known(group).await?;
         Ok(Token::of(self.tokens.next().await.map_err(CoordinatorError::from)?))
     }

@@ -66,6 +66,9 @@ pub enum SessionError {
     /// A request is missing, or came twice.
     #[error("the share session expects another epoch")]
     InvalidEpoch,
+    /// See [`limits::shared::SESSION_PARTITIONS`].
+    #[error("a share session has at most {} partitions", limits::shared::SESSION_PARTITIONS)]
+    TooManyPartitions,
     /// A session that begins has nothing to acknowledge.
     #[error("a request that begins a share session acknowledges nothing")]
     AcknowledgesTooEarly,
@@ -138,8 +141,15 @@ impl Member {
         added: impl IntoIterator<Item = Assigned>,
         forgotten: &BTreeSet<Assigned>,
     ) -> Result<BTreeSet<Assigned>, SessionError> {
+        let mut wanted = BTreeSet::new();
+        for partition in added {
+            wanted.insert(partition);
+            if wanted.len() > limits::shared::SESSION_PARTITIONS {
+                return Err(SessionError::TooManyPartitions);
+            }
+        }
         if epoch == 0 {
-            let partitions: BTreeSet<Assigned> = added.into_iter().collect();
+            let partitions = wanted;
             self.session =
                 Some(Session { next_epoch: 1, connection, partitions: partitions.clone() });
             return Ok(partitions);
@@ -149,8 +159,12 @@ impl Member {
         if session.next_epoch != epoch {
             return Err(SessionError::InvalidEpoch);
         }
+        let more = wanted.difference(&session.partitions).count();
+        if session.partitions.len() + more > limits::shared::SESSION_PARTITIONS {
+            return Err(SessionError::TooManyPartitions);
+        }
         session.next_epoch = session.next_epoch.checked_add(1).unwrap_or(1);
-        session.partitions.extend(added);
+        session.partitions.extend(wanted);
         session.partitions.retain(|partition| !forgotten.contains(partition));
         Ok(session.partitions.clone())
     }

@@ -101,6 +101,11 @@ fn a_share_session_goes_on_epoch_by_epoch_on_its_connection() {
     // It begins anew elsewhere.
     assert_eq!(advance(0, THERE, &[2], &[]), Ok(vec![2]));
     assert_eq!(advance(3, HERE, &[], &[]), Err(SessionError::NotFound));
+    // However many partitions are asked for, a session has so many.
+    let many: Vec<i32> = (0..10_000).collect();
+    assert_eq!(advance(1, THERE, &many, &[]).map(|held| held.len()), Ok(10_000));
+    assert_eq!(advance(2, THERE, &[10_000], &[]), Err(SessionError::TooManyPartitions));
+    assert_eq!(advance(2, THERE, &[], &many[1..]), Ok(vec![0]));
     let member = members.get_mut("a").expect("it has joined");
     assert!(member.has_session(THERE) && !member.has_session(HERE));
     member.end_session();

@@ -56,6 +56,13 @@ impl SharedGroups {
         connection: ConnectionId,
         resolve: impl AsyncFnOnce(Subscription) -> Result<BTreeMap<TopicId, i32>, E>,
     ) -> Result<ConsumerTold, E> {
+        let wanted = beat.names.as_ref().map_or(0, BTreeSet::len);
+        let is_too_much = wanted > limits::shared::SUBSCRIBED_TOPICS
+            || ((wanted > 0 || beat.pattern.is_some())
+                && self.state().bytes > limits::GROUPS_BYTES);
+        if is_too_much {
+            return Err(CoordinatorError::from(GroupError::MaxSizeReached).into());
+        }
         let member_id = match beat.epoch {
             0 => self.consumer_join(group, &beat, connection).await?,
             _ => {
