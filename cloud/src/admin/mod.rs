@@ -37,6 +37,7 @@ use crate::store::Store;
 use crate::topics::{Catalogue, Topic};
 use crate::traffic::Traffic;
 
+mod sharing;
 mod snapshots;
 mod topic;
 
@@ -171,6 +172,8 @@ struct ShownGroupDetail {
     protocol: Option<String>,
     members: Vec<ShownMember>,
     offsets: Vec<ShownOffset>,
+    /// Of a group that shares records and has members.
+    sharing: Option<sharing::Shown>,
 }
 
 async fn group(Shared(state): Shared<State>, Path(id): Path<String>) -> Response {
@@ -201,7 +204,9 @@ async fn group(Shared(state): Shared<State>, Path(id): Path<String>) -> Response
         client_id: member.client_id,
         client_host: member.client_host,
     });
+    let sharing = sharing::of(&state, &id).await;
     Json(ShownGroupDetail {
+        sharing,
         group: id,
         state: described.state,
         generation: described.snapshot.generation,

@@ -35,7 +35,7 @@ use crate::store::keys::system::StoreIdentity;
 use crate::store::{Store, StoreError};
 use crate::tier::{Archive, Janitor, TierSettings};
 use crate::topics::Catalogue;
-use crate::traffic::{Busiest, Traffic};
+use crate::traffic::{Busiest, Sharing, Traffic};
 use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetrics};
 
 mod archiver;
@@ -349,6 +349,7 @@ impl Parts {
             settings.admin.metrics_topics,
         );
         registry.register_collector(Box::new(busiest.clone()));
+        registry.register_collector(Box::new(Sharing::new(shared.clone())));
         let ingest_log = ingest_log::StoredLog::new(
             topics.clone(),
             log.clone(),

@@ -1,5 +1,7 @@
 //! `robustmq-cloud group`.
 
+use std::time::UNIX_EPOCH;
+
 use clap::{Args, Subcommand};
 use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
@@ -14,8 +16,10 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use robustmq_common::cli::complain;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::client::{Client, check};
+use super::edge::Admin;
 use super::snapshots::{self, SnapshotCommand};
 use super::table::{print_listing, print_table};
 use super::topic::{EARLIEST, LATEST, metadata, offsets};
@@ -39,10 +43,15 @@ enum GroupCommand {
         bootstrap: Bootstrap,
     },
     /// Show a group's members, committed offsets and lag
-    #[command(after_help = "Example:\n  robustmq-cloud group describe training")]
+    #[command(
+        after_help = "Examples:\n  robustmq-cloud group describe training\n  robustmq-cloud group describe '$shared/training' --admin 127.0.0.1:8090"
+    )]
     Describe {
         /// Its id
         name: String,
+        /// Also what a group that shares records does, from the admin listener of the broker (HOST:PORT or a URL)
+        #[arg(long, value_name = "HOST:PORT")]
+        admin: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -51,7 +60,7 @@ enum GroupCommand {
     },
     /// Move a group's committed offsets; its consumers have to be stopped
     #[command(
-        after_help = "Example:\n  robustmq-cloud group reset training --topic telemetry --to earliest"
+        after_help = "Examples:\n  robustmq-cloud group reset training --topic telemetry --to earliest\n  robustmq-cloud group reset '$shared/training' --topic telemetry --to 2026-11-26T20:00:00Z"
     )]
     Reset {
         /// Its id
@@ -59,8 +68,9 @@ enum GroupCommand {
         /// The topic
         #[arg(long, value_name = "TOPIC")]
         topic: String,
-        /// Where to: earliest, latest or an offset, which is moved into what the topic has
-        #[arg(long, value_name = "earliest|latest|OFFSET")]
+        /// Where to: earliest, latest, an offset, which is moved into what the topic has, or a time: the first record at or after it
+        /// (RFC 3339, or @ and milliseconds since 1970), else the end
+        #[arg(long, value_name = "earliest|latest|OFFSET|TIME")]
         to: String,
         #[command(flatten)]
         bootstrap: Bootstrap,
@@ -84,7 +94,9 @@ enum GroupCommand {
 pub(super) async fn run(args: Group) -> Result<(), CommandError> {
     match args.command {
         GroupCommand::List { json, bootstrap } => list(&bootstrap, json).await,
-        GroupCommand::Describe { name, json, bootstrap } => describe(&bootstrap, &name, json).await,
+        GroupCommand::Describe { name, admin, json, bootstrap } => {
+            describe(&bootstrap, &name, admin, json).await
+        }
         GroupCommand::Reset { name, topic, to, bootstrap } => {
             reset(&bootstrap, &name, &topic, &to).await
         }
@@ -126,6 +138,9 @@ struct Shown {
     protocol: String,
     members: Vec<Member>,
     offsets: Vec<Committed>,
+    /// As the admin listener tells it, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sharing: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -145,7 +160,12 @@ struct Committed {
     lag: i64,
 }
 
-async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), CommandError> {
+async fn describe(
+    bootstrap: &Bootstrap,
+    name: &str,
+    admin: Option<String>,
+    json: bool,
+) -> Result<(), CommandError> {
     let mut client = bootstrap.connect().await?;
     let request = DescribeGroupsRequest::default().with_groups(vec![group_id(name)]);
     let answer = client.call(6, &request).await?;
@@ -154,7 +174,10 @@ async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), C
     };
     check(name, group.error_code, group.error_message.as_ref())?;
     let offsets = committed(&mut client, name).await?;
-    let shown = shown(name, group, offsets);
+    let mut shown = shown(name, group, offsets);
+    if let Some(admin) = admin {
+        shown.sharing = snapshots::sharing(&Admin { admin }, name).await?;
+    }
     if json {
         return Ok(print_json(&shown)?);
     }
@@ -167,7 +190,29 @@ async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), C
         let numbers = [i64::from(c.partition), c.committed, c.end, c.lag];
         std::iter::once(c.topic.clone()).chain(numbers.map(|number| number.to_string())).collect()
     });
+    if let Some(sharing) = &shown.sharing {
+        print_sharing(sharing);
+    }
     Ok(())
+}
+
+/// What a group that shares records does: since its members began, by partition, and what each holds.
+fn print_sharing(sharing: &Value) {
+    const NUMBERS: [&str; 6] =
+        ["partition", "in_flight", "delivered", "redelivered", "acknowledged", "rejected"];
+    let rows = |key| sharing.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let text =
+        |row: &Value, key| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let number = |row: &Value, key: &str| row.get(key).map(ToString::to_string).unwrap_or_default();
+    let heading =
+        ["TOPIC", "PARTITION", "IN FLIGHT", "DELIVERED", "REDELIVERED", "ACKNOWLEDGED", "REJECTED"];
+    print_table(&rows("partitions"), &heading, |row| {
+        let numbers = NUMBERS.iter().map(|key| number(row, key));
+        std::iter::once(text(row, "topic")).chain(numbers).collect()
+    });
+    print_table(&rows("members"), &["MEMBER", "IN FLIGHT"], |row| {
+        vec![text(row, "member_id"), number(row, "in_flight")]
+    });
 }
 
 fn shown(name: &str, group: &DescribedGroup, offsets: Vec<Committed>) -> Shown {
@@ -183,6 +228,7 @@ fn shown(name: &str, group: &DescribedGroup, offsets: Vec<Committed>) -> Shown {
         protocol: group.protocol_data.to_string(),
         members: members.collect(),
         offsets,
+        sharing: None,
     }
 }
 
@@ -217,26 +263,40 @@ enum Target {
     Earliest,
     Latest,
     Offset(i64),
+    /// Milliseconds since 1970.
+    Time(i64),
 }
 
 impl Target {
     fn parse(to: &str) -> Result<Self, CommandError> {
         let offset = || to.parse().ok().filter(|offset| *offset >= 0);
+        let time = || match to.strip_prefix('@') {
+            Some(millis) => millis.parse().ok().filter(|millis| *millis >= 0),
+            None => {
+                let since = humantime::parse_rfc3339(to).ok()?.duration_since(UNIX_EPOCH).ok()?;
+                i64::try_from(since.as_millis()).ok()
+            }
+        };
         match to {
             "earliest" => Ok(Self::Earliest),
             "latest" => Ok(Self::Latest),
-            _ => offset().map(Self::Offset).ok_or_else(|| {
-                CommandError::Usage(format!("--to {to}: it is not earliest, latest or an offset"))
+            _ => offset().map(Self::Offset).or_else(|| time().map(Self::Time)).ok_or_else(|| {
+                CommandError::Usage(format!(
+                    "--to {to}: it is not earliest, latest, an offset, or a time like 2026-11-26T20:00:00Z or @1795723200000"
+                ))
             }),
         }
     }
 
     /// The offset in a partition that has those from `start` to before `end`, and what was changed to get there. As with Kafka's own
     /// tool: a consumer could not begin anywhere else.
-    fn within(self, start: i64, end: i64) -> (i64, Option<String>) {
+    ///
+    /// `timed` is what the broker says of a time; -1 if no record is as young.
+    fn within(self, start: i64, end: i64, timed: i64) -> (i64, Option<String>) {
         match self {
             Self::Earliest => (start, None),
-            Self::Latest => (end, None),
+            Self::Time(_) if timed >= 0 => (timed, None),
+            Self::Latest | Self::Time(_) => (end, None),
             Self::Offset(wanted) if wanted > end => {
                 (end, Some(format!("{wanted} is past the end; set to the end, {end}")))
             }
@@ -279,10 +339,14 @@ async fn reset(
     let indexes: Vec<i32> = partitions.map(|partition| partition.partition_index).collect();
     let starts = offsets(&mut client, topic, &indexes, EARLIEST).await?;
     let ends = offsets(&mut client, topic, &indexes, LATEST).await?;
+    let timed = match target {
+        Target::Time(at_ms) => offsets(&mut client, topic, &indexes, at_ms).await?,
+        _ => indexes.iter().map(|index| (*index, -1)).collect(),
+    };
     let mut targets = Vec::with_capacity(indexes.len());
     let mut elsewhere = 0;
-    for ((index, start), (_, end)) in starts.into_iter().zip(ends) {
-        let (offset, moved) = target.within(start, end);
+    for (((index, start), (_, end)), (_, timed)) in starts.into_iter().zip(ends).zip(timed) {
+        let (offset, moved) = target.within(start, end, timed);
         if let Some(moved) = moved {
             elsewhere += 1;
             complain("robustmq-cloud", &format!("warning: {topic} {index}: {moved}"));
@@ -334,7 +398,7 @@ mod tests {
     #[test]
     fn an_offset_is_moved_into_what_the_partition_has() {
         let check = |to: &str, expected: i64, moved: bool| {
-            let (offset, said) = Target::parse(to).expect("a target").within(10, 20);
+            let (offset, said) = Target::parse(to).expect("a target").within(10, 20, -1);
             assert_eq!((offset, said.is_some()), (expected, moved), "{to}: {said:?}");
         };
         check("earliest", 10, false);
@@ -344,8 +408,17 @@ mod tests {
         check("21", 20, true);
         check("9", 10, true);
         check("0", 10, true);
-        for wrong in ["", "-1", "soon", "1.5"] {
+        check("2026-11-26T20:00:00Z", 20, false);
+        for wrong in ["", "-1", "soon", "1.5", "@", "@-1", "1969-01-01T00:00:00Z", "2026-11-26"] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_time_is_where_the_broker_says() {
+        let at = |to: &str| Target::parse(to).ok();
+        assert_eq!(at("@1500"), Some(Target::Time(1500)));
+        assert_eq!(at("1970-01-01T00:00:01.5Z"), Some(Target::Time(1500)));
+        assert_eq!(Target::Time(1500).within(10, 20, 13), (13, None));
     }
 }

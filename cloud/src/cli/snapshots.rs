@@ -112,6 +112,13 @@ pub(super) async fn run(command: SnapshotCommand) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// What a group that shares records does.
+pub(super) async fn sharing(admin: &Admin, group: &str) -> Result<Option<Value>, CommandError> {
+    let url = url(admin, &[group])?;
+    let mut shown = json(call(&admin_client()?, Method::GET, url).await?).await?;
+    Ok(shown.get_mut("sharing").map(Value::take).filter(|sharing| !sharing.is_null()))
+}
+
 fn number(value: &Value, key: &str) -> u64 {
     value.get(key).and_then(Value::as_u64).unwrap_or_default()
 }

@@ -19,8 +19,10 @@ use serde::Serialize;
 
 mod busiest;
 pub mod report;
+mod sharing;
 
 pub use busiest::Busiest;
+pub use sharing::Sharing;
 
 /// Counted since the topic became active.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

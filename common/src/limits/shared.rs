@@ -63,3 +63,7 @@ pub const SNAPSHOT_BYTES: usize = 8 * 1024 * 1024;
 pub const REWIND_TRIES: usize = 20;
 /// Partitions of one share session.
 pub const SESSION_PARTITIONS: usize = 10_000;
+/// Groups of which it is remembered what was done in pools that are no longer in memory.
+pub const PAST_LEDGERS: usize = 10_000;
+/// Groups that `/metrics` shows: those that were given most.
+pub const SHOWN_GROUPS: usize = 100;

@@ -67,6 +67,15 @@ pub struct Ledger {
     pub rejected: u64,
 }
 
+impl std::ops::AddAssign for Ledger {
+    fn add_assign(&mut self, other: Self) {
+        self.delivered += other.delivered;
+        self.redelivered += other.redelivered;
+        self.acknowledged += other.acknowledged;
+        self.rejected += other.rejected;
+    }
+}
+
 /// What could be given out next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {

@@ -15,7 +15,7 @@ use super::config::GroupConfig;
 use super::cursor::{CursorOffset, Sequence, Token};
 use super::dead_letter::DeadLetters;
 use super::now;
-use super::pool::{AcknowledgeError, Pool};
+use super::pool::{AcknowledgeError, Ledger, Pool};
 use super::progress::Progress;
 use crate::entries::ConfigError;
 use crate::log::{Log, LogError};
@@ -28,7 +28,7 @@ mod standing;
 mod stored;
 
 pub use self::share_members::SettleError;
-pub use self::standing::Standing;
+pub use self::standing::{GroupStanding, Standing};
 
 /// Why a pool refuses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +94,8 @@ struct Map {
     cursors: HashMap<CursorKey, Arc<Cursor>>,
     /// Members that have to join again.
     lost: std::collections::HashSet<Token>,
+    /// What was done in pools that are no longer in memory, by group.
+    past: HashMap<String, Ledger>,
 }
 
 /// All pools.
@@ -106,6 +108,14 @@ pub struct Pools {
     /// One snapshot, or rewind, at a time.
     snapshots: tokio::sync::Mutex<()>,
     map: Mutex<Map>,
+}
+
+impl Map {
+    fn remember(&mut self, group: &str, ledger: Ledger) {
+        if self.past.len() < limits::shared::PAST_LEDGERS || self.past.contains_key(group) {
+            *self.past.entry(group.to_owned()).or_default() += ledger;
+        }
+    }
 }
 
 impl State {
@@ -396,7 +406,10 @@ impl Pools {
         let is_same = map.pools.get(&key).is_some_and(|found| Arc::ptr_eq(found, pool));
         if is_same && state.pool.is_deserted() && state.version == state.stored {
             state.is_retired = true;
+            let ledger = state.pool.ledger();
+            drop(state);
             map.pools.remove(&key);
+            map.remember(&pool.group, ledger);
         }
     }
 

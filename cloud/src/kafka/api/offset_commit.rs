@@ -60,7 +60,7 @@ pub(super) async fn handle(
         let answer = OffsetCommitResponseTopic::default().with_name(asked.name);
         topics.push(answer.with_partitions(partitions));
     }
-    if is_shared(&request.group_id) {
+    if shares(kafka, &request.group_id, &caller).await {
         shared(kafka, peer, &request.group_id, &caller, &commits, &mut topics).await;
         return OffsetCommitResponse::default().with_topics(topics);
     }
@@ -69,6 +69,13 @@ pub(super) async fn handle(
         fail(&mut topics, error.code());
     }
     OffsetCommitResponse::default().with_topics(topics)
+}
+
+/// Whether a commit concerns a shared group, or, by an admin, a share group: members of those do not commit.
+async fn shares(kafka: &Kafka, group: &str, caller: &Caller) -> bool {
+    let is_admins = caller.generation < 0 && caller.member_id.is_empty();
+    let owns = async || kafka.shared.share().owns(group).await.unwrap_or_default();
+    is_shared(group) || (is_admins && owns().await)
 }
 
 /// Refuses every partition that was not refused before.

@@ -243,3 +243,27 @@ async fn everything_is_given_back_when_all_are_gone() {
     assert!(state.groups.is_empty() && state.bound.is_empty() && state.timers.is_empty());
     assert_eq!(state.bytes, 0);
 }
+
+/// Counters that fell whenever the last member of a partition left would be taken for a restart of the broker.
+#[tokio::test(start_paused = true)]
+async fn what_a_group_did_is_told_also_when_nobody_is_left() {
+    let (groups, _shutdown) = groups().await;
+    let mut first = join(&groups, 1, None).await;
+    assert_eq!(first.fetch(&groups).await, 10);
+    let busiest = || {
+        let groups = groups.pools().busiest(10);
+        groups.first().map(|(name, group)| (name.clone(), group.clone())).expect("one")
+    };
+    let (name, standing) = busiest();
+    assert_eq!((name.as_str(), standing.in_flight, standing.partitions), (GROUP, 10, 1));
+    assert_eq!((standing.ledger.delivered, standing.ledger.redelivered), (10, 0));
+    assert_eq!(groups.leave(GROUP, &first.caller.member_id, None), Ok(()));
+    tokio::time::sleep(SECOND).await;
+    let (_, standing) = busiest();
+    assert_eq!((standing.in_flight, standing.partitions, standing.ledger.delivered), (0, 0, 10));
+    let mut second = join(&groups, 2, None).await;
+    assert_eq!(second.fetch(&groups).await, 10);
+    let (_, standing) = busiest();
+    assert_eq!((standing.ledger.delivered, standing.ledger.redelivered), (10, 10));
+    assert!(groups.pools().busiest(0).is_empty());
+}

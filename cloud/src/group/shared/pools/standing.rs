@@ -1,5 +1,6 @@
 //! What an operator asks about pools.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,7 +24,46 @@ pub struct Standing {
     pub waiting: usize,
 }
 
+/// How a whole group stands, since the broker started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupStanding {
+    /// What was done.
+    pub ledger: Ledger,
+    /// Records that members hold.
+    pub in_flight: u64,
+    /// Partitions that it works on.
+    pub partitions: usize,
+}
+
 impl Pools {
+    /// How the groups stand that work now, or have since the start: at most `most`, those that were given most first.
+    #[must_use]
+    pub fn busiest(&self, most: usize) -> Vec<(String, GroupStanding)> {
+        let (pools, past) = {
+            let map = self.map();
+            (map.pools.values().cloned().collect::<Vec<_>>(), map.past.clone())
+        };
+        let mut groups: HashMap<String, GroupStanding> = HashMap::new();
+        for (group, ledger) in past {
+            groups.entry(group).or_default().ledger = ledger;
+        }
+        for pool in pools {
+            let Some(state) = pool.state() else { continue };
+            let group = groups.entry(pool.group.clone()).or_default();
+            group.ledger += state.pool.ledger();
+            group.in_flight +=
+                state.pool.in_flight().map(|(_, records)| u64::from(records)).sum::<u64>();
+            group.partitions += 1;
+        }
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by_key(|(name, group)| {
+            let given = group.ledger.delivered + group.ledger.redelivered;
+            (std::cmp::Reverse(given), name.clone())
+        });
+        groups.truncate(most);
+        groups
+    }
+
     /// How the loaded pools of a group stand.
     #[must_use]
     pub fn standings(&self, group: &str) -> Vec<Standing> {
