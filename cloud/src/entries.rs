@@ -110,6 +110,8 @@ pub enum ConfigError {
 pub enum ConfigSource {
     /// The topic or the group sets it.
     Resource,
+    /// The broker's configuration has another default (`STATIC_BROKER_CONFIG`).
+    Broker,
     /// Nobody sets it (`DEFAULT_CONFIG`).
     Default,
 }

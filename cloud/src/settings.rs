@@ -16,6 +16,10 @@ use crate::group::machine::Timing;
 use crate::log::Budgets;
 use crate::objects::ObjectStoreUrl;
 
+mod shared;
+
+pub use self::shared::SharedSection;
+
 /// All of `cloud.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,6 +32,8 @@ pub struct Settings {
     pub kafka: KafkaSection,
     /// Consumer groups.
     pub groups: GroupSection,
+    /// What `$shared/` groups have that do not set it themselves.
+    pub shared: SharedSection,
     /// What edges connect to.
     pub uplink: UplinkSection,
     /// Status and metrics.
@@ -51,6 +57,7 @@ impl Default for Settings {
             insecure: false,
             kafka: KafkaSection::default(),
             groups: GroupSection::default(),
+            shared: SharedSection::default(),
             uplink: UplinkSection::default(),
             admin: AdminSection::default(),
             storage: StorageSection::default(),
@@ -253,6 +260,7 @@ impl config::Settings for Settings {
         }
         self.kafka.validate()?;
         self.groups.validate()?;
+        self.shared.validate()?;
         self.cluster.validate()?;
         let uplink = &self.uplink;
         if uplink.tls_cert.is_some() != uplink.tls_key.is_some() {

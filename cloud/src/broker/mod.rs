@@ -339,6 +339,7 @@ impl Parts {
         let traffic = Arc::new(Traffic::default());
         let letters = LetterTopics::new(topics.clone(), log.clone(), traffic.clone());
         let shared = SharedGroups::new(log.clone(), settings.timing(), Some(Arc::new(letters)));
+        shared.pools().set_defaults(settings.shared.entries());
         let groups = Coordinator::start(store.clone(), settings.timing(), shutdown.clone())
             .with_shared(shared.clone());
         let busiest = Busiest::new(

@@ -42,6 +42,11 @@ fn what_makes_no_sense_is_refused_by_its_key() {
     check("[kafka]\nidle_timeout_ms = 0", "[kafka] idle_timeout_ms");
     check("[groups]\noffset_retention_ms = 0", "[groups] offset_retention_ms");
     check("[groups]\nmax_session_timeout_ms = 1", "[groups] max_session_timeout_ms");
+    check("[shared]\nstart = 'middle'", "[shared] start");
+    check("[shared]\nstrategy = 'fair'", "[shared] strategy");
+    check("[shared]\nmax_inflight_records = 0", "[shared] max_inflight_records");
+    check("[shared]\nack_timeout_ms = -2", "[shared] ack_timeout_ms");
+    check("[shared]\ndead_letter_topic = 'no/such'", "[shared] dead_letter_topic");
     check("[kafka]\nadvertise = 'host'", "[kafka] advertise");
     check("[kafka]\nadvertise = ':9092'", "[kafka] advertise");
     check("[kafka]\nadvertise = 'host:0'", "[kafka] advertise");

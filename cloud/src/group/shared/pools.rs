@@ -3,9 +3,9 @@
 //! A pool lies where its partition does: it is the partition's leader that knows it, and the group's coordinator that asks. Every call
 //! here may wait and may fail, though on one machine few do.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits;
@@ -103,6 +103,8 @@ pub struct Pools {
     store: Arc<dyn Store>,
     log: Arc<Log>,
     dead_letters: Option<Arc<dyn DeadLetters>>,
+    /// What shared groups have that do not set it themselves.
+    defaults: OnceLock<BTreeMap<String, String>>,
     /// One change of a configuration at a time.
     altering: tokio::sync::Mutex<()>,
     /// One snapshot, or rewind, at a time.
@@ -167,6 +169,7 @@ impl Pools {
             store,
             log,
             dead_letters,
+            defaults: OnceLock::new(),
             altering: tokio::sync::Mutex::default(),
             snapshots: tokio::sync::Mutex::default(),
             map: Mutex::default(),

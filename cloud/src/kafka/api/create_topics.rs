@@ -144,7 +144,7 @@ fn answer(
     let config = |entry: ConfigEntry<'_>| {
         let value = match entry.source {
             ConfigSource::Default => entry.key.default.map(fixed),
-            ConfigSource::Resource => entry.value.map(text),
+            ConfigSource::Resource | ConfigSource::Broker => entry.value.map(text),
         };
         CreatableTopicConfigs::default()
             .with_name(fixed(entry.key.name))

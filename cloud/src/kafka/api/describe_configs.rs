@@ -38,6 +38,7 @@ const NO_SUCH_RESOURCE: &str = "there is no such resource";
 pub(super) fn source_code(source: ConfigSource, set: i8) -> i8 {
     match source {
         ConfigSource::Resource => set,
+        ConfigSource::Broker => STATIC_BROKER_CONFIG,
         ConfigSource::Default => 5,
     }
 }
@@ -125,7 +126,14 @@ async fn describe_group(
 ) -> Result<Vec<DescribeConfigsResourceResult>, (ResponseError, String)> {
     let overrides = kafka.shared.pools().overrides(group(name)?).await;
     let overrides = overrides.map_err(|error| (error.kafka(), error.to_string()))?;
+    let defaults = kafka.shared.pools().defaults(name);
     let entries = table(name).describe(&overrides).filter(|entry| wanted(entry.key.name));
+    let entries = entries.map(|entry| match defaults.get(entry.key.name) {
+        Some(value) if entry.source == ConfigSource::Default => {
+            ConfigEntry { value: Some(value), source: ConfigSource::Broker, ..entry }
+        }
+        _ => entry,
+    });
     results(wish, entries.collect(), DYNAMIC_GROUP_CONFIG, memory).await
 }
 
@@ -160,7 +168,7 @@ fn result(wish: &Wish, entry: &ConfigEntry<'_>, set: i8) -> DescribeConfigsResou
     let key = entry.key;
     let value = match entry.source {
         ConfigSource::Default => key.default.map(fixed),
-        ConfigSource::Resource => entry.value.map(text),
+        ConfigSource::Resource | ConfigSource::Broker => entry.value.map(text),
     };
     let mut answer = DescribeConfigsResourceResult::default()
         .with_name(fixed(key.name))
@@ -174,8 +182,8 @@ fn result(wish: &Wish, entry: &ConfigEntry<'_>, set: i8) -> DescribeConfigsResou
                 .with_source(source_code(source, set))
         };
         let mut synonyms = Vec::new();
-        if entry.source == ConfigSource::Resource {
-            synonyms.push(synonym(value, ConfigSource::Resource));
+        if entry.source != ConfigSource::Default {
+            synonyms.push(synonym(value, entry.source));
         }
         synonyms.push(synonym(key.default.map(fixed), ConfigSource::Default));
         answer = answer.with_synonyms(synonyms);

@@ -517,3 +517,34 @@ async fn records_that_nobody_acknowledges_are_given_up_after_so_many_deliveries(
     let ledger = broker.kafka.shared.pools().standings(GROUP)[0].ledger;
     assert_eq!((ledger.rejected, ledger.acknowledged), (8, 0));
 }
+
+#[tokio::test]
+async fn a_groups_configuration_tells_where_it_comes_from() {
+    let broker = Broker::start().await;
+    let pools = broker.kafka.shared.pools();
+    let entry = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let defaults =
+        [entry("robustmq.shared.start", "latest"), entry("robustmq.shared.delivery.limit", "7")];
+    pools.set_defaults(std::collections::BTreeMap::from(defaults));
+    let name = "robustmq.shared.delivery.limit".to_owned();
+    let op = crate::entries::ConfigOp::Set("2".to_owned());
+    let change = crate::entries::ConfigChange { name, op };
+    pools.alter_config(GROUP, &[change], false).await.expect("a legal value");
+    let config = pools.config(GROUP).await.expect("a store that works");
+    assert_eq!(config.delivery_limit, Some(2));
+    assert_eq!(config.start, crate::group::shared::config::Start::Latest);
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(32)
+        .with_resource_name(text(GROUP))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let answer = broker.client().await.call(4, &request).await;
+    let of = |name: &str| {
+        let entry = answer.results[0].configs.iter().find(|entry| entry.name.as_str() == name);
+        let entry = entry.expect("it is shown");
+        (entry.value.as_ref().map(|value| value.to_string()), entry.config_source)
+    };
+    assert_eq!(of("robustmq.shared.start"), (Some("latest".to_owned()), 4));
+    assert_eq!(of("robustmq.shared.delivery.limit"), (Some("2".to_owned()), 8));
+    assert_eq!(of("robustmq.shared.strategy"), (Some("batch".to_owned()), 5));
+}

@@ -13,7 +13,36 @@ use crate::store::keys::damaged;
 use crate::store::keys::group as group_keys;
 use crate::store::{StoreError, WriteBatch};
 
+/// No group sets anything by default.
+static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+
 impl Pools {
+    /// Says what shared groups have that do not set it themselves: legal entries, which was checked.
+    pub fn set_defaults(&self, defaults: BTreeMap<String, String>) {
+        // They are said once, at the start.
+        let _ = self.defaults.set(defaults);
+    }
+
+    /// What a group has that it does not set itself, where that is not the table's default.
+    #[must_use]
+    pub fn defaults(&self, group: &str) -> &BTreeMap<String, String> {
+        self.defaults.get().filter(|_| is_shared(group)).unwrap_or(&NOTHING)
+    }
+
+    /// Reads what a group sets, a shared one or a share group, and has by default.
+    fn parse(
+        &self,
+        group: &str,
+        overrides: &BTreeMap<String, String>,
+    ) -> Result<GroupConfig, ConfigError> {
+        let mut all = self.defaults(group).clone();
+        all.extend(overrides.clone());
+        match is_shared(group) {
+            true => GroupConfig::parse(&all),
+            false => share::parse(&all),
+        }
+    }
+
     /// What a group sets of its configuration.
     ///
     /// # Errors
@@ -30,10 +59,10 @@ impl Pools {
     /// [`PoolError::Log`].
     pub async fn config(&self, group: &str) -> Result<Arc<GroupConfig>, PoolError> {
         let overrides = self.overrides(group).await?;
-        let config = parse(group, &overrides).or_else(|error| {
+        let config = self.parse(group, &overrides).or_else(|error| {
             // It was checked when it was set, by another release perhaps.
             tracing::error!(group, %error, "the group has its defaults: what it sets cannot be read");
-            parse(group, &BTreeMap::new())
+            self.parse(group, &BTreeMap::new())
         });
         Ok(Arc::new(config?))
     }
@@ -50,7 +79,7 @@ impl Pools {
     ) -> Result<(), PoolError> {
         let _one_at_a_time = self.altering.lock().await;
         let overrides = table(group).apply(&self.overrides(group).await?, changes)?;
-        let config = Arc::new(parse(group, &overrides)?);
+        let config = Arc::new(self.parse(group, &overrides)?);
         if validate_only {
             return Ok(());
         }
@@ -69,14 +98,6 @@ impl Pools {
             cursor.moved.notify_one();
         }
         Ok(())
-    }
-}
-
-/// Reads what a group sets: a shared one, or a share group.
-fn parse(group: &str, overrides: &BTreeMap<String, String>) -> Result<GroupConfig, ConfigError> {
-    match is_shared(group) {
-        true => GroupConfig::parse(overrides),
-        false => share::parse(overrides),
     }
 }
 
