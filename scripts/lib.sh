@@ -5,10 +5,11 @@
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# What is installed for this project but is not the system's: Python clients, Java client, cargo tools.
+# What is installed for this project but is not the system's: Python, Java and Node clients, cargo tools.
 CACHE=${ROBUSTMQ_CACHE:-$HOME/.cache/robustmq}
 VENV=$CACHE/venv
 JARS=$CACHE/kafka-java
+NODE_CLIENTS=$CACHE/node-clients
 TOOLS=$CACHE/cargo-tools
 export PATH="$TOOLS/bin:$PATH"
 

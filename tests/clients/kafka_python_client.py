@@ -122,7 +122,8 @@ def work(args):
     )
     ended = tally.ended()
     while not ended.is_set():
-        for messages in consumer.poll(timeout_ms=200, max_records=50).values():
+        # Where a poll ends within the exchange that joins the group, this client neither uses what it was assigned nor joins again.
+        for messages in consumer.poll(timeout_ms=2000, max_records=50).values():
             tally.took(message.headers for message in messages)
     consumer.close()
 

@@ -8,9 +8,9 @@ use robustmq_tests::clients::programs::{self, Client, Job, Worker};
 use robustmq_tests::{TestCloud, eventually};
 use tokio::process::Command;
 
-/// Until five clients run, of which one compiles itself first, beside the other tests.
+/// Until seven clients run, of which one compiles itself first, beside the other tests.
 const START: Duration = Duration::from_secs(100);
-/// For everything that five clients do on a busy machine.
+/// For everything that seven clients do on a busy machine.
 const WAIT: Duration = Duration::from_secs(60);
 
 /// `robustmq-cloud` as an operator types it.
@@ -72,17 +72,30 @@ async fn java_with_the_consumer_protocol_shares_one_partition() -> anyhow::Resul
     three_on_one_partition(Client::Java, &["--protocol", "consumer"]).await
 }
 
+#[tokio::test]
+async fn kafkajs_shares_one_partition() -> anyhow::Result<()> {
+    if Client::Kafkajs.is_left_out() {
+        eprintln!("kafkajs is not installed: nothing was tested");
+        return Ok(());
+    }
+    three_on_one_partition(Client::Kafkajs, &[]).await
+}
+
 /// What workers of all kinds were given, of records 0 to `records`.
 struct Crew {
     workers: Vec<Worker>,
+    kafka: String,
     records: u64,
 }
 
 impl Crew {
-    fn start(kafka: &str, group: &str, records: u64) -> anyhow::Result<Self> {
-        let clients = Client::ALL.into_iter().chain([Client::ConfluentKafka]);
-        let start = |client| Worker::start(client, kafka, "jobs", group);
-        Ok(Self { workers: clients.map(start).collect::<anyhow::Result<_>>()?, records })
+    const GROUP: &str = "$shared/crew";
+
+    fn start(kafka: &str, records: u64) -> anyhow::Result<Self> {
+        let clients = Client::workers().chain([Client::ConfluentKafka]);
+        let start = |client| Worker::start(client, kafka, "jobs", Self::GROUP);
+        let workers = clients.map(start).collect::<anyhow::Result<_>>()?;
+        Ok(Self { workers, kafka: kafka.to_owned(), records })
     }
 
     fn seen(&self) -> BTreeSet<u64> {
@@ -90,14 +103,14 @@ impl Crew {
     }
 
     /// Produces until each worker has something: until then there is nothing to disturb. Returns how many records there are then.
-    async fn all_at_work(&self, kafka: &str) -> anyhow::Result<u64> {
+    async fn all_at_work(&self) -> anyhow::Result<u64> {
         let mut made = 0;
         let check = async || {
             if self.workers.iter().all(|worker| !worker.took().is_empty()) {
                 return Ok(Some(()));
             }
             ensure!(made < self.records, "{made} records, and a worker got none");
-            produce(kafka, made, 200).await?;
+            produce(&self.kafka, made, 200).await?;
             made += 200;
             Ok(None)
         };
@@ -107,18 +120,20 @@ impl Crew {
         Ok(made)
     }
 
-    /// Waits for what the living were not given yet, then has all leave. Returns how often each record was given to any of them.
+    /// Waits until everything is acknowledged, then has all leave. Returns how often each record was given to any of them; those
+    /// that nobody was given have to be among what the `gone` had.
     async fn finish(self, gone: &[u64]) -> anyhow::Result<BTreeMap<u64, u64>> {
-        let all = |seen: BTreeSet<u64>| seen.len() as u64 == self.records;
-        let with_gone = || self.seen().into_iter().chain(gone.iter().copied()).collect();
-        let check = async || Ok(all(with_gone()).then_some(()));
-        eventually("every record is given to somebody", WAIT, check).await?;
+        let end = (self.records, 0);
+        let check = async || Ok((described(&self.kafka, Self::GROUP).await? == end).then_some(()));
+        eventually("every record is acknowledged", WAIT, check).await?;
         let mut times = BTreeMap::new();
         for worker in self.workers {
             for number in worker.leave().await? {
                 *times.entry(number).or_default() += 1;
             }
         }
+        let given: BTreeSet<u64> = times.keys().chain(gone).copied().collect();
+        ensure!(given.len() as u64 == self.records, "only {} were given", given.len());
         Ok(times)
     }
 }
@@ -144,15 +159,14 @@ async fn every_kind_of_client_in_one_group_gets_each_record_once() -> anyhow::Re
     let cloud = TestCloud::start().await?;
     let kafka = cloud.kafka()?;
     operate(&kafka, &["topic", "create", "jobs", "--partitions", "1"]).await?;
-    let crew = Crew::start(&kafka, "$shared/crew", RECORDS)?;
-    let made = crew.all_at_work(&kafka).await?;
+    let crew = Crew::start(&kafka, RECORDS)?;
+    let made = crew.all_at_work().await?;
     produce(&kafka, made, RECORDS - made).await?;
-    let printed = programs::describe(&kafka, "$shared/crew").await?;
+    let printed = programs::describe(&kafka, Crew::GROUP).await?;
     let times = crew.finish(&[]).await?;
     ensure!(times.values().all(|times| *times == 1), "given twice: {:?}", twice(&times));
-    ensure!(described(&kafka, "$shared/crew").await? == (RECORDS, 0));
     let members = printed.lines().filter(|line| line.ends_with(" 1           jobs-0")).count();
-    ensure!(members == Client::ALL.len() + 1, "{printed}");
+    ensure!(members == Client::workers().count() + 1, "{printed}");
     ensure!(printed.lines().any(|line| line.contains(" jobs       0 ")), "{printed}");
     Ok(())
 }
@@ -167,14 +181,13 @@ async fn what_a_killed_member_had_goes_to_the_others() -> anyhow::Result<()> {
     let cloud = TestCloud::start().await?;
     let kafka = cloud.kafka()?;
     operate(&kafka, &["topic", "create", "jobs", "--partitions", "1"]).await?;
-    let mut crew = Crew::start(&kafka, "$shared/crew", RECORDS)?;
-    let made = crew.all_at_work(&kafka).await?;
+    let mut crew = Crew::start(&kafka, RECORDS)?;
+    let made = crew.all_at_work().await?;
     let killed = crew.workers.swap_remove(0).kill().await?;
     produce(&kafka, made, RECORDS - made).await?;
     let times = crew.finish(&killed).await?;
     // Of what the killed one had, others may have been given any part again; nothing else is given twice.
     ensure!(times.values().all(|times| *times == 1), "given twice: {:?}", twice(&times));
-    ensure!(described(&kafka, "$shared/crew").await? == (RECORDS, 0));
     Ok(())
 }
 
@@ -184,25 +197,61 @@ async fn a_killed_broker_forgets_leases_and_keeps_what_was_acknowledged() -> any
     let mut cloud = TestCloud::start().await?;
     let kafka = cloud.kafka()?;
     operate(&kafka, &["topic", "create", "jobs", "--partitions", "1"]).await?;
-    let crew = Crew::start(&kafka, "$shared/crew", RECORDS)?;
-    let made = crew.all_at_work(&kafka).await?;
+    let crew = Crew::start(&kafka, RECORDS)?;
+    let made = crew.all_at_work().await?;
     let acknowledged = async || {
-        let (offset, _) = described(&kafka, "$shared/crew").await?;
+        let (offset, _) = described(&kafka, Crew::GROUP).await?;
         Ok((offset > 0).then_some(()))
     };
     eventually("something is acknowledged", WAIT, acknowledged).await?;
-    let (before, _) = described(&kafka, "$shared/crew").await?;
+    let (before, _) = described(&kafka, Crew::GROUP).await?;
     cloud.kill9().await?;
     let given = crew.seen();
     cloud.start().await?;
-    let (after, _) = described(&kafka, "$shared/crew").await?;
+    let (after, _) = described(&kafka, Crew::GROUP).await?;
     ensure!(after >= before, "acknowledged up to {before}, after the crash to {after}");
     produce(&kafka, made, RECORDS - made).await?;
     let times = crew.finish(&[]).await?;
     let strange: Vec<_> =
         times.iter().filter(|(n, times)| **times > 1 && !given.contains(n)).collect();
     ensure!(strange.is_empty(), "given twice, though not before the crash: {strange:?}");
-    ensure!(described(&kafka, "$shared/crew").await? == (RECORDS, 0));
+    Ok(())
+}
+
+/// What `training_helper.py` tells.
+#[derive(serde::Deserialize, Debug, PartialEq, Eq)]
+struct Trained {
+    trained: u64,
+    late: bool,
+    rest: u64,
+    begun_again: bool,
+    twice: u64,
+    batches: u64,
+    records: u64,
+}
+
+#[tokio::test]
+async fn the_training_helper_commits_what_was_trained_and_nothing_that_was_only_loaded()
+-> anyhow::Result<()> {
+    let cloud = TestCloud::start().await?;
+    let kafka = cloud.kafka()?;
+    operate(&kafka, &["topic", "create", "jobs", "--partitions", "1"]).await?;
+    produce(&kafka, 0, 3000).await?;
+    let mut command = programs::python("training_helper.py")?;
+    command.args(["--bootstrap", &kafka, "--topic", "jobs", "--group", "$shared/training"]);
+    let printed = programs::output(command).await?;
+    let told: Trained = serde_json::from_str(&printed)?;
+    let expected = Trained {
+        trained: 200,
+        late: false,
+        rest: 2800,
+        begun_again: true,
+        twice: 0,
+        batches: 300,
+        records: 3000,
+    };
+    ensure!(told == expected, "{told:?}");
+    ensure!(described(&kafka, "$shared/training").await? == (3000, 0));
     Ok(())
 }
 
@@ -215,15 +264,15 @@ async fn a_leader_epoch_that_changes_sends_nobody_to_real_offsets() -> anyhow::R
     let kafka = cloud.kafka()?;
     let create = ["topic", "create", "jobs", "--partitions", "1", "--storage-mode", "hybrid"];
     operate(&kafka, &create).await?;
-    let crew = Crew::start(&kafka, "$shared/crew", RECORDS)?;
-    let made = crew.all_at_work(&kafka).await?;
+    let crew = Crew::start(&kafka, RECORDS)?;
+    let made = crew.all_at_work().await?;
     cloud.kill9().await?;
     cloud.start().await?;
     // What was written last is gone; what comes now is not.
     produce(&kafka, made, RECORDS - made).await?;
     let all = async || Ok((made..RECORDS).all(|n| crew.seen().contains(&n)).then_some(()));
     eventually("every record that came after the crash is given to somebody", WAIT, all).await?;
-    let is_done = async || Ok((described(&kafka, "$shared/crew").await?.1 == 0).then_some(()));
+    let is_done = async || Ok((described(&kafka, Crew::GROUP).await?.1 == 0).then_some(()));
     eventually("all of it is acknowledged", WAIT, is_done).await?;
     let mut times: BTreeMap<u64, u64> = BTreeMap::new();
     for worker in crew.workers {

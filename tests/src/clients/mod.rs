@@ -1,4 +1,4 @@
-//! Stock clients as programs: kcat, and those under `tests/clients` in Python and Java.
+//! Stock clients as programs: kcat, and those under `tests/clients` in Python, Java and JavaScript.
 
 pub mod kcat;
 pub mod programs;

@@ -1,4 +1,4 @@
-//! The client programs under `tests/clients`: one command line and one report for all.
+//! The client programs, most of them under `tests/clients`: one command line and one report for all.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,6 +8,8 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
+
+use crate::process::binary;
 
 /// Longer than the programs' own `--timeout`, which gives the better message.
 const PROGRAM: Duration = Duration::from_secs(100);
@@ -19,11 +21,29 @@ pub enum Client {
     KafkaPython,
     Aiokafka,
     Java,
+    /// Itself it has no compression but gzip.
+    Kafkajs,
+    /// Only as a [`Worker`].
+    Rdkafka,
 }
 
 impl Client {
+    /// Those with every command and every compression.
     pub const ALL: [Self; 4] =
         [Self::ConfluentKafka, Self::KafkaPython, Self::Aiokafka, Self::Java];
+
+    /// Those that can be a [`Worker`].
+    pub fn workers() -> impl Iterator<Item = Self> {
+        let all = Self::ALL.into_iter().chain([Self::Kafkajs, Self::Rdkafka]);
+        all.filter(|client| !client.is_left_out())
+    }
+
+    /// `scripts/test` says with an empty `ROBUSTMQ_NODE_CLIENTS` that Node or kafkajs could not be had.
+    #[must_use]
+    pub fn is_left_out(self) -> bool {
+        let is_empty = |path: std::ffi::OsString| path.is_empty();
+        self == Self::Kafkajs && std::env::var_os("ROBUSTMQ_NODE_CLIENTS").is_some_and(is_empty)
+    }
 
     fn command(self) -> anyhow::Result<Command> {
         match self {
@@ -31,6 +51,8 @@ impl Client {
             Self::KafkaPython => python("kafka_python_client.py"),
             Self::Aiokafka => python("aiokafka_client.py"),
             Self::Java => java(),
+            Self::Kafkajs => node("kafkajs_client.js"),
+            Self::Rdkafka => Ok(Command::new(binary("rdkafka_worker")?)),
         }
     }
 }
@@ -89,6 +111,13 @@ fn java() -> anyhow::Result<Command> {
     let jars = installed("ROBUSTMQ_KAFKA_JARS", "kafka-java")?;
     let mut command = Command::new("java");
     command.arg("-Xmx256m").arg("-cp").arg(jars.join("*")).arg(folder().join("JavaClient.java"));
+    Ok(command)
+}
+
+fn node(script: &str) -> anyhow::Result<Command> {
+    let clients = installed("ROBUSTMQ_NODE_CLIENTS", "node-clients")?;
+    let mut command = Command::new("node");
+    command.arg(folder().join(script)).env("NODE_PATH", clients.join("node_modules"));
     Ok(command)
 }
 
