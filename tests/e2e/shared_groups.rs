@@ -255,6 +255,37 @@ async fn the_training_helper_commits_what_was_trained_and_nothing_that_was_only_
     Ok(())
 }
 
+/// After a crash, clients without a member id committed positions on their cursors, which were taken for an admin's offsets. And a crash in
+/// `hybrid` gives the partition another leader epoch, which some clients compare with the epochs of what they have read, and go to
+/// real offsets if it differs.
+#[tokio::test]
+async fn a_leader_epoch_that_changes_sends_nobody_to_real_offsets() -> anyhow::Result<()> {
+    const RECORDS: u64 = 20_000;
+    let mut cloud = TestCloud::start().await?;
+    let kafka = cloud.kafka()?;
+    let create = ["topic", "create", "jobs", "--partitions", "1", "--storage-mode", "hybrid"];
+    operate(&kafka, &create).await?;
+    let crew = Crew::start(&kafka, RECORDS)?;
+    let made = crew.all_at_work().await?;
+    cloud.kill9().await?;
+    cloud.start().await?;
+    // What was written last is gone; what comes now is not.
+    produce(&kafka, made, RECORDS - made).await?;
+    let all = async || Ok((made..RECORDS).all(|n| crew.seen().contains(&n)).then_some(()));
+    eventually("every record that came after the crash is given to somebody", WAIT, all).await?;
+    let is_done = async || Ok((described(&kafka, Crew::GROUP).await?.1 == 0).then_some(()));
+    eventually("all of it is acknowledged", WAIT, is_done).await?;
+    let mut times: BTreeMap<u64, u64> = BTreeMap::new();
+    for worker in crew.workers {
+        for number in worker.leave().await? {
+            *times.entry(number).or_default() += 1;
+        }
+    }
+    times.retain(|number, _| *number >= made);
+    ensure!(times.values().all(|times| *times == 1), "given twice: {:?}", twice(&times));
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_nobody_acknowledges_goes_to_the_dead_letter_topic() -> anyhow::Result<()> {
     let cloud = TestCloud::start().await?;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::cursor::{CursorOffset, Token};
 use super::dead_letter::DeadLetters;
 use super::members::{Assigned, ConnectionId, Due, Member, Members};
-use super::pools::{PoolError, Pools};
+use super::pools::Pools;
 use super::{check_group_id, now};
 use crate::group::coordinator::CoordinatorError;
 use crate::group::machine::{Caller, GroupError, Join, Joined, Sync, Synced, Timing};
@@ -38,20 +38,11 @@ pub struct Client {
     pub member: Option<(String, i32)>,
 }
 
-/// Why an offset cannot be committed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// It is a real offset, or lies on the cursor of another member.
-    #[error("a member of a shared group commits positions on its own cursor")]
-    NotOwnCursor,
-    /// See there.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-}
-
+mod commits;
 mod consumers;
 mod shown;
 
+pub use self::commits::CommitError;
 pub use self::consumers::{ConsumerBeat, ConsumerTold};
 
 #[derive(Default)]
@@ -307,56 +298,6 @@ impl SharedGroups {
             return Err(GroupError::UnknownMember.into());
         }
         Ok(Some(cursors))
-    }
-
-    /// Whether somebody may commit, and with which token; `None` for an admin's commit to a group without members.
-    ///
-    /// # Errors
-    /// [`CoordinatorError`].
-    pub fn may_commit(
-        &self,
-        group: &str,
-        caller: &Caller,
-        connection: ConnectionId,
-    ) -> Result<Option<Token>, CoordinatorError> {
-        check_group_id(group)?;
-        if caller.generation < 0 && caller.member_id.is_empty() {
-            return match self.is_active(group) {
-                true => Err(GroupError::UnknownMember.into()),
-                false => Ok(None),
-            };
-        }
-        self.hear(group, caller, connection).map(Some)
-    }
-
-    /// Acknowledges what was delivered before `offset` on a member's cursor; waits until that is durable.
-    ///
-    /// # Errors
-    /// [`CommitError`].
-    pub async fn commit(
-        &self,
-        token: Token,
-        keys: &PartitionKeys,
-        offset: i64,
-    ) -> Result<(), CommitError> {
-        let at = CursorOffset::decode(offset).filter(|at| at.token == token);
-        let at = at.ok_or(CommitError::NotOwnCursor)?;
-        Ok(self.shared.pools.acknowledge(keys, token, at.sequence).await?)
-    }
-
-    /// Moves the place of a group without members.
-    ///
-    /// # Errors
-    /// [`CoordinatorError`].
-    pub async fn reset(
-        &self,
-        group: &str,
-        places: &[(PartitionKeys, i64)],
-    ) -> Result<(), CoordinatorError> {
-        if self.is_active(group) {
-            return Err(GroupError::UnknownMember.into());
-        }
-        Ok(self.shared.pools.reset(group, places).await?)
     }
 
     /// A connection is gone.

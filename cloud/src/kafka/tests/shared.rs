@@ -548,3 +548,23 @@ async fn a_groups_configuration_tells_where_it_comes_from() {
     assert_eq!(of("robustmq.shared.delivery.limit"), (Some("2".to_owned()), 8));
     assert_eq!(of("robustmq.shared.strategy"), (Some("batch".to_owned()), 5));
 }
+
+/// After a restart, clients that had lost their member id committed where they believed to be, and were taken for an admin: the group was
+/// moved to the position on a cursor, 4.5 quadrillion records ahead, and was given nothing any more.
+#[tokio::test]
+async fn a_position_on_a_cursor_moves_no_group_and_what_is_not_there_yet_is_the_end() {
+    let (broker, mut client) = broker_with(8).await;
+    let mut member = Member::join(&broker).await;
+    member.fetch().await;
+    let position = member.position;
+    assert_eq!(member.commit(position - 3).await, 0);
+    member.leave().await;
+    let refused = commit(&mut client, "", -1, position).await;
+    assert_eq!(refused, ResponseError::UnknownMemberId.code());
+    assert_eq!(committed(&mut client).await, 5);
+    assert_eq!(commit(&mut client, "", -1, 1_000_000).await, 0);
+    assert_eq!(committed(&mut client).await, 8);
+    fill(&mut client, 8, 12).await;
+    let mut member = Member::join(&broker).await;
+    assert_eq!(member.fetch().await, numbers(8..12));
+}
