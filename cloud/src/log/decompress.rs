@@ -25,7 +25,7 @@ pub async fn look_into<T>(
     Ok(batch.records(limits::DECOMPRESSED_BATCH_BYTES).map(look))
 }
 
-/// The records of a batch with `from <= offset < to`, as [`RecordBatch::slice`] gives them.
+/// The records of a batch with `from <= offset < to`, as [`RecordBatch::slice_with`] gives them.
 ///
 /// # Errors
 /// [`BatchError`] for records that cannot be read.
@@ -33,10 +33,11 @@ pub async fn slice(
     batch: &RecordBatch,
     from: Offset,
     to: Offset,
+    offset_header: Option<&str>,
 ) -> Result<Option<RecordBatch>, BatchError> {
     // The semaphore is never closed.
     let _few = DECOMPRESSING.acquire().await;
-    batch.slice(limits::DECOMPRESSED_BATCH_BYTES, from, to)
+    batch.slice_with(limits::DECOMPRESSED_BATCH_BYTES, from, to, offset_header)
 }
 
 /// Whether each record of a batch has a key, as compacted topics need it.

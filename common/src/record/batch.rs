@@ -1,5 +1,7 @@
 //! A validated batch over its bytes: read, place, and cut a Produce payload into batches.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 
 use super::header::{
@@ -189,20 +191,36 @@ impl RecordBatch {
         from: Offset,
         to: Offset,
     ) -> Result<Option<Self>, BatchError> {
+        self.slice_with(max_bytes, from, to, None)
+    }
+
+    /// As [`RecordBatch::slice`]; if anything is cut off, each record that is kept gets a header called `offset_header` that says its offset, if
+    /// it has room for one.
+    ///
+    /// # Errors
+    /// As [`RecordBatch::validate_records`].
+    pub fn slice_with(
+        &self,
+        max_bytes: usize,
+        from: Offset,
+        to: Offset,
+        offset_header: Option<&str>,
+    ) -> Result<Option<Self>, BatchError> {
         let last = Offset(to.0.saturating_sub(1)).min(self.last_offset());
         let Some(delta) = last.0.checked_sub(self.base_offset().0).filter(|delta| *delta >= 0)
         else {
             return Ok(None);
         };
         let delta = i32::try_from(delta).unwrap_or(self.header.last_offset_delta);
-        self.recut(max_bytes, delta, |record| from <= record.offset && record.offset < to)
+        self.recut(max_bytes, delta, from..to, offset_header)
     }
 
     fn recut(
         &self,
         max_bytes: usize,
         last_offset_delta: i32,
-        mut keep: impl FnMut(&super::Record) -> bool,
+        kept_offsets: Range<Offset>,
+        offset_header: Option<&str>,
     ) -> Result<Option<Self>, BatchError> {
         let mut records = self.records(max_bytes)?;
         let mut kept = BytesMut::new();
@@ -210,8 +228,14 @@ impl RecordBatch {
         let mut max_timestamp = -1;
         while let Some(record) = records.next() {
             let record = record?;
-            if keep(&record) {
-                kept.extend_from_slice(records.last_bytes());
+            if kept_offsets.contains(&record.offset) {
+                match offset_header {
+                    Some(name) if record.headers.len() < limits::RECORD_HEADERS => {
+                        let offset = record.offset.0.to_string();
+                        records.put_last_with(&mut kept, name, offset.as_bytes());
+                    }
+                    _ => kept.extend_from_slice(records.last_bytes()),
+                }
                 count += 1;
                 max_timestamp = record.timestamp_ms.max(max_timestamp);
             }

@@ -178,7 +178,7 @@ fn nullable_bytes(field: Option<&[u8]>) -> usize {
     field.map_or(1, |field| varlong_bytes(wide(field.len())).saturating_add(field.len()))
 }
 
-fn put_nullable(out: &mut BytesMut, field: Option<&[u8]>) {
+pub(super) fn put_nullable(out: &mut BytesMut, field: Option<&[u8]>) {
     match field {
         None => put_varlong(out, -1),
         Some(field) => {
@@ -188,6 +188,6 @@ fn put_nullable(out: &mut BytesMut, field: Option<&[u8]>) {
     }
 }
 
-fn wide(length: usize) -> i64 {
+pub(super) fn wide(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }

@@ -6,11 +6,12 @@
 //! headersCount varint, then for each: keyLength varint, key, valueLength varint (-1: null), value
 //! ```
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::BatchError;
+use super::builder::{put_nullable, wide};
 use super::header::BatchHeader;
-use super::varint::{varint, varlong};
+use super::varint::{put_varlong, varint, varlong};
 use crate::ids::Offset;
 use crate::limits;
 
@@ -61,6 +62,7 @@ pub struct Records {
     data: Bytes,
     at: usize,
     record_from: usize,
+    headers_from: usize,
 }
 
 impl Records {
@@ -83,12 +85,31 @@ impl Records {
             data,
             at: 0,
             record_from: 0,
+            headers_from: 0,
         })
     }
 
     /// The bytes of the record that `next` gave last, with its length in front.
     pub(super) fn last_bytes(&self) -> &[u8] {
         self.data.get(self.record_from..self.at).unwrap_or_default()
+    }
+
+    /// The same with one more header behind its own.
+    pub(super) fn put_last_with(&self, out: &mut BytesMut, name: &str, value: &[u8]) {
+        // All of it was decoded, so the parts are there.
+        let part = |from, to| self.data.get(from..to).unwrap_or_default();
+        let (mut body_from, mut own_from) = (self.record_from, self.headers_from);
+        let _length = varint(&self.data, &mut body_from);
+        let count = varint(&self.data, &mut own_from).unwrap_or_default();
+        let (fields, own) = (part(body_from, self.headers_from), part(own_from, self.at));
+        let mut behind = BytesMut::with_capacity(own.len() + name.len() + value.len() + 16);
+        put_varlong(&mut behind, i64::from(count) + 1);
+        behind.put_slice(own);
+        put_nullable(&mut behind, Some(name.as_bytes()));
+        put_nullable(&mut behind, Some(value));
+        put_varlong(out, wide(fields.len() + behind.len()));
+        out.put_slice(fields);
+        out.put_slice(&behind);
     }
 
     fn decode(&mut self) -> Result<Record, &'static str> {
@@ -110,11 +131,13 @@ impl Records {
         }
         let key = fields.nullable().ok_or("its key is cut")?;
         let value = fields.nullable().ok_or("its value is cut")?;
+        let headers_from = at + fields.at;
         let headers = fields.headers()?;
         if fields.at != fields.data.len() {
             return Err("it goes on behind its headers");
         }
         self.previous_delta = offset_delta;
+        self.headers_from = headers_from;
         self.at = end;
         Ok(Record {
             offset: Offset(self.base_offset.0.saturating_add(i64::from(offset_delta))),

@@ -316,6 +316,35 @@ fn slicing_keeps_offsets_and_moves_the_end() {
 }
 
 #[test]
+fn what_is_cut_out_may_say_its_offset_in_a_header() {
+    for codec in CODECS {
+        let mut batch = BatchBuilder::new(codec);
+        let own = [("h", Some(b"x".as_slice())), ("null", None)];
+        let long = [b'k'; 300];
+        for headers in [&[][..], &own, &own] {
+            let record = NewRecord { timestamp_ms: 7, key: Some(&long), value: None, headers };
+            batch.push(&record).expect("small");
+        }
+        let batch = batch.build().expect("a batch").placed(Offset(1000), LeaderEpoch(1));
+        let sliced = batch.slice_with(MIB, Offset(1000), Offset(1002), Some("offset"));
+        let sliced = sliced.expect("readable records").expect("two of them");
+        assert_eq!(RecordBatch::parse(sliced.as_bytes().clone()), Ok(sliced.clone()));
+        for (record, before) in records_of(&sliced).iter().zip(records_of(&batch)) {
+            let (last, first) = record.headers.split_last().expect("one more");
+            assert_eq!(first, before.headers, "{codec}");
+            assert_eq!(last.key, b"offset"[..], "{codec}");
+            let offset = record.offset.0.to_string();
+            assert_eq!(last.value.as_deref(), Some(offset.as_bytes()), "{codec}");
+            let but_headers = Record { headers: before.headers.clone(), ..record.clone() };
+            assert_eq!(but_headers, before, "{codec}");
+        }
+        assert_eq!(sliced.next_offset(), Offset(1002), "{codec}");
+        let all = batch.slice_with(MIB, Offset(0), Offset(2000), Some("offset"));
+        assert_eq!(all, Ok(Some(batch)), "{codec}: nothing is cut off");
+    }
+}
+
+#[test]
 fn decompression_stops_at_the_bound() {
     let zeros = "\0".repeat(MIB);
     for codec in CODECS.into_iter().filter(|codec| *codec != Compression::None) {

@@ -6,7 +6,7 @@ use robustmq_common::ids::{KafkaTopic, Offset, TopicId};
 use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, Record, RecordBatch};
 
-use super::deliver::{Cut, DeliverError, cut};
+use super::deliver::{Cut, DeliverError, OFFSET_HEADER, Wanted, cut};
 use super::pool::Offer;
 use super::pools::{Pools, SharedPool};
 use crate::log::{Partition, look_into};
@@ -59,7 +59,7 @@ pub(super) async fn bury(
 ) -> Result<Cut, DeliverError> {
     let read = partition.read(Offset(offer.offsets.start), 1).await?;
     let most = offer.offsets.end - offer.offsets.start;
-    let cut = cut(read.batches, &offer.offsets, most, false).await?;
+    let cut = cut(read.batches, &offer.offsets, most, Wanted::Everything).await?;
     if let Some(topic) = &pool.config().dead_letter_topic {
         for batch in &cut.batches {
             let put = put(pools, pool, topic, batch, offer.deliveries).await;
@@ -111,7 +111,7 @@ fn push(
         record.headers.iter().map(|header| String::from_utf8_lossy(&header.key)).collect();
     let own = names.iter().zip(&record.headers);
     let own = own.map(|(name, header)| (name.as_ref(), header.value.as_deref()));
-    let place = ("robustmq.offset", offset.as_str());
+    let place = (OFFSET_HEADER, offset.as_str());
     let added = reasons.iter().chain(std::iter::once(&place));
     let added = added.map(|(name, value)| (*name, Some(value.as_bytes())));
     let headers: Vec<(&str, Option<&[u8]>)> =

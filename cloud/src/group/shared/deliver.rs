@@ -289,8 +289,11 @@ impl Claim {
             Strategy::RoundRobin => 1,
         };
         let read = self.partition.read(Offset(offer.offsets.start), max_bytes).await?;
-        let whole = strategy == Strategy::Batch;
-        let mut cut = cut(read.batches, &offer.offsets, allowed, whole).await?;
+        let wanted = match strategy {
+            Strategy::Batch => Wanted::WholeBatches,
+            Strategy::RoundRobin | Strategy::Adaptive => Wanted::Records,
+        };
+        let mut cut = cut(read.batches, &offer.offsets, allowed, wanted).await?;
         let Some(mut state) = cursor.pool.state() else { return Ok(None) };
         if let Some(hole) = cut.hole.take() {
             state.pool.skip(hole);
@@ -324,7 +327,7 @@ impl Claim {
             Err(error) => return Err(error.into()),
         };
         let most = offsets.end - offsets.start;
-        let cut = cut(read.batches, offsets, most, true).await?;
+        let cut = cut(read.batches, offsets, most, Wanted::WholeBatches).await?;
         if cut.batches.is_empty() {
             return Ok(None);
         }
@@ -415,13 +418,26 @@ fn placed(batch: &Bytes, base: i64) -> [Bytes; 2] {
     [head.freeze(), batch.slice(HEAD_BYTES..)]
 }
 
-/// Takes of `batches`, which were read from the start of `offered` on, what lies within it: at most `most` offsets, in whole batches
-/// where `whole` says so and it is not the first.
+/// The header of a record in a batch that had to be encoded anew: its offset in the log.
+pub(super) const OFFSET_HEADER: &str = "robustmq.offset";
+
+/// What batches are cut for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A member, which is given whole batches but for the first.
+    WholeBatches,
+    /// A member, which is given as many records as it may have.
+    Records,
+    /// Not a member: records stay as they are.
+    Everything,
+}
+
+/// Takes of `batches`, which were read from the start of `offered` on, what lies within it: at most `most` offsets.
 pub(super) async fn cut(
     batches: Vec<Bytes>,
     offered: &Range<i64>,
     most: i64,
-    whole: bool,
+    wanted: Wanted,
 ) -> Result<Cut, DeliverError> {
     let mut cut = Cut { batches: Vec::new(), offsets: offered.start..offered.start, hole: None };
     let mut limit = offered.end.min(offered.start.saturating_add(most));
@@ -447,10 +463,12 @@ pub(super) async fn cut(
             continue;
         }
         // It ends after what may be given. What the offer itself ends with has to be cut now or later.
-        let is_needed = cut.batches.is_empty() || limit == offered.end || !whole;
+        let is_needed =
+            cut.batches.is_empty() || limit == offered.end || wanted != Wanted::WholeBatches;
         if is_needed {
             let from = cut.offsets.end.max(base);
-            if let Some(part) = slice(&batch, Offset(from), Offset(limit)).await? {
+            let header = (wanted != Wanted::Everything).then_some(OFFSET_HEADER);
+            if let Some(part) = slice(&batch, Offset(from), Offset(limit), header).await? {
                 cut.batches.push(part);
             }
             cut.offsets.end = limit;

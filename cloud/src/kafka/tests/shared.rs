@@ -485,6 +485,31 @@ async fn round_robin_gives_one_record_to_each_member_that_waits() {
     assert_eq!(first, ["0", "1", "2", "3"], "one to each, in the order in which they wait");
 }
 
+/// Batches have four records: `batch` would give one of them, and the next to another member.
+#[tokio::test]
+async fn adaptive_gives_as_many_records_as_a_member_may_have_and_more_to_whom_acknowledges() {
+    let (broker, mut client) = broker_with(16).await;
+    configure(&mut client, "robustmq.shared.strategy", "adaptive").await;
+    configure(&mut client, "robustmq.shared.max.inflight.records", "6").await;
+    let (mut busy, mut stuck) = (Member::join(&broker).await, Member::join(&broker).await);
+    assert_eq!(busy.fetch().await, numbers(0..6));
+    assert_eq!(stuck.fetch().await, numbers(6..12));
+    assert!(busy.fetch().await.is_empty(), "it has what it may have");
+    let mut rest = Vec::new();
+    for _ in 0..20 {
+        let position = busy.position;
+        assert_eq!(busy.commit(position).await, 0);
+        rest.extend(busy.fetch().await);
+        if rest.len() == 4 {
+            break;
+        }
+        assert!(stuck.fetch().await.is_empty(), "it acknowledged nothing");
+    }
+    assert_eq!(rest, numbers(12..16));
+    let standing = &broker.kafka.shared.pools().standings(GROUP)[0];
+    assert_eq!((standing.ledger.delivered, standing.ledger.redelivered), (16, 0));
+}
+
 #[tokio::test]
 async fn what_is_not_acknowledged_in_time_goes_to_another_that_waits() {
     let (broker, mut client) = broker_with(8).await;
