@@ -13,6 +13,8 @@ pub const FIRST_IN_FLIGHT: u32 = 512;
 pub const FIRST_SHARE: u64 = 10;
 /// Records in the first answer to a new member; each answer may have twice as many as the last.
 pub const FIRST_LEASE: u32 = 64;
+/// As many members a group is taken to have at least, for that: others may be about to join.
+pub const FIRST_MEMBERS: u64 = 8;
 /// Records in flight on one cursor, whatever its member acknowledges (`robustmq.shared.max.inflight.records`).
 pub const MAX_IN_FLIGHT: u32 = 4_000_000;
 /// A member that is busy is given work for so long ahead of what it is thought to be at.

@@ -127,11 +127,13 @@ impl Pace {
         let granted = match self.is_busy {
             true => self.ahead(now, in_flight, bounds, crowd),
             false => {
-                let share = crowd.remaining / crowd.members.max(1) / limits::FIRST_SHARE;
+                let members = crowd.members.max(limits::FIRST_MEMBERS);
+                let share = crowd.remaining / members / limits::FIRST_SHARE;
                 let share = u32::try_from(share).unwrap_or(u32::MAX);
                 let limit = self.patience(now).max(self.floor).max(share);
                 let pending = in_flight.min(bounds.prefetched);
-                match limit.saturating_sub(pending).min(self.lease) {
+                let records = limit.saturating_sub(pending).min(self.lease);
+                match records.min(self.fair(crowd)) {
                     0 => Allowance::Wait(Some(now + limits::PATIENCE)),
                     records => Allowance::Records(records),
                 }
@@ -144,6 +146,14 @@ impl Pace {
             Allowance::Records(records) => Allowance::Records(records.min(room)),
             wait @ Allowance::Wait(_) => wait,
         }
+    }
+
+    /// The most that one answer has for a member of which it is not known that it is busy: where little is left, others wait for it too,
+    /// and have their part at once. What takes 0.2 s is not worth dividing.
+    fn fair(&self, crowd: Crowd) -> u32 {
+        let soon = self.rate * millis(limits::AHEAD_LEAST) / 1_000_000;
+        let part = crowd.remaining / crowd.members.max(1);
+        u32::try_from(part.max(soon)).unwrap_or(u32::MAX).max(limits::FIRST_LEASE)
     }
 
     /// What a member may have in flight that has acknowledged nothing for long: it may want more records together before it does, and

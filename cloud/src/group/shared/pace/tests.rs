@@ -43,6 +43,42 @@ fn a_new_member_starts_small_and_has_a_little_until_it_acknowledges() {
     assert_eq!(records(pace.allowance(now + SECOND * 4, 512, MOST, PLENTY)), 0);
 }
 
+/// A slow member that was the first to join was alone for a moment: its share was a tenth of everything, and the others were done long
+/// before it.
+#[test]
+fn who_joins_first_is_not_given_the_share_of_those_who_join_next() {
+    let now = Instant::now();
+    let few = |members| Crowd { remaining: 142_000, rate: 0, members };
+    let alone = fill(&mut Pace::new(now), now, 0, few(1));
+    assert_eq!(alone, fill(&mut Pace::new(now), now, 0, few(8)));
+    assert_eq!(alone, 142_000 / 8 / 10);
+    assert_eq!(fill(&mut Pace::new(now), now, 0, few(20)), 142_000 / 20 / 10);
+}
+
+/// A client that was gone had 1,600 records. The first of 32 that had nothing to do was given all of them: it had to work on them for eight
+/// seconds, while the others waited.
+#[test]
+fn what_comes_back_is_shared_by_all_who_wait() {
+    let now = Instant::now();
+    let mut pace = Pace::new(now);
+    // It had 500 records, and has done with them: 100 a second.
+    assert_eq!(records(pace.allowance(now, 0, MOST, PLENTY)), 64);
+    pace.leased(now, 0);
+    let later = now + SECOND * 5;
+    pace.acknowledged(later, 500, 0);
+    for _ in 0..5 {
+        pace.leased(later, 0);
+    }
+    let back = Crowd { remaining: 1600, rate: 3_200_000, members: 32 };
+    assert_eq!(records(pace.allowance(later, 0, MOST, back)), 64);
+    // Of more there is more for each.
+    let more = Crowd { remaining: 32_000, ..back };
+    assert_eq!(records(pace.allowance(later, 0, MOST, more)), 1000);
+    // Nobody else is there.
+    let alone = Crowd { members: 1, ..back };
+    assert_eq!(records(pace.allowance(later, 0, MOST, alone)), 1600);
+}
+
 #[test]
 fn a_member_that_takes_5_ms_a_record_never_waits_for_its_commits_of_every_5_s() {
     let mut now = Instant::now();
