@@ -256,17 +256,25 @@ impl RecordBatch {
     }
 
     /// Puts `header` in front of `records`, compressed as its attributes say, with a true length and checksum.
-    pub(super) fn assemble(mut header: BatchHeader, records: &[u8]) -> Result<Self, BatchError> {
+    pub(super) fn assemble(header: BatchHeader, records: &[u8]) -> Result<Self, BatchError> {
         let compression = header.attributes.compression()?;
-        let mut out = compression.compress(HEADER_BYTES, records)?;
+        Self::seal(header, compression.compress(HEADER_BYTES, records)?)
+    }
+
+    /// Writes `header` over the first bytes of `out`, with a true length and checksum.
+    pub(super) fn seal(
+        mut header: BatchHeader,
+        mut bytes: impl AsMut<[u8]> + Into<Bytes>,
+    ) -> Result<Self, BatchError> {
+        let out = bytes.as_mut();
         let limit = i32::MAX as usize;
         let too_large = BatchError::TooLarge { bytes: out.len(), limit };
         header.batch_length =
             i32::try_from(out.len() - super::LENGTH_PREFIX_BYTES).map_err(|_| too_large)?;
-        put(&mut out, 0, header.encode());
+        put(out, 0, header.encode());
         header.crc = crc32c::crc32c(out.get(CHECKED_FROM..).unwrap_or_default());
-        put(&mut out, CRC_AT, header.crc.to_be_bytes());
-        Ok(Self { header, bytes: out.into() })
+        put(out, CRC_AT, header.crc.to_be_bytes());
+        Ok(Self { header, bytes: bytes.into() })
     }
 }
 

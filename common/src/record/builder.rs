@@ -27,6 +27,7 @@ pub struct BatchBuilder {
     base_offset: Offset,
     producer: Option<Producer>,
     attributes: Attributes,
+    /// Behind room for the header.
     records: BytesMut,
     count: i32,
     base_timestamp: i64,
@@ -46,6 +47,13 @@ impl BatchBuilder {
             base_timestamp: -1,
             max_timestamp: -1,
         }
+    }
+
+    /// Makes room for so many bytes at once: records are then copied once, and the batch is where they are.
+    #[must_use]
+    pub fn reserve(mut self, bytes: usize) -> Self {
+        self.records.reserve(bytes);
+        self
     }
 
     /// Sets the offset of the first record.
@@ -89,6 +97,9 @@ impl BatchBuilder {
             return Err(BatchError::TooLarge { bytes, limit });
         }
         let out = &mut self.records;
+        if out.is_empty() {
+            out.put_bytes(0, HEADER_BYTES);
+        }
         put_varlong(out, wide(body));
         out.put_i8(0);
         put_varlong(out, timestamp_delta);
@@ -108,7 +119,7 @@ impl BatchBuilder {
     /// The batch's size in bytes before compression.
     #[must_use]
     pub fn size(&self) -> usize {
-        HEADER_BYTES + self.records.len()
+        self.records.len().max(HEADER_BYTES)
     }
 
     /// How many records were added.
@@ -152,7 +163,12 @@ impl BatchBuilder {
             base_sequence: producer.base_sequence,
             records_count: self.count,
         };
-        RecordBatch::assemble(header, &self.records)
+        match self.attributes.compression()? {
+            Compression::None => RecordBatch::seal(header, self.records),
+            _ => {
+                RecordBatch::assemble(header, self.records.get(HEADER_BYTES..).unwrap_or_default())
+            }
+        }
     }
 }
 
