@@ -4,6 +4,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+pub mod dataset;
 pub mod object;
 pub mod shared;
 pub mod tier;

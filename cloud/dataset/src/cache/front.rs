@@ -1,0 +1,311 @@
+//! The cache as readers see it: one lock around memory, a task for each load, and the SSD behind.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use robustmq_common::disk::{Disk, RealDisk};
+use robustmq_common::limits;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use super::belady::{Access, Trace, least_source_bytes};
+use super::load::LoadTask;
+use super::memory::{Changes, Hit, Memory, Scene};
+use super::ranks::Rank;
+use super::ssd::Ssd;
+use super::stats::{CacheStats, Counts};
+use super::users::{UserId, Users};
+use super::{Ahead, CacheError, CacheSettings, ExtentId, Found, Load, Outcome, Tier};
+use crate::fetch::FetchError;
+use crate::layout::Extent;
+
+/// Permits of the room for loads beyond the budget are for so many bytes each.
+pub(super) const PERMIT_BYTES: usize = 4096;
+
+/// Extents in memory, on SSD, and on their way. It is used within a Tokio runtime.
+#[derive(Debug)]
+pub struct Cache {
+    memory: Mutex<Memory>,
+    pub(super) users: Arc<Users>,
+    trace: Mutex<Trace>,
+    /// Room for loads that readers wait for and the pool has no room for.
+    pub(super) beyond: Arc<Semaphore>,
+    pub(super) ssd: Option<Arc<Ssd>>,
+}
+
+/// What is done for who asks.
+enum Answer {
+    Here(Hit),
+    OnItsWay(Outcome),
+    Begun { task: LoadTask, outcome: Outcome },
+    Refused,
+}
+
+/// A reader that waits; it is counted however its wait ends.
+struct Waiting<'a> {
+    cache: &'a Cache,
+    user: UserId,
+    since: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let micros = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.cache.users.count(self.user, |counts| {
+            counts.waited += 1;
+            counts.waited_micros = counts.waited_micros.saturating_add(micros);
+        });
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cache {
+    /// Opens the cache, with what its SSD held before: for that it reads a file of some megabytes.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn open(settings: CacheSettings) -> Result<Arc<Self>, CacheError> {
+        if settings.memory_bytes < limits::dataset::CACHE_BYTES_MIN {
+            return Err(CacheError::MemoryTooSmall(settings.memory_bytes));
+        }
+        if let Some(ssd) = &settings.ssd
+            && ssd.bytes < limits::dataset::SSD_BYTES_MIN
+        {
+            return Err(CacheError::SsdTooSmall(ssd.bytes));
+        }
+        Self::open_on(settings, Arc::new(RealDisk))
+    }
+
+    /// However small: tests have small ones.
+    pub(super) fn open_on(
+        settings: CacheSettings,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Arc<Self>, CacheError> {
+        let memory_bytes = settings.memory_bytes;
+        let users = Arc::new(Users::default());
+        let ssd = settings.ssd.map(|settings| Ssd::open(settings, disk, Arc::clone(&users)));
+        Ok(Arc::new(Self {
+            memory: Mutex::new(Memory::new(memory_bytes)),
+            users,
+            trace: Mutex::default(),
+            beyond: Arc::new(Semaphore::new(limits::dataset::WAITED_BYTES / PERMIT_BYTES)),
+            ssd: ssd.transpose()?,
+        }))
+    }
+
+    /// Changes what is in memory, and tells the SSD of it.
+    pub(super) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Memory, Scene<'_>, &mut Changes) -> T,
+    ) -> T {
+        let mut changes = Changes::default();
+        let changed = {
+            let mut memory = locked(&self.memory);
+            let users = self.users.lock();
+            let scene = Scene { users: &users, now: Instant::now() };
+            change(&mut memory, scene, &mut changes)
+        };
+        if let Some(ssd) = &self.ssd {
+            changes.stay.into_iter().for_each(|id| ssd.is_in_memory(id));
+            changes.displaced.into_iter().for_each(|displaced| ssd.offer(displaced));
+        }
+        changed
+    }
+
+    /// An extent, from wherever it is. It is loaded once however many ask for it; all hear the same outcome, and an error is not remembered.
+    /// Whoever stops waiting does not end its load.
+    ///
+    /// # Errors
+    /// Those of [`Load`]; [`FetchError::Unavailable`] where too many loads are under way.
+    pub async fn get(
+        self: &Arc<Self>,
+        id: ExtentId,
+        user: UserId,
+        load: Arc<dyn Load>,
+    ) -> Result<Found, FetchError> {
+        self.users.reads(user, Instant::now());
+        let mut outcome = match self.find_or_load(id, user, load) {
+            Answer::Here(Hit { extent, begins }) => {
+                if let Some(source_bytes) = begins {
+                    self.count_read(id, user, Tier::Memory, source_bytes);
+                }
+                return Ok((extent, Tier::Memory));
+            }
+            Answer::OnItsWay(outcome) => outcome,
+            Answer::Begun { task, outcome } => {
+                tokio::spawn(task.run());
+                outcome
+            }
+            Answer::Refused => return Err(unavailable(id, "too many loads are under way already")),
+        };
+        let _waiting = Waiting { cache: self, user, since: Instant::now() };
+        let outcome = outcome.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+        outcome.unwrap_or_else(|| Err(unavailable(id, "its load ended early")))
+    }
+
+    fn find_or_load(self: &Arc<Self>, id: ExtentId, user: UserId, load: Arc<dyn Load>) -> Answer {
+        self.change(|memory, scene, changes| {
+            if let Some(hit) = memory.find(id, user, scene.now) {
+                return Answer::Here(hit);
+            }
+            if let Some(outcome) = memory.join(id, user) {
+                return Answer::OnItsWay(outcome);
+            }
+            if memory.loads() >= limits::dataset::LOADS {
+                return Answer::Refused;
+            }
+            let (sender, outcome) = watch::channel(None);
+            let bytes = memory.estimate(id);
+            let has_room = memory.begin_waited(id, user, outcome.clone(), scene, changes);
+            let beyond_bytes = if has_room { 0 } else { bytes };
+            let task = LoadTask::new(self, id, user, load, sender, beyond_bytes);
+            Answer::Begun { task, outcome }
+        })
+    }
+
+    /// Begins to load an extent that nobody waits for yet, from SSD or from the source, if read-ahead has room for it.
+    pub fn ahead(self: &Arc<Self>, id: ExtentId, user: UserId, load: Arc<dyn Load>) -> Ahead {
+        let begun = self.change(|memory, scene, changes| {
+            if memory.is_resident(id) {
+                return Err(Ahead::Resident);
+            }
+            if memory.contains(id) || memory.is_loading(id) {
+                return Err(Ahead::Here);
+            }
+            let (sender, outcome) = watch::channel(None);
+            if memory.loads() >= limits::dataset::LOADS
+                || !memory.begin_ahead(id, user, outcome, scene, changes)
+            {
+                return Err(Ahead::NoRoom);
+            }
+            Ok(LoadTask::new(self, id, user, load, sender, 0))
+        });
+        match begun {
+            Ok(task) => {
+                tokio::spawn(task.run());
+                Ahead::Begun
+            }
+            Err(answer) => answer,
+        }
+    }
+
+    /// Takes an extent that was downloaded for another reason and that a reader will want: it stays if it ranks, else it waits for its reader
+    /// where read-ahead has room. Its content must be a buffer of its own: what it is cut out of is not counted.
+    pub fn put(&self, id: ExtentId, user: UserId, extent: Arc<Extent>) {
+        self.users.count(user, |counts| counts.source_bytes += u64::from(id.bytes));
+        self.change(|memory, scene, changes| memory.put(id, user, extent, scene, changes));
+    }
+
+    /// The reader of this extent is past it: its room is for others when they need it, unless it ranks among those that stay. To be said of
+    /// those that stay too, or their next read is taken for a part of this one.
+    pub fn passed(&self, id: ExtentId, user: UserId) {
+        self.change(|memory, scene, changes| memory.passed(id, user, scene, changes));
+    }
+
+    /// Where an extent is; `None` if it would have to be fetched, or is on its way.
+    #[must_use]
+    pub fn contains(&self, id: ExtentId) -> Option<Tier> {
+        if locked(&self.memory).contains(id) {
+            return Some(Tier::Memory);
+        }
+        self.ssd.as_ref().filter(|ssd| ssd.contains(id)).map(|_| Tier::Ssd)
+    }
+
+    /// This user's extents go last, though it reads nothing.
+    pub fn pin(&self, user: UserId) {
+        self.users.set_pinned(user, true);
+    }
+
+    /// This user's extents go as others' do.
+    pub fn unpin(&self, user: UserId) {
+        self.users.set_pinned(user, false);
+    }
+
+    /// Takes this much memory from now on, at least [`limits::dataset::CACHE_BYTES_MIN`]. What is on its way is not ended.
+    pub fn set_memory_bytes(&self, bytes: usize) {
+        let bytes = bytes.max(limits::dataset::CACHE_BYTES_MIN);
+        self.change(|memory, scene, changes| memory.set_budget(bytes, scene, changes));
+    }
+
+    /// What of that is for read-ahead.
+    #[must_use]
+    pub fn ahead_bytes(&self) -> usize {
+        super::memory::ahead_bytes(self.memory_bytes())
+    }
+
+    /// What it may take of memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        locked(&self.memory).budget_bytes()
+    }
+
+    /// How it is, for one user or for all: the fields say which of them are the user's own. It goes through the last accesses: some ten milliseconds.
+    #[must_use]
+    pub fn stats(&self, user: Option<UserId>) -> CacheStats {
+        let mut stats = CacheStats { counts: self.users.counts(user), ..CacheStats::default() };
+        let mut holds = {
+            let memory = locked(&self.memory);
+            let residents = memory.residents();
+            let beyond = self.beyond_bytes();
+            stats.budget_bytes = memory.budget_bytes() as u64;
+            stats.resident_bytes = user.map_or(residents.bytes(), |user| residents.bytes_of(user));
+            stats.ahead_bytes = memory.pool_bytes() as u64;
+            stats.memory_bytes = residents.bytes() + stats.ahead_bytes + beyond;
+            memory.resident_room()
+        };
+        if let Some(ssd) = &self.ssd {
+            ssd.fill(&mut stats, user);
+            holds += if stats.reads_ssd { ssd.bytes() } else { 0 };
+        }
+        let accesses = locked(&self.trace).of(user);
+        let source_bytes = accesses.iter().map(|access| u64::from(access.source_bytes));
+        stats.traced_source_bytes = source_bytes.sum();
+        stats.belady_bytes = least_source_bytes(&accesses, holds);
+        stats
+    }
+
+    /// What all users' reads have come to since the cache was opened.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.users.counts(None)
+    }
+
+    /// Bytes in memory, and on SSD.
+    #[must_use]
+    pub fn held_bytes(&self) -> (u64, u64) {
+        let memory = {
+            let memory = locked(&self.memory);
+            memory.residents().bytes() + memory.pool_bytes() as u64
+        };
+        (memory, self.ssd.as_ref().map_or(0, |ssd| ssd.held_bytes()))
+    }
+
+    /// What loads take beyond the budget.
+    fn beyond_bytes(&self) -> u64 {
+        let all = limits::dataset::WAITED_BYTES / PERMIT_BYTES;
+        (all.saturating_sub(self.beyond.available_permits()) * PERMIT_BYTES) as u64
+    }
+
+    /// Writes what stays in memory to SSD, where it ranks there and as far as [`limits::dataset::SSD_SPILL`] allows. Nothing is written after
+    /// that; readers are still answered.
+    pub async fn close(&self) {
+        let Some(ssd) = &self.ssd else { return };
+        let ids = locked(&self.memory).residents().in_order();
+        let extents = ids.into_iter().filter_map(|id| locked(&self.memory).extent(id));
+        ssd.close(extents).await;
+    }
+
+    /// Counts a read of an extent.
+    pub(super) fn count_read(&self, id: ExtentId, user: UserId, tier: Tier, source_bytes: u32) {
+        self.users.count(user, |counts| counts.read(tier));
+        let extent = Rank::of(id).0;
+        locked(&self.trace).push(Access { extent, bytes: id.bytes, user, source_bytes });
+    }
+}
+
+pub(super) fn unavailable(id: ExtentId, reason: &str) -> FetchError {
+    let object = format!("the extent at {} of object {:032x}", id.start, id.object);
+    FetchError::Unavailable { object, reason: reason.to_owned() }
+}

@@ -1,0 +1,126 @@
+//! A load: a task of its own, which nobody's giving up ends.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::front::{Cache, PERMIT_BYTES, unavailable};
+use super::users::UserId;
+use super::{ExtentId, Found, Load, Tier};
+use crate::fetch::FetchError;
+use crate::layout::Extent;
+
+/// Loads one extent, and tells those who wait.
+pub(super) struct LoadTask {
+    place: Place,
+    user: UserId,
+    load: Arc<dyn Load>,
+    sender: watch::Sender<Option<Result<Found, FetchError>>>,
+    /// What it takes beyond the cache's budget.
+    beyond_bytes: usize,
+}
+
+/// The extent's place among the loads. It is given back if the task ends early, however that happens.
+struct Place {
+    cache: Arc<Cache>,
+    id: ExtentId,
+    is_settled: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            let id = self.id;
+            self.cache.change(|memory, _, _| memory.abandon(id));
+        }
+    }
+}
+
+impl LoadTask {
+    pub(super) fn new(
+        cache: &Arc<Cache>,
+        id: ExtentId,
+        user: UserId,
+        load: Arc<dyn Load>,
+        sender: watch::Sender<Option<Result<Found, FetchError>>>,
+        beyond_bytes: usize,
+    ) -> Self {
+        let place = Place { cache: Arc::clone(cache), id, is_settled: false };
+        Self { place, user, load, sender, beyond_bytes }
+    }
+
+    pub(super) async fn run(self) {
+        let Self { mut place, user, load, sender, beyond_bytes } = self;
+        let (cache, id) = (Arc::clone(&place.cache), place.id);
+        let most = robustmq_common::limits::dataset::WAITED_BYTES / PERMIT_BYTES;
+        let permits = beyond_bytes.div_ceil(PERMIT_BYTES).min(most);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        // First come, first served. It fails only if the semaphore was closed, which nobody does.
+        let permit = cache.beyond.acquire_many(permits).await.ok();
+        let mut source_bytes = 0;
+        let loaded = load_extent(&cache, id, user, &load, &mut source_bytes).await;
+        let outcome = match loaded {
+            Ok((extent, tier)) => {
+                let reader = cache.change(|memory, scene, changes| {
+                    memory.settle(id, Arc::clone(&extent), source_bytes, scene, changes)
+                });
+                place.is_settled = true;
+                if let Some(reader) = reader {
+                    cache.count_read(id, reader, tier, source_bytes);
+                }
+                Ok((extent, tier))
+            }
+            Err(error) => {
+                cache.users.count(user, |counts| counts.failed_loads += 1);
+                Err(error)
+            }
+        };
+        // Before anybody hears of it: who asks again finds nothing on its way.
+        drop((permit, place));
+        sender.send_replace(Some(outcome));
+    }
+}
+
+async fn load_extent(
+    cache: &Cache,
+    id: ExtentId,
+    user: UserId,
+    load: &Arc<dyn Load>,
+    source_bytes: &mut u32,
+) -> Result<Found, FetchError> {
+    if let Some(ssd) = &cache.ssd
+        && let Some(content) = ssd.read(id, user).await
+    {
+        match open(id, load, content).await {
+            Ok(extent) => return Ok((extent, Tier::Ssd)),
+            Err(_) => ssd.is_damaged(id),
+        }
+    }
+    let mut is_first = true;
+    loop {
+        let content = load.fetch().await?;
+        let bytes = content.len() as u64;
+        cache.users.count(user, |counts| counts.source_bytes += bytes);
+        *source_bytes = source_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        match open(id, load, content).await {
+            // It may have been damaged on its way.
+            Err(FetchError::Damaged { .. }) if is_first => is_first = false,
+            opened => return opened.map(|extent| (extent, Tier::Source)),
+        }
+    }
+}
+
+/// Checks and parses away from the threads that serve connections: it takes milliseconds.
+async fn open(
+    id: ExtentId,
+    load: &Arc<dyn Load>,
+    content: Bytes,
+) -> Result<Arc<Extent>, FetchError> {
+    let load = Arc::clone(load);
+    let opened = tokio::task::spawn_blocking(move || load.open(content)).await;
+    match opened {
+        Ok(opened) => opened.map(Arc::new),
+        Err(error) => Err(unavailable(id, &format!("finding its records failed: {error}"))),
+    }
+}

@@ -1,0 +1,437 @@
+//! What is in memory, and what is on its way there. No IO, no clock: [`super::front`] calls it under its lock.
+//!
+//! An extent enters the **pool**, whether it was read ahead or somebody waits for it, and is there until its reader has read past it. Then
+//! it stays (as a **resident**) if it ranks, or goes as soon as its room is needed: until then it is there for whoever reads a little behind.
+//! The pool has room of its own, so that reading ahead pushes out nothing that stays.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use robustmq_common::limits;
+use tokio::time::Instant;
+
+use super::ranks::{Rank, Ranks};
+use super::users::{Known, UserId};
+use super::{ExtentId, Outcome};
+use crate::layout::Extent;
+
+/// An extent that left memory.
+#[derive(Debug)]
+pub(super) struct Displaced {
+    pub id: ExtentId,
+    pub user: UserId,
+    pub extent: Arc<Extent>,
+}
+
+/// What a change of what is in memory means for the SSD.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// These are not in memory any more.
+    pub displaced: Vec<Displaced>,
+    /// These stay in memory from now on.
+    pub stay: Vec<ExtentId>,
+}
+
+/// With what a decision is made: who reads, and when it is.
+#[derive(Clone, Copy)]
+pub(super) struct Scene<'a> {
+    pub users: &'a Known,
+    pub now: Instant,
+}
+
+/// An extent in memory.
+#[derive(Debug)]
+struct Held {
+    extent: Arc<Extent>,
+    bytes: usize,
+    user: UserId,
+    place: Place,
+    /// When it was asked for last; `None` before, and when its reader has passed it.
+    read: Option<Instant>,
+    /// What came from the source for its next read.
+    source_bytes: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Resident,
+    Pool { tick: u64 },
+}
+
+/// An extent on its way.
+#[derive(Debug)]
+pub(super) struct Loading {
+    pub outcome: Outcome,
+    user: UserId,
+    /// Its place in the pool; 0 where it is loaded beyond that.
+    pool_bytes: usize,
+    /// Whether somebody waits for it.
+    is_waited_for: bool,
+}
+
+/// An extent that was found.
+#[derive(Debug)]
+pub(super) struct Hit {
+    pub extent: Arc<Extent>,
+    /// It is a read that was not counted yet: so many bytes came from the source for it.
+    pub begins: Option<u32>,
+}
+
+/// The pool's entries by when they were asked for last or came: the tick, and the time.
+type Order = BTreeMap<u64, (ExtentId, Instant)>;
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    budget_bytes: usize,
+    held: HashMap<ExtentId, Held>,
+    residents: Ranks,
+    /// Ready, and on its way.
+    pool_bytes: usize,
+    /// What is being read.
+    current: Order,
+    /// What nobody has asked for yet.
+    ahead: Order,
+    /// What its reader is past.
+    passed: Order,
+    tick: u64,
+    loads: HashMap<ExtentId, Loading>,
+    /// Memory of an extent for a thousand bytes of its content, as it was lately: a layout of short records is as large as they are.
+    share: usize,
+}
+
+/// How much of `budget_bytes` is for read-ahead.
+pub(super) fn ahead_bytes(budget_bytes: usize) -> usize {
+    let least = limits::dataset::AHEAD_BYTES_LEAST.min(budget_bytes / 4);
+    (budget_bytes / limits::dataset::AHEAD_SHARE).clamp(least, limits::dataset::AHEAD_BYTES)
+}
+
+/// Memory that an extent takes.
+pub(super) fn cost(extent: &Extent) -> usize {
+    extent.content.len() + extent.layout.memory_bytes() + limits::dataset::EXTENT_COST_BYTES
+}
+
+impl Memory {
+    pub(super) fn new(budget_bytes: usize) -> Self {
+        Self {
+            budget_bytes,
+            held: HashMap::new(),
+            residents: Ranks::default(),
+            pool_bytes: 0,
+            current: Order::new(),
+            ahead: Order::new(),
+            passed: Order::new(),
+            tick: 0,
+            loads: HashMap::new(),
+            share: 1000,
+        }
+    }
+
+    pub(super) fn budget_bytes(&self) -> usize {
+        self.budget_bytes
+    }
+
+    /// What residents may take.
+    pub(super) fn resident_room(&self) -> u64 {
+        (self.budget_bytes - ahead_bytes(self.budget_bytes)) as u64
+    }
+
+    pub(super) fn residents(&self) -> &Ranks {
+        &self.residents
+    }
+
+    pub(super) fn pool_bytes(&self) -> usize {
+        self.pool_bytes
+    }
+
+    pub(super) fn loads(&self) -> usize {
+        self.loads.len()
+    }
+
+    pub(super) fn is_resident(&self, id: ExtentId) -> bool {
+        self.held.get(&id).is_some_and(|held| matches!(held.place, Place::Resident))
+    }
+
+    pub(super) fn contains(&self, id: ExtentId) -> bool {
+        self.held.contains_key(&id)
+    }
+
+    pub(super) fn extent(&self, id: ExtentId) -> Option<Displaced> {
+        let held = self.held.get(&id)?;
+        Some(Displaced { id, user: held.user, extent: Arc::clone(&held.extent) })
+    }
+
+    /// An extent that is here. It is this user's from now on.
+    pub(super) fn find(&mut self, id: ExtentId, user: UserId, now: Instant) -> Option<Hit> {
+        let held = self.held.get_mut(&id)?;
+        // Who does not say that it has passed an extent begins to read it anew after this time.
+        let goes_on = |read: Instant| now.duration_since(read) <= limits::dataset::AHEAD_KEPT;
+        let begins = (!held.read.is_some_and(goes_on)).then_some(held.source_bytes);
+        held.source_bytes = 0;
+        held.read = Some(now);
+        held.user = user;
+        let extent = Arc::clone(&held.extent);
+        match &mut held.place {
+            Place::Resident => self.residents.is_of(id, user),
+            Place::Pool { tick } => {
+                for order in [&mut self.current, &mut self.ahead, &mut self.passed] {
+                    order.remove(tick);
+                }
+                self.tick += 1;
+                *tick = self.tick;
+                self.current.insert(self.tick, (id, now));
+            }
+        }
+        Some(Hit { extent, begins })
+    }
+
+    /// A load that is under way. Somebody waits for it from now on.
+    pub(super) fn join(&mut self, id: ExtentId, user: UserId) -> Option<Outcome> {
+        let loading = self.loads.get_mut(&id)?;
+        if !loading.is_waited_for {
+            (loading.is_waited_for, loading.user) = (true, user);
+        }
+        Some(loading.outcome.clone())
+    }
+
+    pub(super) fn is_loading(&self, id: ExtentId) -> bool {
+        self.loads.contains_key(&id)
+    }
+
+    /// What an extent that is not here will take, about.
+    pub(super) fn estimate(&self, id: ExtentId) -> usize {
+        let content = id.bytes as usize;
+        content.saturating_mul(self.share) / 1000 + limits::dataset::EXTENT_COST_BYTES
+    }
+
+    /// Whether there is room in the pool, when what was passed and what was forgotten there goes.
+    fn has_room(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) -> bool {
+        let room = ahead_bytes(self.budget_bytes);
+        while self.pool_bytes + bytes > room {
+            let Some(id) = self.disposable(scene.now) else { return false };
+            self.leave_pool(id, scene, changes);
+        }
+        true
+    }
+
+    fn disposable(&self, now: Instant) -> Option<ExtentId> {
+        if let Some((id, _)) = self.passed.values().next() {
+            return Some(*id);
+        }
+        let is_forgotten = |since: Instant| now.duration_since(since) > limits::dataset::AHEAD_KEPT;
+        let oldest = [&self.current, &self.ahead]
+            .into_iter()
+            .filter_map(|order| order.values().next().filter(|(_, since)| is_forgotten(*since)));
+        oldest.min_by_key(|(_, since)| *since).map(|(id, _)| *id)
+    }
+
+    /// Begins a load that nobody waits for; whether there is room for it.
+    pub(super) fn begin_ahead(
+        &mut self,
+        id: ExtentId,
+        user: UserId,
+        outcome: Outcome,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) -> bool {
+        let bytes = self.estimate(id);
+        if !self.has_room(bytes, scene, changes) {
+            return false;
+        }
+        self.pool_bytes += bytes;
+        self.loads.insert(id, Loading { outcome, user, pool_bytes: bytes, is_waited_for: false });
+        true
+    }
+
+    /// Begins a load that somebody waits for; whether the pool has room for it.
+    pub(super) fn begin_waited(
+        &mut self,
+        id: ExtentId,
+        user: UserId,
+        outcome: Outcome,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) -> bool {
+        let bytes = self.estimate(id);
+        let has_room = self.has_room(bytes, scene, changes);
+        let pool_bytes = if has_room { bytes } else { 0 };
+        self.pool_bytes += pool_bytes;
+        self.loads.insert(id, Loading { outcome, user, pool_bytes, is_waited_for: true });
+        has_room
+    }
+
+    /// A load has ended without an extent.
+    pub(super) fn abandon(&mut self, id: ExtentId) {
+        if let Some(loading) = self.loads.remove(&id) {
+            self.pool_bytes -= loading.pool_bytes;
+        }
+    }
+
+    /// A load has brought its extent. Whose read it is, if somebody waits for it.
+    pub(super) fn settle(
+        &mut self,
+        id: ExtentId,
+        extent: Arc<Extent>,
+        source_bytes: u32,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) -> Option<UserId> {
+        let loading = self.loads.remove(&id)?;
+        self.pool_bytes -= loading.pool_bytes;
+        let bytes = cost(&extent);
+        let own_bytes = bytes - limits::dataset::EXTENT_COST_BYTES;
+        if let Some(share) = own_bytes.saturating_mul(1000).checked_div(id.bytes as usize) {
+            let share = share.clamp(1000, 4000);
+            self.share = share.max(self.share - self.share.saturating_sub(share) / 16);
+        }
+        let waiting = loading.is_waited_for.then_some(loading.user);
+        let held = Held {
+            extent,
+            bytes,
+            user: loading.user,
+            place: Place::Resident,
+            read: waiting.is_some().then_some(scene.now),
+            source_bytes: if waiting.is_some() { 0 } else { source_bytes },
+        };
+        let fits = if waiting.is_some() {
+            self.make_room(bytes, scene, changes)
+        } else {
+            self.has_room(bytes, scene, changes)
+        };
+        if fits {
+            self.enter_pool(id, held, scene.now);
+        } else {
+            self.offer(id, held, scene, changes);
+        }
+        waiting
+    }
+
+    /// Makes room in the pool for what is read now. Whether there is enough.
+    fn make_room(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) -> bool {
+        if bytes > ahead_bytes(self.budget_bytes) {
+            return false;
+        }
+        while !self.has_room(bytes, scene, changes) {
+            let Some(id) = self.least_needed() else { return false };
+            self.leave_pool(id, scene, changes);
+        }
+        true
+    }
+
+    /// What goes where all is needed: what will be read last, then what was not asked for for longest among what is being read.
+    fn least_needed(&self) -> Option<ExtentId> {
+        let last = self.ahead.values().next_back().or_else(|| self.current.values().next());
+        last.map(|(id, _)| *id)
+    }
+
+    fn enter_pool(&mut self, id: ExtentId, mut held: Held, now: Instant) {
+        self.tick += 1;
+        held.place = Place::Pool { tick: self.tick };
+        self.pool_bytes += held.bytes;
+        let order = if held.read.is_some() { &mut self.current } else { &mut self.ahead };
+        order.insert(self.tick, (id, now));
+        self.held.insert(id, held);
+    }
+
+    /// Takes it out of the pool. It stays if it ranks.
+    fn leave_pool(&mut self, id: ExtentId, scene: Scene<'_>, changes: &mut Changes) {
+        let Some(held) = self.held.remove(&id) else { return };
+        if let Place::Pool { tick } = held.place {
+            for order in [&mut self.current, &mut self.ahead, &mut self.passed] {
+                order.remove(&tick);
+            }
+            self.pool_bytes -= held.bytes;
+        }
+        self.offer(id, held, scene, changes);
+    }
+
+    /// Those that go if this one stays, none if there is room; `None` if it does not rank before them.
+    fn pushed_out(&self, id: ExtentId, held: &Held, scene: Scene<'_>) -> Option<Vec<ExtentId>> {
+        let room = self.resident_room();
+        let over = (self.residents.bytes() + held.bytes as u64).saturating_sub(room);
+        let class_of = |user| scene.users.class(user, scene.now);
+        self.residents.last((class_of(held.user), Rank::of(id)), over, class_of)
+    }
+
+    /// It stays if it ranks; others go for it.
+    fn offer(&mut self, id: ExtentId, held: Held, scene: Scene<'_>, changes: &mut Changes) {
+        match self.pushed_out(id, &held, scene) {
+            Some(last) => {
+                last.into_iter().for_each(|id| self.evict(id, changes));
+                self.residents.insert(id, held.user, held.bytes as u64);
+                self.held.insert(id, Held { place: Place::Resident, ..held });
+                changes.stay.push(id);
+            }
+            None => {
+                let (user, extent) = (held.user, held.extent);
+                changes.displaced.push(Displaced { id, user, extent });
+            }
+        }
+    }
+
+    fn evict(&mut self, id: ExtentId, changes: &mut Changes) {
+        self.residents.remove(id);
+        if let Some(Held { user, extent, .. }) = self.held.remove(&id) {
+            changes.displaced.push(Displaced { id, user, extent });
+        }
+    }
+
+    /// A reader has read past it. Where another user reads it now, it is that one's to say so.
+    pub(super) fn passed(
+        &mut self,
+        id: ExtentId,
+        user: UserId,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) {
+        let Some(held) = self.held.get_mut(&id) else { return };
+        if held.user != user && held.read.is_some() {
+            return;
+        }
+        held.read = None;
+        let Place::Pool { tick } = held.place else { return };
+        let ranks = self.held.get(&id).and_then(|held| self.pushed_out(id, held, scene)).is_some();
+        if ranks {
+            self.leave_pool(id, scene, changes);
+        } else if self.current.remove(&tick).or_else(|| self.ahead.remove(&tick)).is_some() {
+            self.passed.insert(tick, (id, scene.now));
+        }
+    }
+
+    /// Takes an extent that a reader will want.
+    pub(super) fn put(
+        &mut self,
+        id: ExtentId,
+        user: UserId,
+        extent: Arc<Extent>,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) {
+        if self.contains(id) || self.is_loading(id) {
+            return;
+        }
+        let bytes = cost(&extent);
+        let place = Place::Resident;
+        let held = Held { extent, bytes, user, place, read: None, source_bytes: id.bytes };
+        // It pushes out nothing as long as there is another place for it: what was downloaded before has not been read either.
+        let is_free = self.residents.bytes() + bytes as u64 <= self.resident_room();
+        if !is_free && self.has_room(bytes, scene, changes) {
+            self.enter_pool(id, held, scene.now);
+        } else {
+            self.offer(id, held, scene, changes);
+        }
+    }
+
+    /// Takes more memory, or less from now on; what is on its way stays.
+    pub(super) fn set_budget(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) {
+        self.budget_bytes = bytes;
+        while !self.has_room(0, scene, changes) {
+            let Some(id) = self.least_needed() else { break };
+            self.leave_pool(id, scene, changes);
+        }
+        let over = self.residents.bytes().saturating_sub(self.resident_room());
+        let class_of = |user| scene.users.class(user, scene.now);
+        let first = (super::users::Class::Pinned, Rank(0));
+        let last = self.residents.last(first, over, class_of);
+        last.unwrap_or_default().into_iter().for_each(|id| self.evict(id, changes));
+    }
+}

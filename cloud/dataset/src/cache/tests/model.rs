@@ -1,0 +1,211 @@
+//! Anything in any order: the books are right, and what stays are those that rank first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::*;
+use crate::cache::memory::{Changes, Memory, Scene, ahead_bytes};
+use crate::cache::ranks::Rank;
+use crate::cache::users::Users;
+
+const BUDGET: usize = 32 << 20;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Get(u64),
+    Ahead(u64),
+    /// One of the loads that are under way brings its extent, or fails.
+    Ends {
+        which: usize,
+        is_ok: bool,
+    },
+    Passed(u64),
+    Put(u64),
+    Wait(u64),
+    Budget(usize),
+}
+
+fn step(changes_budget: bool) -> impl Strategy<Value = Step> {
+    let starts = || 0..120_u64;
+    let budgets = if changes_budget { 1 } else { 0 };
+    prop_oneof![
+        8 => starts().prop_map(Step::Get),
+        8 => starts().prop_map(Step::Ahead),
+        12 => (any::<usize>(), prop::bool::weighted(0.9))
+            .prop_map(|(which, is_ok)| Step::Ends { which, is_ok }),
+        8 => starts().prop_map(Step::Passed),
+        3 => starts().prop_map(Step::Put),
+        1 => (0..90_u64).prop_map(Step::Wait),
+        budgets => (BUDGET / 2..BUDGET * 2).prop_map(Step::Budget),
+    ]
+}
+
+struct Model {
+    memory: Memory,
+    users: Users,
+    now: Instant,
+    bytes_of: fn(u64) -> u32,
+    /// Under way, and whether beyond the pool.
+    loads: BTreeMap<u64, bool>,
+    displaced: BTreeSet<u64>,
+    extents: HashMap<ExtentId, Arc<Extent>>,
+}
+
+impl Model {
+    fn new(bytes_of: fn(u64) -> u32) -> Self {
+        let users = Users::default();
+        users.set_pinned(READER, true);
+        Self {
+            memory: Memory::new(BUDGET),
+            users,
+            now: Instant::now(),
+            bytes_of,
+            loads: BTreeMap::new(),
+            displaced: BTreeSet::new(),
+            extents: HashMap::new(),
+        }
+    }
+
+    fn id(&self, start: u64) -> ExtentId {
+        id(start, (self.bytes_of)(start))
+    }
+
+    fn extent(&mut self, id: ExtentId) -> Arc<Extent> {
+        // Content that takes no memory for each case.
+        static ZEROES: [u8; 4 << 20] = [0; 4 << 20];
+        let content = Bytes::from_static(&ZEROES[..id.bytes as usize]);
+        let extent = || Arc::new(Extent { content, layout: Layout::default() });
+        self.extents.entry(id).or_insert_with(extent).clone()
+    }
+
+    fn take(&mut self, step: &Step) {
+        let mut changes = Changes::default();
+        let extent = match step {
+            Step::Put(start) => Some(self.extent(self.id(*start))),
+            Step::Ends { which, .. } if !self.loads.is_empty() => {
+                let start = *self.loads.keys().nth(which % self.loads.len()).expect("one of them");
+                Some(self.extent(self.id(start)))
+            }
+            _ => None,
+        };
+        let known = self.users.lock();
+        let scene = Scene { users: &known, now: self.now };
+        let memory = &mut self.memory;
+        match step {
+            Step::Get(start) => {
+                let id = super::id(*start, (self.bytes_of)(*start));
+                if let Some(hit) = memory.find(id, READER, self.now) {
+                    assert_eq!(id.bytes as usize, hit.extent.content.len());
+                } else if memory.join(id, READER).is_some() {
+                    assert!(self.loads.contains_key(start));
+                } else {
+                    let outcome = watch::channel(None).1;
+                    let fits = memory.begin_waited(id, READER, outcome, scene, &mut changes);
+                    assert_eq!(None, self.loads.insert(*start, !fits), "loaded twice at once");
+                }
+            }
+            Step::Ahead(start) => {
+                let id = super::id(*start, (self.bytes_of)(*start));
+                if !memory.contains(id) && !memory.is_loading(id) {
+                    let outcome = watch::channel(None).1;
+                    if memory.begin_ahead(id, READER, outcome, scene, &mut changes) {
+                        assert_eq!(None, self.loads.insert(*start, false), "loaded twice at once");
+                    }
+                }
+            }
+            Step::Ends { which, is_ok } => {
+                if let Some(extent) = extent {
+                    let which = which % self.loads.len();
+                    let start = *self.loads.keys().nth(which).expect("one of them");
+                    self.loads.remove(&start);
+                    let id = super::id(start, (self.bytes_of)(start));
+                    if *is_ok {
+                        memory.settle(id, extent, id.bytes, scene, &mut changes);
+                    } else {
+                        memory.abandon(id);
+                    }
+                }
+            }
+            Step::Passed(start) => {
+                let id = super::id(*start, (self.bytes_of)(*start));
+                memory.passed(id, READER, scene, &mut changes);
+            }
+            Step::Put(start) => {
+                let id = super::id(*start, (self.bytes_of)(*start));
+                if let Some(extent) = extent {
+                    memory.put(id, READER, extent, scene, &mut changes);
+                }
+            }
+            Step::Wait(seconds) => self.now += Duration::from_secs(*seconds),
+            Step::Budget(bytes) => memory.set_budget(*bytes, scene, &mut changes),
+        }
+        for displaced in changes.displaced {
+            assert!(!memory.contains(displaced.id), "it is not in memory any more");
+            self.displaced.insert(displaced.id.start);
+        }
+    }
+
+    fn check_books(&self) {
+        let memory = &self.memory;
+        assert!(memory.residents().bytes() <= memory.resident_room());
+        assert_eq!(self.loads.len(), memory.loads());
+        let mut resident_bytes = 0;
+        let mut pool_bytes = 0;
+        for extent in self.extents.keys() {
+            if memory.contains(*extent) {
+                let bytes = extent.bytes as usize + limits::dataset::EXTENT_COST_BYTES;
+                match memory.residents().user_of(*extent) {
+                    Some(_) => resident_bytes += bytes,
+                    None => pool_bytes += bytes,
+                }
+            }
+        }
+        for (start, is_beyond) in &self.loads {
+            let bytes = (self.bytes_of)(*start) as usize + limits::dataset::EXTENT_COST_BYTES;
+            pool_bytes += if *is_beyond { 0 } else { bytes };
+        }
+        assert_eq!(memory.residents().bytes(), resident_bytes as u64);
+        assert_eq!(memory.pool_bytes(), pool_bytes);
+        let on_its_way: usize =
+            self.loads.keys().map(|start| (self.bytes_of)(*start) as usize).sum();
+        let room = ahead_bytes(memory.budget_bytes()).max(on_its_way + 120 * 512);
+        assert!(memory.pool_bytes() <= room, "only loads that go on may be more");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_is_never_more_than_its_budget(
+        steps in prop::collection::vec(step(true), 1..400)
+    ) {
+        let sizes = |start: u64| u32::try_from(1 + start * 7919 % 40 * 100_000).expect("small");
+        let mut model = Model::new(sizes);
+        for step in &steps {
+            model.take(step);
+            model.check_books();
+        }
+    }
+
+    #[test]
+    fn those_stay_that_rank_first_of_all_that_could_have(
+        steps in prop::collection::vec(step(false), 1..600)
+    ) {
+        let mut model = Model::new(|_| 1 << 20);
+        for step in &steps {
+            model.take(step);
+        }
+        let residents = model.memory.residents().in_order();
+        let last = residents.last().map(|id| Rank::of(*id));
+        let gone = model.displaced.iter().map(|start| model.id(*start));
+        let gone = gone.filter(|id| !residents.contains(id)).map(Rank::of).min();
+        if let (Some(last), Some(gone)) = (last, gone) {
+            prop_assert!(last < gone, "one that went ranks before one that stays");
+            prop_assert_eq!(23, residents.len());
+        }
+    }
+}

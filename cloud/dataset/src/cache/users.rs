@@ -1,0 +1,112 @@
+//! Whose reads fill the cache, and what each has had of it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use robustmq_common::limits;
+use tokio::time::Instant;
+
+use super::stats::Counts;
+
+/// Who reads: a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(pub u128);
+
+/// Whose extents stay first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// An operator has said so.
+    Pinned,
+    /// It reads.
+    Used,
+    /// It has read nothing for [`limits::dataset::IDLE`], or never.
+    Idle,
+}
+
+#[derive(Debug, Default)]
+struct User {
+    last_read: Option<Instant>,
+    is_pinned: bool,
+    counts: Counts,
+}
+
+impl User {
+    fn class(&self, now: Instant) -> Class {
+        let is_used = |read: Instant| now.duration_since(read) <= limits::dataset::IDLE;
+        match self.last_read {
+            _ if self.is_pinned => Class::Pinned,
+            Some(read) if is_used(read) => Class::Used,
+            _ => Class::Idle,
+        }
+    }
+}
+
+/// All users that are known. Its lock is the last that is taken.
+#[derive(Debug, Default)]
+pub(super) struct Users {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    users: HashMap<UserId, User>,
+    total: Counts,
+}
+
+impl Known {
+    /// The user, who becomes known if there is room.
+    fn user(&mut self, id: UserId, now: Instant) -> Option<&mut User> {
+        if !self.users.contains_key(&id) {
+            if self.users.len() >= limits::dataset::CACHE_USERS {
+                self.users.retain(|_, user| user.class(now) != Class::Idle);
+            }
+            if self.users.len() >= limits::dataset::CACHE_USERS {
+                return None;
+            }
+        }
+        Some(self.users.entry(id).or_default())
+    }
+
+    pub(super) fn class(&self, id: UserId, now: Instant) -> Class {
+        self.users.get(&id).map_or(Class::Idle, |user| user.class(now))
+    }
+}
+
+impl Users {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It reads.
+    pub(super) fn reads(&self, id: UserId, now: Instant) {
+        if let Some(user) = self.lock().user(id, now) {
+            user.last_read = Some(now);
+        }
+    }
+
+    pub(super) fn set_pinned(&self, id: UserId, is_pinned: bool) {
+        match self.lock().user(id, Instant::now()) {
+            Some(user) => user.is_pinned = is_pinned,
+            None => {
+                tracing::warn!(user = id.0, "is not pinned in the cache: it has too many users")
+            }
+        }
+    }
+
+    /// Counts something, for the user and in total.
+    pub(super) fn count(&self, id: UserId, count: impl Fn(&mut Counts)) {
+        let mut known = self.lock();
+        count(&mut known.total);
+        if let Some(user) = known.users.get_mut(&id) {
+            count(&mut user.counts);
+        }
+    }
+
+    pub(super) fn counts(&self, id: Option<UserId>) -> Counts {
+        let known = self.lock();
+        match id {
+            None => known.total,
+            Some(id) => known.users.get(&id).map(|user| user.counts).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Verified GETs of objects that must not change.
+//!
+//! **Invariant:** bytes that are given are those of the version that was listed, and all that were asked for: nobody relies on a server's
+//! honouring `If-Match` or a range.
+//! **Invariant:** a GET ends: each attempt by silence, and attempts that bring nothing are counted.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::path::Path;
+
+#[cfg(test)]
+mod faulty;
+mod limiter;
+mod link;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use source::{FetchStats, ObjectSource};
+
+/// An object as it was listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Where it lies in its store.
+    pub path: Path,
+    /// What was listed; `None` where the store has no such thing (then the time of its last change is all that is known).
+    pub etag: Option<String>,
+    /// Bytes.
+    pub size: u64,
+    /// When it was changed last, milliseconds since 1970.
+    pub modified_ms: i64,
+}
+
+/// Why bytes could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// It was deleted since it was listed.
+    #[error("{0} is gone: it was deleted after the topic listed it")]
+    Gone(String),
+    /// It was replaced since it was listed.
+    #[error("{object} was changed after the topic listed it: {reason}")]
+    Changed {
+        /// The object.
+        object: String,
+        /// What is different.
+        reason: String,
+    },
+    /// No permission.
+    #[error("{object} may not be read: {reason}")]
+    Forbidden {
+        /// The object.
+        object: String,
+        /// What the store said.
+        reason: String,
+    },
+    /// It cannot be had now; later it may.
+    #[error("{object} cannot be read now: {reason}")]
+    Unavailable {
+        /// The object.
+        object: String,
+        /// The last failure.
+        reason: String,
+    },
+    /// Its bytes are not those that were indexed, though the store says that it is the same.
+    #[error("{object} has other bytes than when it was indexed: {reason}")]
+    Damaged {
+        /// The object.
+        object: String,
+        /// What is different.
+        reason: String,
+    },
+}
+
+/// Where bytes come from.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// These bytes of the object, all of them, of the version that was listed.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn get(&self, object: &Object, range: Range<u64>) -> Result<Bytes, FetchError>;
+}

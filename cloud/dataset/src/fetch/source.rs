@@ -1,0 +1,291 @@
+//! A source in an object store.
+
+use std::error::Error as _;
+use std::fmt::Display;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
+use robustmq_common::limits;
+use tokio::time::Instant;
+
+use super::limiter::{Limiter, Permit};
+use super::{FetchError, Object, Source};
+
+/// What a source has done.
+#[derive(Debug, Default)]
+pub struct FetchStats {
+    /// Bytes of bodies, those of GETs that broke included.
+    pub bytes: AtomicU64,
+    /// GETs that were sent.
+    pub gets: AtomicU64,
+    /// Those of them that were for the rest of one that failed or broke.
+    pub retries: AtomicU64,
+    /// Those that were answered with 503, 429 or `SlowDown`, or by silence.
+    pub slow_downs: AtomicU64,
+}
+
+/// Objects of one store.
+///
+/// The store should try each request once or twice only: this source has its own attempts, and hears of "slow down" only what the store
+/// does not keep to itself.
+#[derive(Debug)]
+pub struct ObjectSource {
+    store: Arc<dyn ObjectStore>,
+    limiter: Arc<Limiter>,
+    stats: FetchStats,
+}
+
+/// Why an attempt ended.
+enum Failure {
+    /// No attempt would end otherwise.
+    Final(FetchError),
+    /// The source is asked for too much, or does not answer.
+    TooMany(String),
+    /// Something else that may pass.
+    Passing(String),
+}
+
+/// What has come of a range.
+struct Body {
+    range: Range<u64>,
+    bytes: BytesMut,
+}
+
+impl Body {
+    fn new(range: Range<u64>) -> Self {
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let bytes = BytesMut::with_capacity(length.min(limits::dataset::GET_BUFFER_BYTES));
+        Self { range, bytes }
+    }
+
+    /// What is still to come.
+    fn rest(&self) -> Range<u64> {
+        self.range.start + self.bytes.len() as u64..self.range.end
+    }
+}
+
+/// What a GET brought, and how long its first byte took.
+struct Brought {
+    first_byte: Duration,
+    bytes: u64,
+}
+
+impl ObjectSource {
+    /// Of this store.
+    #[must_use]
+    pub fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, limiter: Limiter::new(), stats: FetchStats::default() }
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> &FetchStats {
+        &self.stats
+    }
+
+    /// GETs that it would do at the same time now.
+    #[must_use]
+    pub fn parallelism(&self) -> usize {
+        self.limiter.limit()
+    }
+
+    /// One GET for what is still to come of `body`.
+    async fn attempt(&self, object: &Object, body: &mut Body) -> Result<Brought, Failure> {
+        let (began, rest) = (Instant::now(), body.rest());
+        let options = GetOptions {
+            if_match: object.etag.clone().filter(|etag| !is_weak(etag)),
+            range: Some(GetRange::Bounded(rest.clone())),
+            ..GetOptions::default()
+        };
+        self.stats.gets.fetch_add(1, Ordering::Relaxed);
+        let answer = in_time(self.store.get_opts(&object.path, options)).await?;
+        let found = answer.map_err(|error| failure(object, &error))?;
+        verify(object, &rest, &found)?;
+        let first_byte = began.elapsed();
+        let mut chunks = found.into_stream();
+        while let Some(chunk) = in_time(chunks.next()).await? {
+            let chunk = chunk.map_err(|error| failure(object, &error))?;
+            self.stats.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            let left = body.rest();
+            if chunk.len() as u64 > left.end - left.start {
+                let reason = "its body is longer than what was asked for".to_owned();
+                body.bytes.clear();
+                return Err(Failure::Passing(reason));
+            }
+            body.bytes.extend_from_slice(&chunk);
+        }
+        match body.rest() {
+            left if left.is_empty() => Ok(Brought { first_byte, bytes: rest.end - rest.start }),
+            left => Err(Failure::Passing(format!(
+                "its body ended {} bytes early",
+                left.end - left.start
+            ))),
+        }
+    }
+
+    fn settle(&self, permit: Permit, outcome: &Result<Brought, Failure>) {
+        match outcome {
+            Ok(Brought { first_byte, bytes }) => permit.brought(*first_byte, *bytes),
+            Err(Failure::Final(_)) => permit.succeeded(),
+            Err(Failure::TooMany(_)) => {
+                self.stats.slow_downs.fetch_add(1, Ordering::Relaxed);
+                permit.too_many();
+            }
+            Err(Failure::Passing(_)) => drop(permit),
+        }
+    }
+}
+
+#[async_trait]
+impl Source for ObjectSource {
+    async fn get(&self, object: &Object, range: Range<u64>) -> Result<Bytes, FetchError> {
+        if range.start > range.end || range.end > object.size {
+            let Range { start, end } = range;
+            let reason = format!("bytes {start}..{end} were asked for, and it has {}", object.size);
+            return Err(FetchError::Damaged { object: object.path.to_string(), reason });
+        }
+        let mut body = Body::new(range);
+        // No range says "nothing" in HTTP.
+        if body.rest().is_empty() {
+            return Ok(Bytes::new());
+        }
+        let mut failed = 0;
+        loop {
+            let before = body.bytes.len();
+            let permit = self.limiter.acquire().await;
+            let outcome = self.attempt(object, &mut body).await;
+            self.settle(permit, &outcome);
+            let reason = match outcome {
+                Ok(_) => return Ok(body.bytes.freeze()),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::TooMany(reason) | Failure::Passing(reason)) => reason,
+            };
+            let brought = body.bytes.len().saturating_sub(before);
+            failed = if brought >= limits::dataset::GET_PROGRESS_BYTES { 1 } else { failed + 1 };
+            if failed >= limits::dataset::GET_ATTEMPTS {
+                return Err(FetchError::Unavailable { object: object.path.to_string(), reason });
+            }
+            self.stats.retries.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(pause(failed)).await;
+        }
+    }
+}
+
+/// Between half of the time that doubles with each failure and all of it, so that those who failed together do not come back together.
+fn pause(failed: u32) -> Duration {
+    let doubled = limits::dataset::GET_PAUSE.saturating_mul(1 << failed.saturating_sub(1).min(16));
+    doubled.min(limits::dataset::GET_PAUSE_MOST).mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, Failure> {
+    let silence = limits::dataset::GET_SILENCE;
+    let in_time = tokio::time::timeout(silence, answer).await;
+    in_time.map_err(|_| Failure::TooMany(format!("no byte came for {} s", silence.as_secs())))
+}
+
+/// Whether an ETag is one that `If-Match` never matches (RFC 9110, 13.1.1).
+fn is_weak(etag: &str) -> bool {
+    etag.starts_with("W/")
+}
+
+/// The same ETag however it is quoted: listings and answers of some stores differ in that.
+fn bare(etag: &str) -> &str {
+    etag.trim_start_matches("W/").trim_matches('"')
+}
+
+/// Whether two times of a last change are the same: HTTP's headers say whole seconds, listings may say milliseconds.
+fn same_time(one_ms: i64, other_ms: i64) -> bool {
+    let is_whole = one_ms % 1000 == 0 || other_ms % 1000 == 0;
+    one_ms == other_ms || (is_whole && one_ms.div_euclid(1000) == other_ms.div_euclid(1000))
+}
+
+/// Whether an answer is of the version that was listed, and begins and ends where it was asked to.
+fn verify(object: &Object, asked: &Range<u64>, found: &GetResult) -> Result<(), Failure> {
+    if let Some(reason) = difference(object, &found.meta) {
+        return Err(Failure::Final(FetchError::Changed {
+            object: object.path.to_string(),
+            reason,
+        }));
+    }
+    if found.range != *asked {
+        let (asked, got) = (asked, &found.range);
+        let reason = format!(
+            "bytes {}..{} came when {}..{} were asked for",
+            got.start, got.end, asked.start, asked.end
+        );
+        return Err(Failure::Passing(reason));
+    }
+    Ok(())
+}
+
+fn difference(object: &Object, found: &ObjectMeta) -> Option<String> {
+    let differs = |what: &str, was: &dyn Display, is: &dyn Display| {
+        Some(format!("its {what} was {was} and is {is}"))
+    };
+    if found.size != object.size {
+        return differs("size", &object.size, &found.size);
+    }
+    if let (Some(was), Some(is)) = (&object.etag, &found.e_tag) {
+        return if bare(was) == bare(is) { None } else { differs("ETag", was, is) };
+    }
+    let modified_ms = found.last_modified.timestamp_millis();
+    if same_time(object.modified_ms, modified_ms) {
+        return None;
+    }
+    differs("last change (in ms since 1970)", &object.modified_ms, &modified_ms)
+}
+
+fn failure(object: &Object, error: &object_store::Error) -> Failure {
+    use object_store::Error;
+    let name = object.path.to_string();
+    let reason = chain(error);
+    Failure::Final(match error {
+        Error::NotFound { .. } => FetchError::Gone(name),
+        Error::Precondition { .. } => {
+            let reason = "its ETag is another one".to_owned();
+            FetchError::Changed { object: name, reason }
+        }
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            FetchError::Forbidden { object: name, reason }
+        }
+        _ if says_out_of_range(&reason) => {
+            let reason = format!("it is shorter than its {} bytes", object.size);
+            FetchError::Changed { object: name, reason }
+        }
+        _ if says_too_many(&reason) => return Failure::TooMany(reason),
+        _ => return Failure::Passing(reason),
+    })
+}
+
+/// `object_store` has no error of its own for 503 and 429; their status stands in its text.
+fn says_too_many(reason: &str) -> bool {
+    let marks =
+        ["status code: 503", "status code: 429", "SlowDown", "Slow Down", "Too Many Requests"];
+    marks.iter().any(|mark| reason.contains(mark))
+}
+
+/// Nor for 416, with which servers answer that do not know `If-Match`.
+fn says_out_of_range(reason: &str) -> bool {
+    reason.contains("status code: 416") || reason.contains("Wanted range starting at")
+}
+
+/// An error with what caused it, on one line, each thing once.
+fn chain(error: &object_store::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,452 @@
+//! What an object holds: its extents with their records, found by reading it once.
+
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
+use robustmq_common::limits::dataset as limits;
+use serde::{Deserialize, Serialize};
+
+use crate::cache::ExtentId;
+use crate::fetch::{FetchError, Object, Source};
+use crate::format::decode::{DecodeError, Decoder};
+use crate::format::{Coding, Damage, Format, Input, Limits, parser};
+use crate::layout::Extent;
+
+/// How an object is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Reading {
+    /// What it holds.
+    pub format: Format,
+    /// How it is compressed.
+    pub coding: Coding,
+}
+
+/// A stretch of an object's content, and its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtentIndex {
+    /// Where it begins in the content.
+    pub start: u64,
+    /// Bytes of content.
+    pub bytes: u32,
+    /// The number of its first record.
+    pub first_record: u64,
+    /// Its records.
+    pub records: u32,
+    /// CRC32C of its content; `None` where it was never read.
+    pub crc: Option<u32>,
+}
+
+/// What an object holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectIndex {
+    /// How it was read.
+    pub reading: Reading,
+    /// In the order of the content.
+    pub extents: Vec<ExtentIndex>,
+    /// What the parser needs of its beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prelude: Vec<u8>,
+    /// Samples that cannot be read.
+    #[serde(default)]
+    pub damaged: u64,
+    /// The first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<Damage>,
+}
+
+impl ObjectIndex {
+    fn new(reading: Reading) -> Self {
+        Self { reading, extents: Vec::new(), prelude: Vec::new(), damaged: 0, damage: Vec::new() }
+    }
+
+    /// Of an object that is one record: nothing has to be read to know that.
+    #[must_use]
+    pub fn whole(object: &Object) -> Self {
+        let reading = Reading { format: Format::Object, coding: Coding::Plain };
+        let mut index = Self::new(reading);
+        match u32::try_from(object.size).ok().filter(|size| *size as usize <= limits::RECORD_BYTES)
+        {
+            Some(bytes) => index.extents.push(ExtentIndex {
+                start: 0,
+                bytes,
+                first_record: 0,
+                records: 1,
+                crc: None,
+            }),
+            None => index.note(Damage {
+                at: 0,
+                reason: format!(
+                    "{} bytes are more than a record may have ({})",
+                    object.size,
+                    limits::RECORD_BYTES
+                ),
+            }),
+        }
+        index
+    }
+
+    /// Its records.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.extents.last().map_or(0, |last| last.first_record + u64::from(last.records))
+    }
+
+    /// Bytes of its content that are in extents.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        self.extents.iter().map(|extent| u64::from(extent.bytes)).sum()
+    }
+
+    /// The extent that holds a record, by its number.
+    #[must_use]
+    pub fn extent_of(&self, record: u64) -> Option<(usize, ExtentIndex)> {
+        let at = self.extents.partition_point(|extent| extent.first_record <= record);
+        let at = at.checked_sub(1)?;
+        let extent = self.extents.get(at)?;
+        (record < extent.first_record + u64::from(extent.records)).then_some((at, *extent))
+    }
+
+    fn note(&mut self, damage: Damage) {
+        self.damaged += 1;
+        if self.damage.len() < limits::LISTED_DAMAGES {
+            self.damage.push(damage);
+        }
+    }
+
+    /// Memory that it takes, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.extents.capacity() * size_of::<ExtentIndex>()
+            + self.prelude.capacity()
+            + self.damage.iter().map(|damage| damage.reason.len() + 32).sum::<usize>()
+    }
+}
+
+/// What is found while an object is read.
+pub trait Found: Send {
+    /// One more extent: the index so far, which has it last, and what it holds. Whether to go on.
+    fn extent(
+        &mut self,
+        index: &ObjectIndex,
+        extent: Arc<Extent>,
+    ) -> impl Future<Output = bool> + Send;
+}
+
+/// What makes extents of content as it comes.
+struct Cutter<'a> {
+    object: &'a Object,
+    index: ObjectIndex,
+    /// Where `buffer` begins in the content.
+    at: u64,
+    buffer: BytesMut,
+    /// Bytes that are of no record.
+    skip: u64,
+    is_end: bool,
+    /// Nobody wants the rest.
+    is_stopped: bool,
+    /// What the parser's next call has to know of its last.
+    carry: Vec<u8>,
+    /// Less than that is not worth looking at.
+    enough: usize,
+}
+
+fn stopped(object: &Object) -> FetchError {
+    let reason = "nobody wants the rest of it".to_owned();
+    FetchError::Unavailable { object: object.path.to_string(), reason }
+}
+
+/// What decompresses content; `None` where bytes are content.
+fn decoder(coding: Coding) -> Result<Option<Decoder>, DecodeError> {
+    match coding {
+        Coding::Plain => Ok(None),
+        Coding::Gzip | Coding::Zstd => Decoder::new(coding).map(Some),
+    }
+}
+
+/// Reads an object and says what it holds. `gets` of its GETs are on their way at once.
+///
+/// # Errors
+/// [`FetchError`]: nothing is known of it then.
+pub async fn index(
+    source: &dyn Source,
+    object: &Object,
+    reading: Reading,
+    gets: usize,
+    found: &mut impl Found,
+) -> Result<ObjectIndex, FetchError> {
+    let mut cutter = Cutter {
+        object,
+        index: ObjectIndex::new(reading),
+        at: 0,
+        buffer: BytesMut::new(),
+        skip: 0,
+        is_end: false,
+        is_stopped: false,
+        carry: Vec::new(),
+        enough: limits::EXTENT_BYTES,
+    };
+    let mut decoder = match decoder(reading.coding) {
+        Ok(decoder) => decoder,
+        Err(error) => {
+            cutter.broken(&error.to_string());
+            return Ok(cutter.index);
+        }
+    };
+    let step = limits::EXTENT_BYTES as u64;
+    let ranges = (0..object.size.div_ceil(step))
+        .map(|number| number * step..((number + 1) * step).min(object.size));
+    let mut pieces = stream::iter(ranges).map(|range| source.get(object, range)).buffered(gets);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        let Some(decoder) = &mut decoder else {
+            cutter.take(&piece);
+            cutter.cut(false, found).await;
+            if cutter.is_stopped {
+                return Err(stopped(object));
+            }
+            if cutter.is_end {
+                break;
+            }
+            continue;
+        };
+        if let Err(error) = cutter.decode(decoder, &piece, found).await {
+            cutter.broken(&error.to_string());
+        }
+        if cutter.is_stopped {
+            return Err(stopped(object));
+        }
+        if cutter.is_end {
+            break;
+        }
+    }
+    if let Some(decoder) = decoder.take()
+        && !cutter.is_end
+        && let Err(error) = decoder.finish()
+    {
+        cutter.broken(&error.to_string());
+    }
+    cutter.cut(true, found).await;
+    if cutter.is_stopped {
+        return Err(stopped(object));
+    }
+    Ok(cutter.index)
+}
+
+impl Cutter<'_> {
+    fn take(&mut self, content: &[u8]) {
+        let skipped = self.skip.min(content.len() as u64);
+        self.skip -= skipped;
+        self.at += skipped;
+        let skipped = usize::try_from(skipped).unwrap_or(content.len());
+        self.buffer.extend_from_slice(content.get(skipped..).unwrap_or_default());
+    }
+
+    async fn decode(
+        &mut self,
+        decoder: &mut Decoder,
+        mut raw: &[u8],
+        found: &mut impl Found,
+    ) -> Result<(), DecodeError> {
+        let mut content = Vec::new();
+        loop {
+            content.clear();
+            let taken = decoder.push(raw, &mut content, limits::EXTENT_BYTES);
+            // What came before an error is good.
+            self.take(&content);
+            self.cut(false, found).await;
+            raw = raw.get(taken?..).unwrap_or_default();
+            if self.is_end
+                || self.is_stopped
+                || (raw.is_empty() && content.len() < limits::EXTENT_BYTES)
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The rest cannot be had: what is there is read to its end.
+    fn broken(&mut self, reason: &str) {
+        self.index.note(Damage { at: self.at, reason: reason.to_owned() });
+        self.is_end = true;
+    }
+
+    /// Cuts extents off the front of what is there, as long as there is enough of it.
+    async fn cut(&mut self, is_last: bool, found: &mut impl Found) {
+        let Some(parser) = parser(self.index.reading.format) else {
+            return self.broken("this release does not read the format");
+        };
+        let most = Limits { record_bytes: limits::RECORD_BYTES, records: limits::EXTENT_RECORDS };
+        while !self.is_stopped
+            && !self.buffer.is_empty()
+            && (is_last || self.buffer.len() >= self.enough)
+        {
+            let input = Input {
+                bytes: &self.buffer,
+                is_first: self.at == 0,
+                is_last,
+                prelude: &self.index.prelude,
+                carry: &self.carry,
+                object: self.object.path.as_ref(),
+            };
+            let parsed = parser.parse(input, most);
+            self.carry = parsed.carry;
+            for damage in parsed.damage {
+                self.index.note(Damage { at: self.at + damage.at, reason: damage.reason });
+            }
+            if let Some(prelude) = parsed.prelude {
+                self.index.prelude = prelude;
+            }
+            let consumed = parsed.consumed.min(self.buffer.len());
+            let start = self.at;
+            self.at += consumed as u64;
+            if parsed.layout.records.is_empty() {
+                self.buffer.advance(consumed);
+            } else {
+                // A buffer of its own: what stays in the cache is not to hold what was around it.
+                let content = Bytes::copy_from_slice(&self.buffer[..consumed]);
+                self.buffer.advance(consumed);
+                let extent = Extent { content, layout: parsed.layout };
+                if self.add(start, &extent) {
+                    self.is_stopped |= !found.extent(&self.index, Arc::new(extent)).await;
+                }
+            }
+            let skipped = parsed.skip.min(self.buffer.len() as u64);
+            self.buffer.advance(usize::try_from(skipped).unwrap_or(0));
+            self.at += skipped;
+            self.skip = parsed.skip - skipped;
+            if parsed.is_end {
+                self.is_end = true;
+                self.buffer.clear();
+            }
+            let moved = self.at > start;
+            // A record that is not all there yet: it is not looked at again with every byte.
+            self.enough = match moved {
+                true => limits::EXTENT_BYTES,
+                false => self.buffer.len() + limits::EXTENT_BYTES,
+            };
+            if !moved {
+                break;
+            }
+        }
+        if is_last && !self.buffer.is_empty() {
+            let bytes = self.buffer.len();
+            self.index.note(Damage { at: self.at, reason: format!("{bytes} bytes are no record") });
+        }
+    }
+
+    /// Whether its size can be told.
+    fn add(&mut self, start: u64, extent: &Extent) -> bool {
+        let bytes = u32::try_from(extent.content.len());
+        let records = u32::try_from(extent.layout.records.len());
+        let (Ok(bytes), Ok(records)) = (bytes, records) else { return false };
+        self.index.extents.push(ExtentIndex {
+            start,
+            bytes,
+            first_record: self.index.records(),
+            records,
+            crc: Some(crc32c::crc32c(&extent.content)),
+        });
+        true
+    }
+}
+
+/// The content of an extent read again, checked and with its records found.
+///
+/// # Errors
+/// [`FetchError::Damaged`]: it is not what was indexed.
+pub fn open(
+    object: &Object,
+    index: &ObjectIndex,
+    extent: &ExtentIndex,
+    content: Bytes,
+) -> Result<Extent, FetchError> {
+    let damaged = |reason: String| FetchError::Damaged { object: object.path.to_string(), reason };
+    if content.len() != extent.bytes as usize {
+        return Err(damaged(format!("{} bytes of {}", content.len(), extent.bytes)));
+    }
+    if extent.crc.is_some_and(|crc| crc != crc32c::crc32c(&content)) {
+        return Err(damaged("another checksum".to_owned()));
+    }
+    let parser = parser(index.reading.format);
+    let parser = parser.ok_or_else(|| damaged("this release does not read it".to_owned()))?;
+    let input = Input {
+        bytes: &content,
+        is_first: extent.start == 0,
+        is_last: true,
+        prelude: &index.prelude,
+        carry: &[],
+        object: object.path.as_ref(),
+    };
+    let most = Limits { record_bytes: limits::RECORD_BYTES, records: limits::EXTENT_RECORDS };
+    let parsed = parser.parse(input, most);
+    if parsed.layout.records.len() != extent.records as usize {
+        let (found, records) = (parsed.layout.records.len(), extent.records);
+        return Err(damaged(format!("{found} records of {records}")));
+    }
+    Ok(Extent { content, layout: parsed.layout })
+}
+
+/// The content of an extent, from the source. Of a compressed object everything before it is read as well, and `beside` is given what was
+/// passed by.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn fetch(
+    source: &dyn Source,
+    object: &Object,
+    index: &ObjectIndex,
+    extent: &ExtentIndex,
+    mut beside: impl FnMut(&ExtentIndex, Bytes) + Send,
+) -> Result<Bytes, FetchError> {
+    let end = extent.start + u64::from(extent.bytes);
+    let damaged = |reason: String| FetchError::Damaged { object: object.path.to_string(), reason };
+    let decoder = decoder(index.reading.coding).map_err(|error| damaged(error.to_string()))?;
+    let Some(mut decoder) = decoder else {
+        return source.get(object, extent.start..end).await;
+    };
+    let step = limits::EXTENT_BYTES as u64;
+    let (mut at, mut raw_at) = (0_u64, 0_u64);
+    let mut buffer = BytesMut::new();
+    let mut number = 0;
+    let mut content = Vec::new();
+    while raw_at < object.size {
+        let piece = source.get(object, raw_at..(raw_at + step).min(object.size)).await?;
+        raw_at += piece.len() as u64;
+        let mut raw = &piece[..];
+        loop {
+            content.clear();
+            let taken = decoder.push(raw, &mut content, limits::EXTENT_BYTES);
+            let taken = taken.map_err(|error| damaged(error.to_string()))?;
+            raw = raw.get(taken..).unwrap_or_default();
+            buffer.extend_from_slice(&content);
+            while let Some(next) = index.extents.get(number) {
+                let (start, bytes) = (next.start.saturating_sub(at), next.bytes as usize);
+                let start = usize::try_from(start).unwrap_or(usize::MAX);
+                if buffer.len() < start.saturating_add(bytes) {
+                    break;
+                }
+                buffer.advance(start);
+                let found = Bytes::copy_from_slice(&buffer[..bytes]);
+                buffer.advance(bytes);
+                at = next.start + u64::from(next.bytes);
+                if next.start == extent.start {
+                    return Ok(found);
+                }
+                beside(next, found);
+                number += 1;
+            }
+            if raw.is_empty() && content.len() < limits::EXTENT_BYTES {
+                break;
+            }
+        }
+    }
+    Err(damaged(format!("its content ends before {end}")))
+}
+
+/// The id of an extent in the cache.
+#[must_use]
+pub fn extent_id(object: u128, extent: &ExtentIndex) -> ExtentId {
+    ExtentId { object, start: extent.start, bytes: extent.bytes }
+}

@@ -1,0 +1,134 @@
+//! Of dataset topics.
+
+use std::time::Duration;
+
+/// About as large as an extent is: what is fetched by one GET, cached and checked together. It ends at a record's boundary.
+pub const EXTENT_BYTES: usize = 8 * 1024 * 1024;
+/// The largest record, with all its parts. A larger one is damage.
+pub const RECORD_BYTES: usize = 64 * 1024 * 1024;
+/// The most records of an extent.
+pub const EXTENT_RECORDS: usize = 65_536;
+/// What later extents of an object need of its beginning.
+pub const PRELUDE_BYTES: usize = 64 * 1024;
+/// How many times larger than its bytes an object's content may be: more is a bomb.
+pub const EXPANSION: u64 = 200;
+/// Damages of one object that are listed; all are counted.
+pub const LISTED_DAMAGES: usize = 16;
+/// The headers before one that say more of a tar's member (pax, GNU's long names), together.
+pub const TAR_EXTENSION_BYTES: usize = 1024 * 1024;
+/// What may lie between the members of one WebDataset sample, their headers included.
+pub const TAR_OVERHEAD_BYTES: usize = 4 * 1024 * 1024;
+/// The largest gzip header: its extra field, its name and its comment.
+pub const GZIP_HEADER_BYTES: usize = 128 * 1024;
+/// The largest window of a zstd frame, as a power of two: what the `zstd` tool takes without being asked to.
+pub const ZSTD_WINDOW_LOG: u32 = 27;
+/// The largest window of `robustmq.source.shuffle`.
+pub const WINDOW_RECORDS: u32 = 65_536;
+/// Objects of one topic.
+pub const OBJECTS: usize = 10_000_000;
+/// Objects of one part of a manifest.
+pub const MANIFEST_CHUNK: usize = 1000;
+/// The largest part of a manifest, decompressed: names have up to 1,024 bytes.
+pub const MANIFEST_CHUNK_BYTES: usize = 16 * 1024 * 1024;
+/// Parts of a topic's manifest that are in memory.
+pub const MANIFEST_CHUNKS: usize = 32;
+/// A manifest is written in pieces of this size.
+pub const MANIFEST_WRITE_BYTES: usize = 1024 * 1024;
+/// Bytes of objects that are on their way for indexing one partition, at most; one object may be larger.
+pub const INDEXING_BYTES: u64 = 64 * 1024 * 1024;
+/// Objects that are indexed at once for one partition.
+pub const INDEXING_OBJECTS: usize = 32;
+/// GETs for one object that is indexed.
+pub const INDEXING_GETS: usize = 8;
+/// Indexes of objects that are in memory, in bytes, for each source.
+pub const INDEX_MEMORY_BYTES: usize = 32 * 1024 * 1024;
+/// So far ahead of readers a partition is counted, in bytes, and fetched.
+pub const COUNTED_AHEAD_BYTES: u64 = 256 * 1024 * 1024;
+/// Less than that is fetched ahead of a reader at first; twice as much with each read that follows the last.
+pub const FIRST_AHEAD_BYTES: u64 = 4 * EXTENT_BYTES as u64;
+/// Where there was no room to fetch ahead, it is tried again after this time.
+pub const AHEAD_PAUSE: Duration = Duration::from_millis(20);
+/// The most bytes of one read, but for its first record.
+pub const ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// What stays in memory is passed over in fetching ahead: so many times as much as is fetched, at most.
+pub const AHEAD_DISTANCE: u64 = 8;
+/// Readers of one partition that are told apart.
+pub const READERS: usize = 64;
+/// Who has not read for so long is not fetched ahead for.
+pub const READER_KEPT: Duration = Duration::from_secs(30);
+/// The largest record batch that is made of a dataset.
+pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// How long a partition whose source failed is left alone.
+pub const RETRY: Duration = Duration::from_secs(2);
+/// The longest of these.
+pub const RETRY_MOST: Duration = Duration::from_secs(10);
+
+// Of GETs.
+
+/// GETs of one source at the same time, at first.
+pub const GETS_FIRST: usize = 8;
+/// What the way to a source carries is looked at so often, and after so many GETs.
+pub const LINK_LOOK: Duration = Duration::from_millis(500);
+/// The same in GETs.
+pub const LINK_GETS: u32 = 4;
+/// The most that they grow to while they succeed.
+pub const GETS_MOST: usize = 64;
+/// The fewest that they shrink to where a source says that they are too many.
+pub const GETS_LEAST: usize = 1;
+/// A GET that brings no byte for this long is broken off and begun again for the rest.
+pub const GET_SILENCE: Duration = Duration::from_secs(20);
+/// GETs in a row that bring less than [`GET_PROGRESS_BYTES`], until who asked is told that the object cannot be read.
+pub const GET_ATTEMPTS: u32 = 6;
+/// A GET that breaks after so many bytes counts as none of these: the link is bad, but it is one.
+pub const GET_PROGRESS_BYTES: usize = 256 * 1024;
+/// The pause before the second of them is at most this; before each further one, twice as long.
+pub const GET_PAUSE: Duration = Duration::from_millis(100);
+/// The longest of the former.
+pub const GET_PAUSE_MOST: Duration = Duration::from_secs(5);
+/// The memory of an answer's body is taken at once up to this size; a longer one's grows as it comes.
+pub const GET_BUFFER_BYTES: usize = RECORD_BYTES;
+
+// Of the cache.
+
+/// The least that may be set: what readers read ahead, a quarter of it, has to hold an extent of the usual size.
+pub const CACHE_BYTES_MIN: usize = 32 * 1024 * 1024;
+/// Read-ahead takes this part of the cache's memory,
+pub const AHEAD_SHARE: usize = 8;
+/// But at least so much of it, or a quarter of less.
+pub const AHEAD_BYTES_LEAST: usize = 64 * 1024 * 1024;
+/// but no more than this: with it 99.97 % of reads of a source with a long tail waited for nothing.
+pub const AHEAD_BYTES: usize = 1024 * 1024 * 1024;
+/// What was read ahead, or is being read, and was not asked for in this time makes room for others.
+pub const AHEAD_KEPT: Duration = Duration::from_secs(60);
+/// Loads that readers wait for may take so much beyond the cache's memory where read-ahead has no room for them. It has to hold the largest
+/// record.
+pub const WAITED_BYTES: usize = 2 * RECORD_BYTES;
+/// Loads that are under way or wait for room. Readers of further extents are refused.
+pub const LOADS: usize = 4096;
+/// A user who reads nothing for this long is idle: what others read takes its extents' places.
+pub const IDLE: Duration = Duration::from_secs(300);
+/// Users that are told apart. What is of further ones counts as idle.
+pub const CACHE_USERS: usize = 4096;
+/// What an extent takes in the cache's books, however small it is.
+pub const EXTENT_COST_BYTES: usize = 512;
+/// Accesses of which the least that any cache would have had to fetch is computed.
+pub const TRACED_ACCESSES: usize = 65_536;
+
+// Of the cache's SSD.
+
+/// An extent takes whole blocks of this size.
+pub const SSD_BLOCK_BYTES: usize = 256 * 1024;
+/// The least that may be set.
+pub const SSD_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Extents that wait to be written to it, all together; further ones are not written. They are beyond the cache's memory.
+pub const SSD_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// How many they may be.
+pub const SSD_QUEUE: usize = 256;
+/// What is written to it, in the long run. Once it holds the extents that rank first, hardly anything is.
+pub const SSD_WRITE_BYTES_PER_SECOND: u64 = 256 * 1024 * 1024;
+/// What may be written at once after a pause.
+pub const SSD_WRITE_BURST_BYTES: u64 = 1024 * 1024 * 1024;
+/// How long what is in memory is written to it at the end.
+pub const SSD_SPILL: Duration = Duration::from_secs(20);
+/// Its journal is written anew when it has grown by so much, and to four times what it needs.
+pub const SSD_JOURNAL_BYTES: u64 = 4 * 1024 * 1024;
