@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod broker;
 pub mod cli;
+pub mod dataset;
 pub mod entries;
 pub mod group;
 pub mod kafka;

@@ -16,8 +16,10 @@ use crate::group::machine::Timing;
 use crate::log::Budgets;
 use crate::objects::ObjectStoreUrl;
 
+mod cache;
 mod shared;
 
+pub use self::cache::{CacheSection, DatasetSection};
 pub use self::shared::SharedSection;
 
 /// All of `cloud.toml`.
@@ -46,6 +48,8 @@ pub struct Settings {
     pub tier: TierSection,
     /// What is read from object storage is kept for a while.
     pub cache: CacheSection,
+    /// `[dataset]`.
+    pub dataset: DatasetSection,
     /// Logs.
     pub log: LogSettings,
 }
@@ -64,6 +68,7 @@ impl Default for Settings {
             cluster: ClusterSection::default(),
             tier: TierSection::default(),
             cache: CacheSection::default(),
+            dataset: DatasetSection::default(),
             log: LogSettings::default(),
         }
     }
@@ -209,20 +214,6 @@ pub struct TierSection {
     pub object_store: Option<ObjectStoreUrl>,
 }
 
-/// `[cache]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CacheSection {
-    /// What of archived objects may be in memory.
-    pub memory_bytes: usize,
-}
-
-impl Default for CacheSection {
-    fn default() -> Self {
-        Self { memory_bytes: limits::tier::CACHE_BYTES }
-    }
-}
-
 /// `[cluster]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -275,10 +266,7 @@ impl config::Settings for Settings {
             let (topics, most) = (self.admin.metrics_topics, limits::METRICS_TOPICS_MAX);
             return Err(Invalid::new("admin.metrics_topics", format!("{topics} is above {most}")));
         }
-        if self.cache.memory_bytes < limits::tier::CACHE_BYTES_MIN {
-            let (bytes, least) = (self.cache.memory_bytes, limits::tier::CACHE_BYTES_MIN);
-            return Err(Invalid::new("cache.memory_bytes", format!("{bytes} is below {least}")));
-        }
+        self.cache.validate()?;
         if self.storage.upkeep_interval_ms < limits::UPKEEP_INTERVAL_MIN_MS {
             let (ms, least) = (self.storage.upkeep_interval_ms, limits::UPKEEP_INTERVAL_MIN_MS);
             return Err(Invalid::new(
@@ -428,6 +416,16 @@ impl Settings {
             initial_delay: Duration::from_millis(self.groups.initial_rebalance_delay_ms),
             session_min: Duration::from_millis(self.groups.min_session_timeout_ms),
             session_max: Duration::from_millis(self.groups.max_session_timeout_ms),
+        }
+    }
+
+    /// Directories whose files may become topics; `None` for all.
+    #[must_use]
+    pub fn file_roots(&self) -> Option<Vec<PathBuf>> {
+        match &self.dataset.file_roots {
+            Some(roots) => Some(roots.clone()),
+            None if self.kafka.listen.ip().is_loopback() => None,
+            None => Some(Vec::new()),
         }
     }
 

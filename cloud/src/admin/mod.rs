@@ -8,6 +8,8 @@
 //! GET /v1/groups/{group}/snapshots                       snapshots of what a group has acknowledged
 //! PUT, DELETE /v1/groups/{group}/snapshots/{name}        takes one (`?replace=true`), or deletes it
 //! POST /v1/groups/{group}/snapshots/{name}/rewind        has the group go back to it
+//! GET /v1/datasets/{topic}      a topic with a source: what is counted, what the cache did
+//! POST /v1/datasets/{topic}/warm brings it into the cache
 //! GET /v1/store                 the store's figures
 //! GET, POST /v1/edges, DELETE /v1/edges/{edge}   see `uplink`
 //! ```
@@ -31,12 +33,14 @@ use robustmq_common::limits;
 use robustmq_common::telemetry::LogLevel;
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::Datasets;
 use crate::group::coordinator::Coordinator;
 use crate::log::Log;
 use crate::store::Store;
 use crate::topics::{Catalogue, Topic};
 use crate::traffic::Traffic;
 
+mod dataset;
 mod sharing;
 mod snapshots;
 mod topic;
@@ -54,6 +58,8 @@ pub struct State {
     pub log: Arc<Log>,
     /// What goes on in topics.
     pub traffic: Arc<Traffic>,
+    /// Topics with a source.
+    pub datasets: Arc<Datasets>,
 }
 
 /// All routes but those for edges.
@@ -74,6 +80,8 @@ pub fn router(
             put(snapshots::take).delete(snapshots::delete),
         )
         .route("/v1/groups/{group}/snapshots/{name}/rewind", post(snapshots::rewind))
+        .route("/v1/datasets/{topic}", get(dataset::show))
+        .route("/v1/datasets/{topic}/warm", post(dataset::warm))
         .route("/v1/store", get(store))
         .with_state(state);
     admin::router(readiness, Arc::new(registry), log_level).merge(own)

@@ -32,7 +32,7 @@ impl LetterTopics {
         if let Some(topic) = self.topics.get(name).await? {
             return Ok(topic);
         }
-        let new = NewTopic { name: name.clone(), partitions: 1, overrides: BTreeMap::new() };
+        let new = NewTopic::new(name.clone(), 1, BTreeMap::new());
         match self.topics.create(vec![new], false, wall_ms()).await.pop() {
             Some(Ok(topic)) => Ok(topic),
             // Somebody else was as quick.

@@ -10,6 +10,7 @@ use robustmq_common::limits;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::dataset::Datasets;
 use crate::group::coordinator::Coordinator;
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -21,6 +22,9 @@ pub(super) struct Housekeeping {
     pub store_ready: Component,
     pub topics: Arc<Catalogue>,
     pub log: Arc<Log>,
+    pub datasets: Arc<Datasets>,
+    /// What the caches may take together.
+    pub cache_bytes: usize,
     pub groups: Coordinator,
     pub metrics: Arc<Metrics>,
     pub offset_retention: Duration,
@@ -33,6 +37,7 @@ impl Housekeeping {
             tokio::join!(
                 self.look_at_health(),
                 self.make_room(),
+                self.share_cache(),
                 self.give_back(),
                 self.expire_offsets(),
             )
@@ -65,6 +70,17 @@ impl Housekeeping {
                 self.log.settle_idle(limits::PARTITION_IDLE_WHEN_FULL).await;
                 self.log.make_room();
             }
+        }
+    }
+
+    /// Datasets may have what archived blocks do not take.
+    async fn share_cache(&self) {
+        let Some(archive) = self.log.archive() else { return };
+        let mut ticks = every(limits::STORE_HEALTH_INTERVAL);
+        loop {
+            ticks.tick().await;
+            let left = self.cache_bytes.saturating_sub(archive.cache_bytes());
+            self.datasets.set_memory_bytes(left.max(self.cache_bytes / 4));
         }
     }
 

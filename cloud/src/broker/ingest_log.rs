@@ -69,7 +69,7 @@ impl IngestLog for StoredLog {
         mqtt_topic: Option<&str>,
     ) -> Result<IngestTopic, LogFailure> {
         let overrides = overrides(mqtt_topic);
-        let new = NewTopic { name: name.clone(), partitions: self.partitions, overrides };
+        let new = NewTopic::new(name.clone(), self.partitions, overrides);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         match self.topics.create(vec![new], false, now_ms).await.pop() {
@@ -78,9 +78,11 @@ impl IngestLog for StoredLog {
                 Some(topic) => Ok(topic),
                 None => Err(LogFailure::Unavailable("the topic was just deleted".to_owned())),
             },
-            Some(Err(error @ (TopicError::Config(_) | TopicError::Partitions { .. }))) => {
-                Err(LogFailure::IllegalTopic(error.to_string()))
-            }
+            Some(Err(
+                error @ (TopicError::Config(_)
+                | TopicError::Source(_)
+                | TopicError::Partitions { .. }),
+            )) => Err(LogFailure::IllegalTopic(error.to_string())),
             Some(Err(error @ (TopicError::Unknown(_) | TopicError::Store(_)))) => {
                 Err(LogFailure::Unavailable(error.to_string()))
             }

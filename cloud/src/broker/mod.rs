@@ -17,12 +17,14 @@ use robustmq_common::ids::CloudGeneration;
 use robustmq_common::limits;
 use robustmq_common::net::{Exposure, StartError, bind, server_tls};
 use robustmq_common::telemetry::LogLevel;
+use robustmq_dataset::cache::{Cache, CacheSettings, SsdSettings};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
+use crate::dataset::{CacheMetrics, Datasets};
 use crate::group::coordinator::Coordinator;
 use crate::group::shared::coordinator::SharedGroups;
 use crate::kafka::memory::Budget;
@@ -63,6 +65,7 @@ pub struct Broker {
     log: Arc<Log>,
     /// Outlives the listeners: who waits for a write-behind is answered.
     write_behind: JoinHandle<()>,
+    cache: Arc<Cache>,
     store: Arc<dyn Store>,
 }
 
@@ -216,6 +219,7 @@ pub async fn start(
         store: parts.store.clone(),
         log: parts.kafka.log.clone(),
         traffic: parts.kafka.traffic.clone(),
+        datasets: parts.kafka.datasets.clone(),
     };
     let mut tasks = upkeep_tasks(settings, &parts, &shutdown);
     let (shared, shared_shutdown) = (parts.kafka.shared.clone(), shutdown.clone());
@@ -236,6 +240,8 @@ pub async fn start(
         store_ready,
         topics: parts.kafka.topics.clone(),
         log: parts.kafka.log.clone(),
+        datasets: parts.kafka.datasets.clone(),
+        cache_bytes: settings.cache.memory_bytes,
         groups: parts.kafka.groups.clone(),
         metrics: parts.kafka.metrics.clone(),
         offset_retention: Duration::from_millis(settings.groups.offset_retention_ms),
@@ -263,6 +269,7 @@ pub async fn start(
         groups,
         log,
         write_behind,
+        cache: parts.cache,
         store: parts.store,
     })
 }
@@ -277,8 +284,18 @@ fn open_archive(
     let Some(url) = settings.archive_url() else { return Ok(None) };
     let location = locate(url, ARCHIVE_PATH, limits::tier::PUT)
         .map_err(|reason| StartError::Failed(format!("[tier] object_store {url}: {reason}")))?;
-    let tier = TierSettings { cache_bytes: settings.cache.memory_bytes, ..TierSettings::default() };
+    let tier =
+        TierSettings { cache_bytes: settings.cache.shares(true).0, ..TierSettings::default() };
     Ok(Some(Arc::new(Archive::new(location, tier, metrics))))
+}
+
+/// The cache of datasets: beside that of archived blocks, which takes of the same memory.
+fn open_cache(settings: &Settings) -> Result<Arc<Cache>, StartError> {
+    let ssd = settings.cache.ssd(&settings.data_dir);
+    let ssd = ssd.map(|(dir, bytes)| SsdSettings { dir, bytes });
+    let (_, memory_bytes) = settings.cache.shares(settings.archive_url().is_some());
+    Cache::open(CacheSettings { memory_bytes, ssd })
+        .map_err(|error| StartError::Failed(format!("[cache]: {error}")))
 }
 
 /// Retention, compaction, archiving, and removing what was deleted.
@@ -315,6 +332,7 @@ struct Parts {
     store: Arc<dyn Store>,
     registry: Registry,
     kafka: Arc<Kafka>,
+    cache: Arc<Cache>,
     busiest: Busiest,
     ingest: Ingest,
     tokens: Tokens,
@@ -332,8 +350,13 @@ impl Parts {
         let generation = identity.map_err(failed("the store cannot be used"))?.generation;
         let mut registry = Registry::default();
         let archive = open_archive(settings, TierMetrics::register(&mut registry))?;
+        let cache = open_cache(settings)?;
         let log = Arc::new(Log::with_archive(store.clone(), settings.budgets(), archive));
         let topics = Arc::new(Catalogue::new(log.clone()));
+        let (roots, ends) = (settings.file_roots(), shutdown.clone());
+        let datasets = Datasets::start(store.clone(), &topics, cache.clone(), roots, ends).await;
+        let datasets = datasets.map_err(failed("the store cannot be used"))?;
+        log.set_sources(datasets.clone());
 
         let metrics = Arc::new(Metrics::register(&mut registry));
         let traffic = Arc::new(Traffic::default());
@@ -351,6 +374,7 @@ impl Parts {
         );
         registry.register_collector(Box::new(busiest.clone()));
         registry.register_collector(Box::new(Sharing::new(shared.clone())));
+        registry.register_collector(Box::new(CacheMetrics::new(cache.clone())));
         let ingest_log = ingest_log::StoredLog::new(
             topics.clone(),
             log.clone(),
@@ -367,6 +391,7 @@ impl Parts {
         let kafka = Kafka {
             topics,
             log,
+            datasets,
             groups,
             shared,
             producer_ids: ProducerIds::new(store.clone()),
@@ -380,7 +405,7 @@ impl Parts {
             shutdown,
         };
         let tokens = Tokens::new(store.clone());
-        Ok(Self { store, registry, kafka: Arc::new(kafka), busiest, ingest, tokens })
+        Ok(Self { store, registry, kafka: Arc::new(kafka), cache, busiest, ingest, tokens })
     }
 }
 
@@ -401,6 +426,7 @@ impl Broker {
             tracing::error!(%error, "records of hybrid topics that were acknowledged are not written");
         }
         self.write_behind.abort();
+        self.cache.close().await;
         self.store.close().await.and(written)
     }
 }

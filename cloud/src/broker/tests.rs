@@ -90,7 +90,7 @@ async fn any_topic_is_shown_by_its_name() {
     identity.expect("a fresh store");
     let topics = Arc::new(Catalogue::new(Arc::new(Log::new(store.clone()))));
     let name = KafkaTopic::new("plant.line-1").expect("a legal name");
-    let new = NewTopic { name, partitions: 2, overrides: Default::default() };
+    let new = NewTopic::new(name, 2, Default::default());
     topics.create(vec![new], false, 7).await.remove(0).expect("created");
     let shutdown = CancellationToken::new();
     let broker = start(&settings(), store, log_level(), shutdown.clone()).await;

@@ -17,6 +17,7 @@ use crate::broker;
 use crate::settings::{Settings, parse_host_port};
 
 mod client;
+mod dataset;
 mod edge;
 mod group;
 mod snapshots;
@@ -57,6 +58,9 @@ enum Command {
         after_help = "Example:\n  robustmq-cloud group reset training --topic telemetry --to earliest"
     )]
     Group(group::Group),
+    /// Show topics that serve what lies in object storage, and bring them into the cache
+    #[command(after_help = "Example:\n  robustmq-cloud dataset status images")]
+    Dataset(dataset::Dataset),
     /// List, add and remove edges
     #[command(after_help = "Example:\n  robustmq-cloud edge add gateway-17")]
     Edge(edge::Edge),
@@ -175,6 +179,7 @@ async fn execute(command: Command) -> Result<(), CommandError> {
         }
         Command::Topic(args) => topic::run(args).await,
         Command::Group(args) => group::run(args).await,
+        Command::Dataset(args) => dataset::run(args).await,
         Command::Edge(args) => edge::run(args).await,
         Command::Store(args) => store::run(args).await,
     }

@@ -70,7 +70,7 @@ pub(super) async fn run(command: SnapshotCommand) -> Result<(), CommandError> {
     let client = admin_client()?;
     match command {
         SnapshotCommand::Take { group, name, replace, admin } => {
-            let mut url = url(&admin, &[&group, "snapshots", &name])?;
+            let mut url = url(&admin, &["groups", &group, "snapshots", &name])?;
             if replace {
                 url.set_query(Some("replace=true"));
             }
@@ -79,7 +79,7 @@ pub(super) async fn run(command: SnapshotCommand) -> Result<(), CommandError> {
             print(&format!("took {name} of {group}: {partitions} partitions\n"));
         }
         SnapshotCommand::List { group, json: as_json, admin } => {
-            let url = url(&admin, &[&group, "snapshots"])?;
+            let url = url(&admin, &["groups", &group, "snapshots"])?;
             let listed = json(call(&client, Method::GET, url).await?).await?;
             let listed = listed.as_array().cloned().unwrap_or_default();
             let heading = ["SNAPSHOT", "TAKEN (MS SINCE 1970)", "PARTITIONS"];
@@ -90,7 +90,7 @@ pub(super) async fn run(command: SnapshotCommand) -> Result<(), CommandError> {
             })?;
         }
         SnapshotCommand::Rewind { group, name, admin } => {
-            let url = url(&admin, &[&group, "snapshots", &name, "rewind"])?;
+            let url = url(&admin, &["groups", &group, "snapshots", &name, "rewind"])?;
             let done = json(call(&client, Method::POST, url).await?).await?;
             let partitions = number(&done, "partitions");
             print(&format!("{group} is at {name} again on {partitions} partitions\n"));
@@ -104,7 +104,7 @@ pub(super) async fn run(command: SnapshotCommand) -> Result<(), CommandError> {
             }
         }
         SnapshotCommand::Delete { group, name, admin } => {
-            let url = url(&admin, &[&group, "snapshots", &name])?;
+            let url = url(&admin, &["groups", &group, "snapshots", &name])?;
             call(&client, Method::DELETE, url).await?;
             print(&format!("deleted {name} of {group}\n"));
         }
@@ -114,33 +114,33 @@ pub(super) async fn run(command: SnapshotCommand) -> Result<(), CommandError> {
 
 /// What a group that shares records does.
 pub(super) async fn sharing(admin: &Admin, group: &str) -> Result<Option<Value>, CommandError> {
-    let url = url(admin, &[group])?;
+    let url = url(admin, &["groups", group])?;
     let mut shown = json(call(&admin_client()?, Method::GET, url).await?).await?;
     Ok(shown.get_mut("sharing").map(Value::take).filter(|sharing| !sharing.is_null()))
 }
 
-fn number(value: &Value, key: &str) -> u64 {
+pub(super) fn number(value: &Value, key: &str) -> u64 {
     value.get(key).and_then(Value::as_u64).unwrap_or_default()
 }
 
-/// The groups' URL with more segments, whatever characters they have.
-fn url(admin: &Admin, segments: &[&str]) -> Result<Url, CommandError> {
+/// The URL of something that the admin listener tells of, whatever characters its segments have.
+pub(super) fn url(admin: &Admin, segments: &[&str]) -> Result<Url, CommandError> {
     let base = base(admin)?;
     let wrong = || CommandError::Usage(format!("--admin {base:?} is no URL"));
     let mut url = Url::parse(&base).map_err(|_| wrong())?;
-    url.path_segments_mut()
-        .map_err(|()| wrong())?
-        .pop_if_empty()
-        .extend(["v1", "groups"])
-        .extend(segments);
+    url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().push("v1").extend(segments);
     Ok(url)
 }
 
-async fn call(client: &Client, method: Method, url: Url) -> Result<Response, CommandError> {
+pub(super) async fn call(
+    client: &Client,
+    method: Method,
+    url: Url,
+) -> Result<Response, CommandError> {
     good(client.request(method, url).send().await).await
 }
 
-async fn json(answer: Response) -> Result<Value, CommandError> {
+pub(super) async fn json(answer: Response) -> Result<Value, CommandError> {
     answer.json().await.map_err(failed)
 }
 
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_groups_slashes_stay_in_its_own_segment() {
         let admin = Admin { admin: "127.0.0.1:8090".to_owned() };
-        let url = url(&admin, &["$shared/a b", "snapshots", "one"]).map(String::from);
+        let url = url(&admin, &["groups", "$shared/a b", "snapshots", "one"]).map(String::from);
         let expected = "http://127.0.0.1:8090/v1/groups/$shared%2Fa%20b/snapshots/one";
         assert_eq!(url.ok().as_deref(), Some(expected));
     }

@@ -85,6 +85,7 @@ impl KafkaCode for AppendError {
                 ResponseError::UnknownServerError
             }
             Self::Dropped(_) => ResponseError::UnknownTopicOrPartition,
+            Self::ReadOnly => ResponseError::PolicyViolation,
             Self::Store(error) => error.kafka(),
         }
     }
@@ -142,6 +143,7 @@ impl KafkaCode for TopicError {
             Self::Exists(_) => ResponseError::TopicAlreadyExists,
             Self::Unknown(_) => ResponseError::UnknownTopicOrPartition,
             Self::Partitions { .. } => ResponseError::InvalidPartitions,
+            Self::Source(_) => ResponseError::PolicyViolation,
             Self::Config(_) => ResponseError::InvalidConfig,
             Self::Store(error) => error.kafka(),
         }

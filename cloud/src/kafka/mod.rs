@@ -15,6 +15,7 @@ use robustmq_common::limits;
 use tokio_util::sync::CancellationToken;
 
 use self::memory::Budget;
+use crate::dataset::Datasets;
 use crate::group::coordinator::Coordinator;
 use crate::group::shared::coordinator::SharedGroups;
 use crate::group::shared::members::ConnectionId;
@@ -85,6 +86,8 @@ pub struct Kafka {
     pub topics: Arc<Catalogue>,
     /// The partitions.
     pub log: Arc<Log>,
+    /// The topics with a source.
+    pub datasets: Arc<Datasets>,
     /// The consumer groups.
     pub groups: Coordinator,
     /// The `$shared/` groups.

@@ -9,13 +9,16 @@ use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{
     Decodable as _, Encodable as _, HeaderVersion as _, Request, StrBytes,
 };
+use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
+use robustmq_dataset::cache::{Cache, CacheSettings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::memory::Budget;
 use super::{Kafka, KafkaSettings, serve};
+use crate::dataset::Datasets;
 use crate::group::coordinator::Coordinator;
 use crate::group::machine::Timing;
 use crate::group::shared::coordinator::SharedGroups;
@@ -25,6 +28,7 @@ use crate::store::{MemoryStore, Store};
 use crate::topics::Catalogue;
 
 mod consumer_protocol;
+mod datasets;
 mod frames;
 mod full_disk;
 mod groups;
@@ -86,6 +90,11 @@ impl Broker {
         });
         let topics = Arc::new(Catalogue::new(log.clone()));
         let shutdown = CancellationToken::new();
+        let cache = CacheSettings { memory_bytes: limits::dataset::CACHE_BYTES_MIN, ssd: None };
+        let cache = Cache::open(cache).expect("enough memory");
+        let datasets = Datasets::start(store.clone(), &topics, cache, None, shutdown.clone());
+        let datasets = datasets.await.expect("an empty store");
+        log.set_sources(datasets.clone());
         let timing = Timing { initial_delay: Duration::from_millis(20), ..Timing::default() };
         let shared = SharedGroups::new(log.clone(), timing, None);
         tokio::spawn({
@@ -97,6 +106,7 @@ impl Broker {
         let kafka = Arc::new(Kafka {
             topics,
             log,
+            datasets,
             groups: Coordinator::start(store.clone(), timing, shutdown.clone())
                 .with_shared(shared.clone()),
             shared,

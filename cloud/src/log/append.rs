@@ -105,6 +105,9 @@ pub enum AppendError {
     /// The topic was deleted. Kafka: UNKNOWN_TOPIC_OR_PARTITION.
     #[error("topic {0} was deleted")]
     Dropped(TopicId),
+    /// Its records come from a source. Kafka: POLICY_VIOLATION.
+    #[error("the topic has a source (robustmq.source), and takes no records")]
+    ReadOnly,
     /// The partition has no offsets left.
     #[error("the partition has no offsets left")]
     OffsetsExhausted,
@@ -221,6 +224,9 @@ impl Partition {
         batch: RecordBatch,
         context: &AppendContext,
     ) -> Result<PendingAppend, AppendError> {
+        if self.is_read_only() {
+            return Err(AppendError::ReadOnly);
+        }
         check_batch(&batch, context.rules.max_batch_bytes)?;
         let batch = match context.rules.log_append_time {
             true => batch.with_log_append_time(context.now_ms),

@@ -364,7 +364,10 @@ impl Partition {
     /// A read from `from` on would have to wait for the object store, unless [`Partition::warm`] was called.
     #[must_use]
     pub fn is_cold(&self, from: Offset) -> bool {
-        from < self.archived_to() && from >= self.log_start()
+        match self.source() {
+            Some(source) => !source.is_warm(from),
+            None => from < self.archived_to() && from >= self.log_start(),
+        }
     }
 
     /// Has what a read from `from` on begins with in memory.
@@ -374,6 +377,9 @@ impl Partition {
     pub async fn warm(&self, from: Offset) -> Result<(), StoreError> {
         if !self.is_cold(from) {
             return Ok(());
+        }
+        if let Some(source) = self.source() {
+            return source.warm(from).await;
         }
         let archive = self.archive_of()?;
         let Some(object) = self.objects_from(from).await?.into_iter().next() else { return Ok(()) };

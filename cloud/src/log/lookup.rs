@@ -54,6 +54,9 @@ impl Partition {
         &self,
         timestamp_ms: i64,
     ) -> Result<Option<FoundOffset>, LookupError> {
+        if let Some(source) = self.source() {
+            return self.source_offset_for_time(source, timestamp_ms).await;
+        }
         let offsets = self.offsets();
         let mut from = offsets.log_start_offset;
         let mut resume = self.keys().chunks_from(from);
@@ -82,6 +85,9 @@ impl Partition {
     /// # Errors
     /// [`LookupError`].
     pub async fn offset_for_max_timestamp(&self) -> Result<Option<FoundOffset>, LookupError> {
+        if let Some(source) = self.source() {
+            return self.source_offset_for_time(source, i64::MAX).await;
+        }
         let offsets = self.offsets();
         let start = offsets.log_start_offset;
         let mut from = start;

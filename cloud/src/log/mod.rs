@@ -17,8 +17,8 @@
 //! original is durable.
 //! **Invariant:** a failed write fails everything that was assigned after it; the state is then read again from the store.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
@@ -57,6 +57,7 @@ mod rest;
 mod retention;
 mod sequencer;
 mod size;
+mod source;
 mod totals;
 mod unstored;
 mod unstored_memory;
@@ -76,6 +77,7 @@ pub use partition::{Offsets, Partition, ReadError, ReadResult, Visible};
 pub use producers::ProducerError;
 pub use queue::PartitionQueue;
 pub use retention::{DeleteRecordsError, Retention};
+pub use source::{Source, Sources};
 pub use upkeep::{Look, PartitionId, Upkeep};
 
 /// Why a partition cannot be used.
@@ -142,7 +144,9 @@ impl Log {
         let unstored = Arc::new(UnstoredMemory::new(budgets.unstored_bytes));
         let write_behind = WriteBehind::default();
         let (finisher, stopped) = (Finisher::default(), AtomicBool::new(false));
-        let shared = Shared { store, archive, state, unstored, write_behind, finisher, stopped };
+        let sources = OnceLock::new();
+        let shared =
+            Shared { store, archive, sources, state, unstored, write_behind, finisher, stopped };
         Self { shared: Arc::new(shared), registry, settling: tokio::sync::Mutex::new(()) }
     }
 
@@ -150,6 +154,12 @@ impl Log {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
+    }
+
+    /// Says, once, where the records of dataset topics come from.
+    pub fn set_sources(&self, sources: Arc<dyn Sources>) {
+        // A second call changes nothing.
+        let _ = self.shared.sources.set(sources);
     }
 
     /// Where `tiered` topics are archived, if that is configured.
@@ -185,7 +195,11 @@ impl Log {
         let keys = PartitionKeys { topic, partition };
         let loaded = cell
             .get_or_try_init(|| async {
-                Partition::load(Arc::clone(&self.shared), keys).await.map(Arc::new)
+                let loaded = Arc::new(Partition::load(Arc::clone(&self.shared), keys).await?);
+                if let Some(source) = loaded.source() {
+                    source.attach(Arc::downgrade(&loaded));
+                }
+                Ok::<_, LogError>(loaded)
             })
             .await?;
         // The topic may have been closed, or its mode changed, while the state was read.

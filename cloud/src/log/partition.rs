@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use robustmq_common::ids::{EdgeSeq, LeaderEpoch, Offset};
@@ -16,6 +16,7 @@ use super::footprint::{Footprint, StateMemory};
 use super::mode::StorageMode;
 use super::origins::OriginKey;
 use super::sequencer::{Loaded, Sequencer, offset};
+use super::source::{Source, Sources};
 use super::totals::Totals;
 use super::unstored::{Fate, Unstored};
 use super::unstored_memory::UnstoredMemory;
@@ -92,6 +93,8 @@ pub enum ReadError {
 pub(super) struct Shared {
     pub store: Arc<dyn Store>,
     pub archive: Option<Arc<Archive>>,
+    /// Of dataset topics.
+    pub sources: OnceLock<Arc<dyn Sources>>,
     pub state: StateMemory,
     pub unstored: Arc<UnstoredMemory>,
     pub write_behind: WriteBehind,
@@ -117,6 +120,8 @@ pub(super) struct Stored {
 pub struct Partition {
     pub(super) shared: Arc<Shared>,
     keys: PartitionKeys,
+    /// Where its records come from, if not from here.
+    pub(super) source: Option<Arc<dyn Source>>,
     sequencer: Mutex<Sequencer>,
     /// What readers need is kept apart from the sequencer, so that they never wait for its lock.
     pub(super) unstored: Arc<Unstored>,
@@ -177,6 +182,13 @@ impl Partition {
                 unstored.open_hole(log_start, first);
             }
         }
+        let source = match shared.sources.get() {
+            Some(sources) => sources.open(keys.topic, keys.partition).await?,
+            None => None,
+        };
+        if let Some(source) = &source {
+            high_watermark = source.high_watermark();
+        }
         let footprint = shared.state.footprint();
         footprint.set(sequencer.bytes());
         let (visible, _) = watch::channel(Visible { high_watermark, failures: 0, closed: false });
@@ -184,6 +196,7 @@ impl Partition {
             watch::channel(Stored { through: next, writes: 0, failures: 0, error: None });
         Ok(Self {
             keys,
+            source,
             leader_epoch: AtomicI32::new(sequencer.end.leader_epoch.0),
             archived_to: AtomicI64::new(archived_to.0),
             left_store_to: AtomicI64::new(0),

@@ -14,10 +14,27 @@ impl Partition {
     /// # Errors
     /// [`ReadError`].
     pub async fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadResult, ReadError> {
-        let offsets = self.offsets();
+        self.read_to(from, Offset(i64::MAX), max_bytes).await
+    }
+
+    /// As [`Partition::read`], for somebody who has no use for what is at `to` and behind: where batches are made as they are read, they end
+    /// there.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_to(
+        &self,
+        from: Offset,
+        to: Offset,
+        max_bytes: usize,
+    ) -> Result<ReadResult, ReadError> {
         if self.visible().closed {
             return Err(ReadError::Dropped);
         }
+        if let Some(source) = self.source() {
+            return self.read_source(source, from..to, max_bytes).await;
+        }
+        let offsets = self.offsets();
         let Offsets { log_start_offset, high_watermark, .. } = offsets;
         let too_early = !self.unstored.may_be_read(from);
         if too_early || from > high_watermark {

@@ -115,6 +115,20 @@ pub fn locate(url: &ObjectStoreUrl, name: &str, request: Duration) -> Result<Loc
     }
 }
 
+/// What is at `url`, to be read only: nothing is made there.
+///
+/// # Errors
+/// Says what is wrong. Whether the object store answers is not tried.
+pub fn locate_source(url: &ObjectStoreUrl) -> Result<Location, String> {
+    match url {
+        ObjectStoreUrl::File { dir } => {
+            let files = LocalFileSystem::new_with_prefix(dir).map_err(|error| chain(&error))?;
+            Ok(Location { objects: Arc::new(files), path: String::new() })
+        }
+        ObjectStoreUrl::S3 { .. } => locate(url, "", robustmq_common::limits::object::READ),
+    }
+}
+
 /// Few: who uses it tries again for as long as it takes, and what is wrong is to be seen meanwhile.
 fn retries() -> RetryConfig {
     RetryConfig {

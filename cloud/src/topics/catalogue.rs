@@ -38,12 +38,22 @@ pub struct Topic {
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTopic {
+    /// Its id: nobody else has it.
+    pub id: TopicId,
     /// Its name.
     pub name: KafkaTopic,
     /// How many partitions it gets.
     pub partitions: i32,
     /// The configuration entries that it sets.
     pub overrides: BTreeMap<String, String>,
+}
+
+impl NewTopic {
+    /// A topic with an id of its own.
+    #[must_use]
+    pub fn new(name: KafkaTopic, partitions: i32, overrides: BTreeMap<String, String>) -> Self {
+        Self { id: TopicId::random(), name, partitions, overrides }
+    }
 }
 
 /// Why a topic was not created, found, changed or deleted.
@@ -67,6 +77,9 @@ pub enum TopicError {
         /// The most that it may have.
         to: i32,
     },
+    /// It has a source, which does not allow that. Kafka: POLICY_VIOLATION.
+    #[error("{0}")]
+    Source(String),
     /// Kafka: INVALID_CONFIG.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -12,6 +12,7 @@ use robustmq_common::limits;
 
 use super::catalogue::{Catalogue, NewTopic, StoredTopic, Topic, TopicError};
 use super::config::{TopicConfig, apply_changes};
+use super::source::check_change;
 use crate::entries::{ConfigChange, ConfigError};
 use crate::log::{LogError, StorageMode};
 use crate::store::keys::topic::{deletion_key, id_key, name_key};
@@ -91,6 +92,12 @@ impl Catalogue {
         let topic = self.existing(name).await?;
         let to = limits::PARTITIONS_PER_TOPIC;
         let from = topic.partitions.saturating_add(1);
+        if topic.config.source.is_some() {
+            return Err(TopicError::Source(
+                "which partition an object belongs to was decided when the topic was created"
+                    .to_owned(),
+            ));
+        }
         if !(from..=to).contains(&partitions) {
             let name = name.clone();
             return Err(TopicError::Partitions { name, partitions, from, to });
@@ -124,6 +131,7 @@ impl Catalogue {
         let topic = self.existing(name).await?;
         let overrides = apply_changes(&topic.overrides, changes)?;
         let config = TopicConfig::parse(&overrides)?;
+        check_change(topic.config.source.as_deref(), config.source.as_deref())?;
         if topic.config.storage_mode != StorageMode::Tiered {
             check_mode(&config, self.log.archive().is_some())?;
         }
@@ -224,7 +232,7 @@ fn check_new(
     now_ms: i64,
     has_archive: bool,
 ) -> Changed {
-    let NewTopic { name, partitions, overrides } = new;
+    let NewTopic { id, name, partitions, overrides } = new;
     let to = limits::PARTITIONS_PER_TOPIC;
     if !(1..=to).contains(&partitions) {
         return Err(TopicError::Partitions { name, partitions, from: 1, to });
@@ -234,7 +242,6 @@ fn check_new(
     if !taken.insert(name.clone()) {
         return Err(TopicError::Exists(name));
     }
-    let id = TopicId::random();
     Ok(Arc::new(Topic { name, id, partitions, created_ms: now_ms, overrides, config }))
 }
 

@@ -1,12 +1,13 @@
 //! A topic's configuration: validated entries, and the values that the broker uses.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use robustmq_common::limits;
 
 use super::config_keys::TABLE;
+use super::source::SourceConfig;
 use crate::entries::{ConfigChange, ConfigEntry, ConfigError};
 use crate::log::{AppendRules, CompactionRules, Retention, StorageMode, TierRules};
 
@@ -27,6 +28,8 @@ pub struct TopicConfig {
     pub tier: Option<TierRules>,
     /// `robustmq.mqtt.topic`.
     pub mqtt_topic: Option<String>,
+    /// Of a dataset topic.
+    pub source: Option<Arc<SourceConfig>>,
 }
 
 impl TopicConfig {
@@ -54,7 +57,9 @@ impl TopicConfig {
         let number = |name: &str| value(name).trim().parse::<i64>().unwrap_or_default();
         let unless_negative = |number: i64| u64::try_from(number).ok();
         let policy = |name| value("cleanup.policy").split(',').any(|policy| policy.trim() == name);
-        let delete = policy("delete");
+        let source = SourceConfig::read(overrides, value)?.map(Arc::new);
+        // What a source holds is not ours to delete.
+        let delete = policy("delete") && source.is_none();
         let (min_lag_ms, max_lag_ms) =
             (number("min.compaction.lag.ms"), number("max.compaction.lag.ms"));
         if min_lag_ms > max_lag_ms {
@@ -108,6 +113,7 @@ impl TopicConfig {
                 hot_bytes: unless_negative(number("robustmq.tier.hot.bytes")).unwrap_or(0),
             }),
             mqtt_topic: overrides.get("robustmq.mqtt.topic").cloned(),
+            source,
         })
     }
 

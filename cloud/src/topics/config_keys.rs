@@ -15,7 +15,6 @@ const NO_SEGMENTS: &str =
 const NO_REPLICAS: &str =
     "Accepted for Kafka's sake, without effect: durability comes from the store's sync.";
 const STORED_AS_SENT: &str = "records are stored as their producer compressed them";
-const LATER: &str = "it is not in this release";
 
 #[expect(clippy::cast_possible_truncation, reason = "minutes at most, and a constant")]
 const fn millis(duration: Duration) -> i64 {
@@ -65,15 +64,17 @@ pub static KEYS: &[ConfigKey] = &[
     key("robustmq.flush.ms", Long, "200", Rule::Number(millis(limits::WRITE_BEHIND_MIN), millis(limits::WRITE_BEHIND_MAX)),
         "How long the storage mode `hybrid` may hold what it acknowledged before it is written: what a crash may lose."),
     unset("robustmq.mqtt.topic", Text, Rule::Text, "The MQTT topic that this topic appears under."),
-    unset("robustmq.source", Text, Rule::Only(&[], LATER), "`s3://bucket/prefix/` or `file:///dir/`: serves data that is there already."),
-    unset("robustmq.source.epochs", Int, Rule::Only(&[], LATER), "How often a dataset is repeated."),
-    unset("robustmq.source.exclude", Text, Rule::Only(&[], LATER), "Objects of the source to leave out."),
-    unset("robustmq.source.format", Text, Rule::Only(&[], LATER), "How the source's objects are read."),
-    unset("robustmq.source.include", Text, Rule::Only(&[], LATER), "Objects of the source to take."),
-    unset("robustmq.source.index", Text, Rule::Only(&[], LATER), "Whether the source is indexed at once or as it is read."),
-    unset("robustmq.source.on.corrupt", Text, Rule::Only(&[], LATER), "What to do about a sample that cannot be read."),
-    unset("robustmq.source.seed", Long, Rule::Only(&[], LATER), "The seed of a dataset's order."),
-    unset("robustmq.source.shuffle", Text, Rule::Only(&[], LATER), "The order of a dataset."),
+    unset("robustmq.source", Text, Rule::Text, "`s3://bucket/prefix/` or `file:///dir`: makes it a dataset topic, which serves the objects there, and is read-only. Set when the topic is created."),
+    key("robustmq.source.epochs", Int, "1", Rule::Number(1, 1_000_000), "How often a dataset is repeated in the log."),
+    key("robustmq.source.exclude", List, "", Rule::Text, "Patterns of objects to leave out, relative to the source: `*` within a folder, `**` across folders."),
+    key("robustmq.source.format", Text, "auto", Rule::OneOf(&["auto", "webdataset", "tar", "object", "parquet", "jsonl", "mds", "tfrecord"]),
+        "How the source's objects are read; `auto` goes by the name of each."),
+    key("robustmq.source.include", List, "", Rule::Text, "Patterns of objects to take; all, if there is none."),
+    key("robustmq.source.index", Text, "lazy", Rule::OneOf(&["lazy", "eager"]), "Whether records are counted as they are read (`lazy`: the end of the log grows with it), or all at once."),
+    key("robustmq.source.on.corrupt", Text, "skip", Rule::OneOf(&["skip", "stop"]), "A sample that cannot be read: left out, counted and listed; or the log ends before it."),
+    key("robustmq.source.seed", Long, "0", Rule::Number(0, I64), "What the order of a shuffled dataset is made from."),
+    key("robustmq.source.shuffle", Text, "none", Rule::Text, "The order: `none` as listed, `shards` objects in another order each epoch, `window:RECORDS` records within windows of so many as well."),
+    key("robustmq.source.value", List, "", Rule::Text, "Of a sample with several members, the extensions that become the record's value, best first; the largest member, if none is there. The others become headers."),
     key("robustmq.storage.mode", Text, "persistent", Rule::OneOf(&["memory", "hybrid", "persistent", "tiered"]),
         "When records are acknowledged: `memory` when they are in memory, where they stay; `hybrid` when they are in memory, from where they are written every robustmq.flush.ms; `persistent` when they are synced; `tiered` as well, and old ones move to object storage."),
     key("robustmq.tier.hot.bytes", Long, "0", Rule::Number(0, I64), "Of what the storage mode `tiered` archives at once, so many of the newest bytes go into the cache."),

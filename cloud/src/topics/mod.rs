@@ -20,12 +20,14 @@ mod config;
 mod config_keys;
 mod patterns;
 mod removal;
+mod source;
 
 pub use catalogue::{Catalogue, NewTopic, Topic, TopicError, TopicPage};
 pub use config::{TopicConfig, apply_changes, describe};
 pub use config_keys::KEYS;
 pub use patterns::{PatternError, Patterns};
 pub use removal::Removal;
+pub use source::{OnCorrupt, Shuffle, SourceConfig};
 
 #[cfg(test)]
 mod tests;

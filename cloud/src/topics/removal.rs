@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::log::Log;
 use crate::store::keys::archive::{Archived, archived_of_topic};
+use crate::store::keys::dataset::ranges_of_topic;
 use crate::store::keys::partition::{parse_topic, topic_range};
 use crate::store::keys::topic::{deletion_key, parse_deletion_key};
 use crate::store::keys::{Family, damaged};
@@ -125,6 +126,7 @@ impl Removal {
             store::write(self.store(), std::mem::take(&mut write)).await?;
         }
         self.doom_archived(topics).await?;
+        self.remove_manifests(topics, &mut write).await?;
         let mut next = Next::Unknown;
         for topic in topics {
             let is_written = match next {
@@ -170,6 +172,27 @@ impl Removal {
                     store::write(self.store(), write).await?;
                 }
                 range.start = page.resume.unwrap_or_else(|| range.end.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Has what is known of the sources of topics deleted by `write`. What objects hold goes at the next start, unless another topic has
+    /// the same source.
+    async fn remove_manifests(
+        &self,
+        topics: &[TopicId],
+        write: &mut WriteBatch,
+    ) -> Result<(), StoreError> {
+        let (Some(first), Some(last)) = (topics.first(), topics.last()) else { return Ok(()) };
+        let ([first, ..], [last, ..]) = (ranges_of_topic(*first), ranges_of_topic(*last));
+        let all = first.start..last.end;
+        if self.store().scan(all, ScanLimit::items(1)).await?.items.is_empty() {
+            return Ok(());
+        }
+        for topic in topics {
+            for range in ranges_of_topic(*topic) {
+                write.delete_range(range);
             }
         }
         Ok(())

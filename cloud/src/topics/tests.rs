@@ -28,7 +28,7 @@ fn name(name: &str) -> KafkaTopic {
 }
 
 fn new_topic(topic: &str, partitions: i32) -> NewTopic {
-    NewTopic { name: name(topic), partitions, overrides: BTreeMap::new() }
+    NewTopic::new(name(topic), partitions, BTreeMap::new())
 }
 
 fn entries(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -248,7 +248,8 @@ fn values_are_checked_by_name_and_range() {
     check("robustmq.flush.ms", "0", false);
     check("robustmq.flush.ms", "60000", true);
     check("robustmq.flush.ms", "60001", false);
-    check("robustmq.source", "s3://bucket/prefix/", false);
+    check("robustmq.source", "s3://bucket/prefix/", true);
+    check("robustmq.source", "bucket", false);
     check("robustmq.mqtt.topic", "plant/line", true);
     check("robustmq.mqtt.topic", &"x".repeat(5000), false);
     check("no.such.thing", "1", false);

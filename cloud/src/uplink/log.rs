@@ -158,6 +158,7 @@ fn failure(error: AppendError) -> LogFailure {
     match error {
         AppendError::TooLarge { .. } => LogFailure::TooLarge,
         AppendError::Dropped(_) => LogFailure::TopicGone,
+        AppendError::ReadOnly => LogFailure::IllegalTopic(error.to_string()),
         error => unavailable(error),
     }
 }

@@ -46,7 +46,7 @@ impl World {
             entry("robustmq.tier.local.ms", "0"),
         ]);
         let name = KafkaTopic::new(name).expect("a legal name");
-        let new = NewTopic { name, partitions: 1, overrides };
+        let new = NewTopic::new(name, 1, overrides);
         let topic = self.topics.create(vec![new], false, 0).await.remove(0).expect("created");
         let partition = self.log.partition(topic.id, PartitionIndex(0)).await.expect("loads");
         let value = vec![0; limits::LOG_CHUNK_BYTES];

@@ -30,11 +30,9 @@ impl World {
         let store = Arc::new(MemoryStore::new());
         let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
         let topics = Arc::new(Catalogue::new(Arc::clone(&log)));
-        let new = NewTopic {
-            name: KafkaTopic::new("compacted").expect("a legal name"),
-            partitions: 1,
-            overrides: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
-        };
+        let name = KafkaTopic::new("compacted").expect("a legal name");
+        let overrides = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        let new = NewTopic::new(name, 1, overrides);
         let topic = topics.create(vec![new], false, 0).await.remove(0).expect("created");
         let partition = log.partition(topic.id, PartitionIndex(0)).await.expect("readable");
         let (metrics, dirty) = (Arc::new(Metrics::default()), Arc::default());

@@ -39,7 +39,7 @@ impl World {
         let entry = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let overrides: BTreeMap<_, _> = configs.iter().map(entry).collect();
         let name = KafkaTopic::new(name).expect("a legal name");
-        let new = NewTopic { name, partitions, overrides };
+        let new = NewTopic::new(name, partitions, overrides);
         let mut answers = self.topics.create(vec![new], false, 0).await;
         answers.remove(0).expect("created")
     }

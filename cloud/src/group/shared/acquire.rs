@@ -153,7 +153,7 @@ impl Found {
         if left == 0 && !self.batches.is_empty() {
             return Ok(false);
         }
-        let read = partition.read(Offset(from), left).await?;
+        let read = partition.read_to(Offset(from), Offset(end), left).await?;
         let is_end = read.batches.is_empty();
         for bytes in read.batches {
             let batch = RecordBatch::from_store(bytes)?;

@@ -288,7 +288,9 @@ impl Claim {
             Strategy::Batch | Strategy::Adaptive => i64::from(allowed),
             Strategy::RoundRobin => 1,
         };
-        let read = self.partition.read(Offset(offer.offsets.start), max_bytes).await?;
+        let to = offer.offsets.end.min(offer.offsets.start.saturating_add(allowed));
+        let (from, to) = (Offset(offer.offsets.start), Offset(to));
+        let read = self.partition.read_to(from, to, max_bytes).await?;
         let wanted = match strategy {
             Strategy::Batch => Wanted::WholeBatches,
             Strategy::RoundRobin | Strategy::Adaptive => Wanted::Records,
@@ -321,7 +323,8 @@ impl Claim {
         offsets: &Range<i64>,
         max_bytes: usize,
     ) -> Result<Option<Delivery>, DeliverError> {
-        let read = match self.partition.read(Offset(offsets.start), max_bytes).await {
+        let (from, to) = (Offset(offsets.start), Offset(offsets.end));
+        let read = match self.partition.read_to(from, to, max_bytes).await {
             Ok(read) => read,
             Err(ReadError::OutOfRange { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -375,8 +378,15 @@ pub(super) async fn next_offer(
             if before(config.lock_duration).is_some_and(|since| state.pool.expire_locks(since)) {
                 state.touch();
             }
-            if let Some(offer) = state.pool.offer(offsets.high_watermark.0) {
-                return Ok(offer);
+            let end = offsets.high_watermark.0;
+            match state.pool.offer(end) {
+                Some(mut offer) if offer.offsets.start < end => {
+                    offer.offsets.end = offer.offsets.end.min(end);
+                    return Ok(offer);
+                }
+                // After a start a dataset's records have to be counted again before they are there.
+                Some(offer) => partition.want(Offset(offer.offsets.start)),
+                None => partition.want(Offset(state.pool.next_offset())),
             }
             let lease = config.acknowledge_timeout;
             let lease = lease.and_then(|timeout| Some(state.pool.oldest()? + timeout));

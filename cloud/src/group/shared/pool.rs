@@ -196,6 +196,12 @@ impl Pool {
         self.cursors.is_empty() && self.locks.is_empty()
     }
 
+    /// The first offset that was never given out.
+    #[must_use]
+    pub fn next_offset(&self) -> i64 {
+        self.next
+    }
+
     /// Offsets below `end` that nobody holds and nobody has acknowledged.
     #[must_use]
     pub fn remaining(&self, end: i64) -> u64 {

@@ -22,6 +22,7 @@ use super::resolve::wall_ms;
 use super::{Kafka, fixed, owned, text};
 use crate::entries::{ConfigEntry, ConfigSource};
 use crate::kafka::errors::KafkaCode as _;
+use crate::store::StoreError;
 use crate::topics::{NewTopic, Topic, describe};
 
 type Refusal = (ResponseError, String);
@@ -44,26 +45,80 @@ pub(super) async fn handle(
             false => check(kafka, topic),
         };
         match checked {
-            Ok(topic) => new.push(topic),
+            Ok(topic) => new.push((at, topic)),
             Err(refusal) => {
                 refused.insert(at, refusal);
             }
         }
     }
-    let mut created = kafka.topics.create(new, request.validate_only, wall_ms()).await.into_iter();
+    let topics = with_sources(kafka, request.validate_only, new, &mut refused).await;
+    let mut created =
+        kafka.topics.create(topics.clone(), request.validate_only, wall_ms()).await.into_iter();
     let wish = Wish { version, defaults: request.topics.len() <= limits::FULLY_DESCRIBED_TOPICS };
     let mut answers = Vec::with_capacity(request.topics.len());
     for (at, topic) in request.topics.iter().enumerate() {
         let outcome = match refused.remove(&at) {
             Some(refusal) => Err(refusal),
             None => match created.next() {
-                Some(outcome) => outcome.map_err(|error| (error.kafka(), error.to_string())),
+                Some(Ok(topic)) => Ok(topic),
+                Some(Err(error)) => {
+                    forget_source(kafka, topic, &topics).await;
+                    Err((error.kafka(), error.to_string()))
+                }
                 None => Err((ResponseError::UnknownServerError, "no outcome".to_owned())),
             },
         };
         answers.push(answer(wish, topic.name.clone(), outcome));
     }
     CreateTopicsResponse::default().with_topics(answers)
+}
+
+/// Lists the sources of topics that have one, if they could be created otherwise. What cannot be listed is refused.
+async fn with_sources(
+    kafka: &Kafka,
+    validate_only: bool,
+    new: Vec<(usize, NewTopic)>,
+    refused: &mut HashMap<usize, Refusal>,
+) -> Vec<NewTopic> {
+    let mut topics = Vec::with_capacity(new.len());
+    for (at, topic) in new {
+        let has_source = topic.overrides.contains_key(SOURCE);
+        if has_source
+            && !validate_only
+            && let Err(refusal) = list_source(kafka, &topic).await
+        {
+            refused.insert(at, refusal);
+            continue;
+        }
+        topics.push(topic);
+    }
+    topics
+}
+
+/// The entry that makes a dataset topic.
+const SOURCE: &str = "robustmq.source";
+
+async fn list_source(kafka: &Kafka, topic: &NewTopic) -> Result<(), Refusal> {
+    let checked = kafka.topics.create(vec![topic.clone()], true, wall_ms()).await;
+    let checked = checked.into_iter().next().unwrap_or_else(|| Err(StoreError::Closed.into()));
+    let checked = checked.map_err(|error| (error.kafka(), error.to_string()))?;
+    let Some(config) = &checked.config.source else { return Ok(()) };
+    let listed = kafka.datasets.create(topic.id, config, wall_ms()).await;
+    listed.map(drop).map_err(|error| {
+        let message = format!("configuration entry {SOURCE} cannot be used: {error}");
+        (ResponseError::InvalidConfig, message)
+    })
+}
+
+/// Somebody else has created it meanwhile, or the store failed.
+async fn forget_source(kafka: &Kafka, topic: &CreatableTopic, topics: &[NewTopic]) {
+    let of_name = |new: &&NewTopic| new.name.as_str() == topic.name.as_str();
+    let Some(new) = topics.iter().find(of_name) else { return };
+    if new.overrides.contains_key(SOURCE)
+        && let Err(error) = kafka.datasets.forget(new.id).await
+    {
+        tracing::warn!(%error, "the manifest of a topic that was not created is removed at the next start");
+    }
 }
 
 fn check(kafka: &Kafka, topic: &CreatableTopic) -> Result<NewTopic, Refusal> {
@@ -92,7 +147,7 @@ fn check(kafka: &Kafka, topic: &CreatableTopic) -> Result<NewTopic, Refusal> {
         };
         overrides.insert(owned(&config.name), owned(value));
     }
-    Ok(NewTopic { name, partitions, overrides })
+    Ok(NewTopic::new(name, partitions, overrides))
 }
 
 /// A manual assignment has to number its partitions from 0 and put each on this broker.

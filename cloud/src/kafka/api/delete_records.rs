@@ -42,6 +42,9 @@ async fn delete(
     asked: &DeleteRecordsPartition,
 ) -> Result<Offset, ResponseError> {
     let partition = resolve::partition(kafka, topic, asked.partition_index).await?;
+    if partition.is_read_only() {
+        return Err(ResponseError::PolicyViolation);
+    }
     let before = if asked.offset == -1 { None } else { Some(Offset(asked.offset)) };
     partition.delete_records(before).await.map_err(|error| error.kafka())
 }

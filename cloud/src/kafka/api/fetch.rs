@@ -123,8 +123,9 @@ fn has_failed(topics: &[TopicTargets]) -> bool {
 /// Has what archived partitions begin with fetched from the object store, all at once. Those that it does not give in time are left out
 /// of this answer, so that they hold up no other.
 async fn warm(kafka: &Kafka, topics: &mut [TopicTargets], max_bytes: usize) {
-    let Some(archive) = kafka.log.archive() else { return };
-    let most = (max_bytes / limits::tier::BLOCK_BYTES).clamp(1, archive.blocks_at_once());
+    let most =
+        kafka.log.archive().map_or(limits::tier::FETCHES, |archive| archive.blocks_at_once());
+    let most = (max_bytes / limits::tier::BLOCK_BYTES).clamp(1, most);
     let readers = topics.iter_mut().flat_map(|topic| &mut topic.targets);
     let readers = readers.filter_map(|target| target.reader.as_mut().ok());
     let cold: Vec<_> = readers.filter(|reader| reader.partition.is_cold(reader.next)).collect();

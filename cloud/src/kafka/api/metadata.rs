@@ -125,7 +125,7 @@ async fn create_missing(kafka: &Kafka, asked: &[MetadataRequestTopic]) -> Create
     let Ok(found) = kafka.topics.get_many(&names).await else { return Created::new() };
     let new = |(name, _)| {
         let partitions = kafka.settings.default_partitions;
-        NewTopic { name, partitions, overrides: Default::default() }
+        NewTopic::new(name, partitions, Default::default())
     };
     let missing: Vec<NewTopic> =
         names.into_iter().zip(found).filter(|(_, found)| found.is_none()).map(new).collect();

@@ -28,10 +28,12 @@ fn topic(number: usize) -> TopicName {
 /// A broker with little memory for answers, and some large topics.
 async fn start() -> Broker {
     let broker = Broker::start_with_memory(KafkaSettings::default(), ANSWER_BYTES).await;
-    let new = |number| NewTopic {
-        name: KafkaTopic::new(&topic(number)).expect("a legal name"),
-        partitions: PARTITIONS,
-        overrides: BTreeMap::new(),
+    let new = |number| {
+        NewTopic::new(
+            KafkaTopic::new(&topic(number)).expect("a legal name"),
+            PARTITIONS,
+            BTreeMap::new(),
+        )
     };
     let created = broker.kafka.topics.create((0..TOPICS).map(new).collect(), false, 0).await;
     assert!(created.iter().all(Result::is_ok));

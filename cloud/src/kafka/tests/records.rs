@@ -219,11 +219,9 @@ async fn compacted_topics_take_only_records_with_a_key_and_others_are_not_looked
     let broker = Broker::start().await;
     let mut client = broker.client().await;
     for policy in ["delete", "compact", "compact,delete"] {
-        let new = NewTopic {
-            name: KafkaTopic::new(&policy.replace(',', "-")).expect("a legal name"),
-            partitions: 1,
-            overrides: [("cleanup.policy".to_owned(), policy.to_owned())].into(),
-        };
+        let name = KafkaTopic::new(&policy.replace(',', "-")).expect("a legal name");
+        let overrides = [("cleanup.policy".to_owned(), policy.to_owned())];
+        let new = NewTopic::new(name, 1, overrides.into());
         broker.kafka.topics.create(vec![new], false, 0).await.remove(0).expect("created");
     }
     for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {

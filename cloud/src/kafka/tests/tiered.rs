@@ -44,7 +44,7 @@ async fn list_offsets_tells_where_the_local_log_begins_and_the_archive_ends() {
     let overrides = [("robustmq.storage.mode", "tiered"), ("robustmq.tier.local.ms", "0")];
     let overrides = overrides.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let name = KafkaTopic::new("t").expect("a legal name");
-    let new = NewTopic { name, partitions: 1, overrides: BTreeMap::from(overrides) };
+    let new = NewTopic::new(name, 1, BTreeMap::from(overrides));
     let topics = &broker.kafka.topics;
     let topic = topics.create(vec![new], false, 0).await.remove(0).expect("created");
     let partition = broker.kafka.log.partition(topic.id, PartitionIndex(0)).await.expect("there");

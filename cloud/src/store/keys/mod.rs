@@ -11,6 +11,10 @@
 //!   0x31  tokens      edges: who may connect
 //!   0x40  archive     objects that hold records of tiered topics
 //!   0x41  archive     objects that are not to be there
+//!   0x50  datasets    topic id -> what was listed
+//!   0x51  datasets    parts of manifests
+//!   0x52  datasets    what objects hold
+//!   0x53  datasets    epochs of partitions
 //!   0x80  partitions  topic_id(16) partition(4) kind(1) ...
 //! ```
 //!
@@ -26,6 +30,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::StoreError;
 
 pub mod archive;
+pub mod dataset;
 pub mod group;
 pub mod lane;
 pub mod partition;
@@ -58,6 +63,14 @@ pub enum Family {
     Archived = 0x40,
     /// Objects that are not to be there.
     Doomed = 0x41,
+    /// Dataset topics.
+    Dataset = 0x50,
+    /// What their sources hold.
+    Manifest = 0x51,
+    /// What objects hold.
+    ObjectIndex = 0x52,
+    /// Epochs of their partitions.
+    Epoch = 0x53,
     /// Everything of one partition.
     Partition = 0x80,
 }

@@ -59,9 +59,11 @@ impl Pool {
         let fresh = self.next..end.max(self.next);
         let fresh = (!self.is_scattered() && !fresh.is_empty()).then_some(fresh);
         for waiting in self.waiting.iter().cloned().chain(fresh) {
+            // Behind the end nothing is there yet: a dataset's records may have to be counted again first.
+            let waiting_end = waiting.end.min(end);
             let mut from = waiting.start;
-            while from < waiting.end && left > 0 {
-                let rest = from..waiting.end;
+            while from < waiting_end && left > 0 {
+                let rest = from..waiting_end;
                 let (to, deliveries) = match self.deliveries.overlapping(&rest).next() {
                     Some((known, count)) if known.start <= from => (known.end, *count),
                     Some((known, _)) => (known.start, 0),

@@ -1,0 +1,149 @@
+//! `robustmq-cloud dataset`, through the admin listener of the running broker.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use reqwest::{Client, Method};
+use serde_json::Value;
+
+use super::edge::{Admin, admin_client};
+use super::snapshots::{call, json, number, url};
+use super::{CommandError, print, print_json};
+
+#[derive(Args)]
+pub(super) struct Dataset {
+    #[command(subcommand)]
+    command: DatasetCommand,
+}
+
+#[derive(Subcommand)]
+enum DatasetCommand {
+    /// Show what is known of a topic with a source, and what the cache did for it
+    #[command(after_help = "Example:\n  robustmq-cloud dataset status images --json")]
+    Status {
+        /// The topic
+        topic: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Bring a topic into the cache before anybody reads it, as much of it as the cache takes
+    #[command(after_help = "Example:\n  robustmq-cloud dataset warm images")]
+    Warm {
+        /// The topic
+        topic: String,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        admin: Admin,
+    },
+}
+
+/// How often a topic that is being brought into the cache is asked about.
+const LOOK: Duration = Duration::from_millis(250);
+
+pub(super) async fn run(args: Dataset) -> Result<(), CommandError> {
+    let client = admin_client()?;
+    match args.command {
+        DatasetCommand::Status { topic, json: as_json, admin } => {
+            let status = status(&client, &admin, &topic).await?;
+            match as_json {
+                true => print_json(&status)?,
+                false => print(&shown(&status)),
+            }
+            Ok(())
+        }
+        DatasetCommand::Warm { topic, no_wait, admin } => {
+            call(&client, Method::POST, url(&admin, &["datasets", &topic, "warm"])?).await?;
+            match no_wait {
+                true => Ok(()),
+                false => follow(&client, &admin, &topic).await,
+            }
+        }
+    }
+}
+
+async fn status(client: &Client, admin: &Admin, topic: &str) -> Result<Value, CommandError> {
+    json(call(client, Method::GET, url(admin, &["datasets", topic])?).await?).await
+}
+
+/// Shows how far it is until it is done.
+async fn follow(client: &Client, admin: &Admin, topic: &str) -> Result<(), CommandError> {
+    let is_terminal = std::io::stderr().is_terminal();
+    loop {
+        let status = status(client, admin, topic).await?;
+        let warming = status.get("warming").cloned().unwrap_or_default();
+        let (done, all) = (number(&warming, "done_bytes"), number(&status, "bytes").max(1));
+        let is_running = warming.get("is_running").and_then(Value::as_bool).unwrap_or_default();
+        let percent = (u128::from(done) * 100 / u128::from(all)).min(100);
+        if is_terminal {
+            let full = usize::try_from(percent).unwrap_or(100) * 40 / 100;
+            let bar = "#".repeat(full) + &".".repeat(40 - full);
+            // A terminal that is gone is no reason to stop.
+            let _ = write!(std::io::stderr(), "\r[{bar}] {percent:>3} %, {} MB", done / 1_000_000);
+        }
+        if !is_running {
+            if is_terminal {
+                let _ = writeln!(std::io::stderr());
+            }
+            let cache = status.get("cache_total").cloned().unwrap_or_default();
+            let (memory, ssd) = (number(&cache, "memory_bytes"), number(&cache, "ssd_bytes"));
+            print(&format!(
+                "{topic}: {} MB gone through; the cache holds {} MB in memory, {} MB on SSD\n",
+                done / 1_000_000,
+                memory / 1_000_000,
+                ssd / 1_000_000
+            ));
+            let trouble = status.get("trouble").and_then(Value::as_array).cloned();
+            return match trouble.unwrap_or_default().first().and_then(Value::as_str) {
+                Some(trouble) => Err(CommandError::Failed(trouble.to_owned())),
+                None => Ok(()),
+            };
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// One line for each thing, nested ones with a dot.
+fn shown(status: &Value) -> String {
+    let mut lines = Vec::new();
+    collect("", status, &mut lines);
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    lines.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+}
+
+fn collect(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let name =
+                    if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                collect(&name, value, lines);
+            }
+        }
+        Value::Array(items) if items.is_empty() => {}
+        Value::Null => lines.push((prefix.to_owned(), "-".to_owned())),
+        Value::String(text) => lines.push((prefix.to_owned(), text.clone())),
+        other => lines.push((prefix.to_owned(), other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::shown;
+
+    #[test]
+    fn a_status_is_one_line_for_each_thing() {
+        let status =
+            json!({"topic": "images", "records": null, "trouble": [], "cache": {"reads": 3}});
+        let text = shown(&status);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines, ["cache.reads  3", "records      -", "topic        images"]);
+    }
+}

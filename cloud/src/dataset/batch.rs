@@ -1,0 +1,125 @@
+//! Records of extents as Kafka's record batches.
+
+use bytes::Bytes;
+use robustmq_common::ids::{LeaderEpoch, Offset};
+use robustmq_common::limits::dataset as limits;
+use robustmq_common::record::{BatchBuilder, BatchError, Compression, NewRecord};
+use robustmq_dataset::layout::{Extent, Member, RecordLayout};
+
+/// The epoch of a record, as a header.
+const EPOCH_HEADER: &str = "robustmq.epoch";
+/// The object of a record, as a header: its name below the source's prefix.
+const OBJECT_HEADER: &str = "robustmq.object";
+/// Which part of the sample the value is, as a header: its extension or its column.
+const VALUE_HEADER: &str = "robustmq.value";
+
+/// What all records of an object have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    pub epoch: u32,
+    pub object: &'a str,
+    /// The object is one record: its name is the key.
+    pub is_whole: bool,
+    pub modified_ms: i64,
+    /// Extensions that become the value, best first.
+    pub preferred: &'a [String],
+}
+
+/// A batch that is being filled.
+pub(super) struct Batch {
+    base_offset: Offset,
+    builder: BatchBuilder,
+}
+
+impl Batch {
+    /// Of about `room` bytes, from an offset on.
+    pub fn at(base_offset: Offset, room: usize) -> Self {
+        Self {
+            base_offset,
+            builder: BatchBuilder::new(Compression::None).reserve(room.min(limits::BATCH_BYTES)),
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.builder.size()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.builder.is_empty()
+    }
+
+    /// Adds a record of an extent.
+    pub fn push(
+        &mut self,
+        origin: &Origin<'_>,
+        extent: &Extent,
+        record: &RecordLayout,
+    ) -> Result<(), BatchError> {
+        let content = &extent.content[..];
+        let members = extent.layout.members(record);
+        let preferred = preferred(origin.preferred, record, members, content);
+        let value = preferred.map_or(record.value, |member| member.data);
+        let epoch = origin.epoch.to_string();
+        let mut headers = vec![
+            (EPOCH_HEADER.into(), epoch.as_bytes()),
+            (OBJECT_HEADER.into(), origin.object.as_bytes()),
+        ];
+        let value_name = match preferred {
+            Some(member) => Some(&member.name),
+            None => record.value_name.as_ref(),
+        };
+        headers.extend(value_name.map(|name| (VALUE_HEADER.into(), name.of(content))));
+        for member in members {
+            // The one that the value was changes places with the one that it is.
+            let is_value = preferred.is_some_and(|preferred| std::ptr::eq(preferred, member));
+            let (name, data) = match (is_value, &record.value_name) {
+                (true, Some(name)) => (name, record.value),
+                _ => (&member.name, member.data),
+            };
+            headers.push((String::from_utf8_lossy(name.of(content)), data.of(content)));
+        }
+        let headers: Vec<(&str, Option<&[u8]>)> =
+            headers.iter().map(|(name, value)| (name.as_ref(), Some(*value))).collect();
+        let key = match origin.is_whole {
+            true => Some(origin.object.as_bytes()),
+            false => record.key.as_ref().map(|key| key.of(content)),
+        };
+        self.builder.push(&NewRecord {
+            timestamp_ms: origin.modified_ms,
+            key,
+            value: Some(value.of(content)),
+            headers: &headers,
+        })
+    }
+
+    pub fn build(self) -> Result<Bytes, BatchError> {
+        Ok(self.builder.build()?.placed(self.base_offset, LeaderEpoch(0)).into_bytes())
+    }
+}
+
+/// The member that is to be the value, where that is not what it is already.
+fn preferred<'a>(
+    names: &[String],
+    record: &RecordLayout,
+    members: &'a [Member],
+    content: &[u8],
+) -> Option<&'a Member> {
+    let is = |name: &[u8], wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
+    let own = record.value_name.as_ref()?;
+    for wanted in names {
+        if is(own.of(content), wanted) {
+            return None;
+        }
+        let member = members.iter().find(|member| is(member.name.of(content), wanted));
+        if member.is_some() {
+            return member;
+        }
+    }
+    None
+}
+
+/// About what a record takes in a batch.
+pub(super) fn record_bytes(extent: &Extent, record: &RecordLayout) -> usize {
+    let members = extent.layout.members(record).iter().map(|member| member.data.bytes as usize);
+    record.value.bytes as usize + members.sum::<usize>() + 128
+}

@@ -1,0 +1,233 @@
+//! Counts a partition's records: epoch by epoch, object by object, in the order in which they are going to be read. What was never read
+//! before is indexed by the download that serves it.
+//!
+//! It keeps a little ahead of the furthest reader (`robustmq.source.index = lazy`), or goes on to the end (`eager`).
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
+use robustmq_common::ids::Offset;
+use robustmq_common::limits::dataset as limits;
+use robustmq_dataset::fetch::FetchError;
+use robustmq_dataset::index::{self, Found, ObjectIndex, extent_id};
+use robustmq_dataset::layout::Extent;
+
+use super::partition::{DatasetPartition, PartitionError};
+use crate::store::keys::dataset::StoredEpoch;
+use crate::store::{self, WriteBatch};
+use crate::topics::OnCorrupt;
+
+/// Counts until the partition is not used any more.
+pub(super) async fn run(partition: Weak<DatasetPartition>) {
+    let mut pause = limits::RETRY;
+    loop {
+        let Some(this) = partition.upgrade() else { return };
+        let cancel = this.dataset.cancel.clone();
+        let mut demand = this.demand.subscribe();
+        demand.mark_unchanged();
+        let outcome = tokio::select! {
+            outcome = this.count() => outcome,
+            () = cancel.cancelled() => return,
+        };
+        let wait = match outcome {
+            Ok(()) => {
+                this.state().trouble = None;
+                pause = limits::RETRY;
+                // So that one that nobody uses any more can go.
+                limits::RETRY_MOST
+            }
+            Err(error) => {
+                this.report(&error);
+                pause = (pause * 2).min(limits::RETRY_MOST);
+                pause
+            }
+        };
+        let failed = wait == pause && pause > limits::RETRY;
+        drop(this);
+        wait_for(&mut demand, wait, failed, &cancel).await;
+    }
+}
+
+async fn wait_for(
+    demand: &mut tokio::sync::watch::Receiver<i64>,
+    most: Duration,
+    failed: bool,
+    cancel: &tokio_util::sync::CancellationToken,
+) {
+    let changed = async {
+        match failed {
+            true => std::future::pending().await,
+            false => drop(demand.changed().await),
+        }
+    };
+    tokio::select! {
+        () = changed => {}
+        () = tokio::time::sleep(most) => {}
+        () = cancel.cancelled() => {}
+    }
+}
+
+/// An object that was counted: its number, its size, what it holds.
+type Counted = (u64, u64, Arc<ObjectIndex>);
+
+impl DatasetPartition {
+    fn report(&self, error: &PartitionError) {
+        let (topic, partition) = (self.dataset.topic, self.partition);
+        let text = error.to_string();
+        let is_new = self.state().trouble.as_ref() != Some(&text);
+        if is_new {
+            tracing::warn!(%topic, %partition, %error, "a dataset cannot be read on");
+        }
+        self.state().trouble = Some(text);
+    }
+
+    /// Counts as long as there is demand.
+    async fn count(self: &Arc<Self>) -> Result<(), PartitionError> {
+        loop {
+            if self.state().epochs.counting().is_none() && !self.begin_epoch().await? {
+                return Ok(());
+            }
+            if !self.count_epoch().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Begins the next epoch, if there is one and somebody reads the last, or nobody has begun yet.
+    async fn begin_epoch(&self) -> Result<bool, PartitionError> {
+        let furthest = *self.demand.borrow();
+        let (number, first_offset) = {
+            let state = self.state();
+            match state.epochs.last() {
+                None => (0, 0),
+                // The second is there as soon as the first is counted, and from then on one more than is read.
+                Some(last) if last.number() == 0 || furthest >= last.first_offset() => {
+                    (last.number() + 1, state.epochs.high_watermark())
+                }
+                Some(_) => return Ok(false),
+            }
+        };
+        if number >= self.dataset.config.epochs {
+            return Ok(false);
+        }
+        let objects = self.objects();
+        let stored = StoredEpoch { epoch: number, first_offset: Offset(first_offset), objects };
+        let mut write = WriteBatch::new();
+        write.put(stored.key(self.dataset.topic, self.partition), stored.encode());
+        store::write(&*self.dataset.store, write).await?;
+        self.state().epochs.begin(objects);
+        Ok(true)
+    }
+
+    /// Counts the objects of the epoch that is being counted: some at once, taken over in order. Whether it came to the end, and not only to
+    /// that of the demand.
+    async fn count_epoch(self: &Arc<Self>) -> Result<bool, PartitionError> {
+        let (mut place, epoch) = {
+            let state = self.state();
+            let Some(epoch) = state.epochs.counting() else { return Ok(true) };
+            (epoch.counted(), epoch.clone())
+        };
+        let mut running = FuturesOrdered::new();
+        let mut bytes = 0;
+        loop {
+            while place < epoch.objects()
+                && running.len() < limits::INDEXING_OBJECTS
+                && (running.is_empty() || bytes < limits::INDEXING_BYTES)
+                && self.has_demand()
+            {
+                let number = epoch.object_at(place);
+                place += 1;
+                if running.is_empty() && self.state().count_again(number) {
+                    continue;
+                }
+                let (object, _) = self.object(number).await?;
+                bytes += object.size;
+                let this = Arc::clone(self);
+                running.push_back(async move { this.count_object(number).await });
+            }
+            self.publish();
+            let Some(counted) = running.next().await else {
+                return Ok(place == epoch.objects());
+            };
+            let (number, size, index) = counted?;
+            bytes -= size;
+            self.check(number, &index).await?;
+            self.state().count(number, &index);
+            self.publish();
+        }
+    }
+
+    /// Whether what cannot be read stops the topic.
+    async fn check(&self, number: u64, index: &ObjectIndex) -> Result<(), PartitionError> {
+        if index.damaged == 0 {
+            return Ok(());
+        }
+        let (object, _) = self.object(number).await?;
+        let reason =
+            index.damage.first().map(|first| format!("{} at byte {}", first.reason, first.at));
+        let (object, reason) = (object.path.to_string(), reason.unwrap_or_default());
+        if self.dataset.config.on_corrupt == OnCorrupt::Stop {
+            return Err(PartitionError::Corrupt { object, reason });
+        }
+        tracing::warn!(topic = %self.dataset.topic, object, samples = index.damaged, reason, "samples cannot be read and are left out");
+        Ok(())
+    }
+
+    /// What an object holds: known, or found by reading it.
+    async fn count_object(self: Arc<Self>, number: u64) -> Result<Counted, PartitionError> {
+        let (object, id) = self.object(number).await?;
+        let group = &self.dataset.group;
+        let Some(reading) = super::reading_of(&self.dataset, &object) else {
+            return Ok((number, object.size, Arc::new(ObjectIndex::whole(&object))));
+        };
+        if let Some(known) = group.known(id).await? {
+            return Ok((number, object.size, known));
+        }
+        let _turn = group.turn(id).await;
+        if let Some(known) = group.known(id).await? {
+            return Ok((number, object.size, known));
+        }
+        let mut growing = Growing { partition: &self, number, object: id };
+        let source = &*group.source;
+        let found = index::index(source, &object, reading, limits::INDEXING_GETS, &mut growing);
+        let index = Arc::new(found.await.map_err(|error| named(error, &object))?);
+        group.save(id, &index).await?;
+        Ok((number, object.size, index))
+    }
+}
+
+fn named(error: FetchError, object: &robustmq_dataset::fetch::Object) -> FetchError {
+    tracing::debug!(object = %object.path, %error, "an object cannot be indexed");
+    error
+}
+
+/// Takes over what is found while an object is indexed.
+struct Growing<'a> {
+    partition: &'a Arc<DatasetPartition>,
+    number: u64,
+    object: u128,
+}
+
+impl Found for Growing<'_> {
+    async fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>) -> bool {
+        let dataset = &self.partition.dataset;
+        let Some(last) = index.extents.last() else { return true };
+        dataset.cache.put(extent_id(self.object, last), dataset.user(), extent);
+        if index.damaged > 0 && dataset.config.on_corrupt == OnCorrupt::Stop {
+            return true;
+        }
+        self.partition.state().grow(self.number, index);
+        self.partition.publish();
+        let mut demand = self.partition.demand.subscribe();
+        // Whoever else waits for this object is not to wait for our readers.
+        while !self.partition.has_demand() && !dataset.group.is_wanted(self.object) {
+            let _ = tokio::time::timeout(limits::RETRY, demand.changed()).await;
+            if !self.partition.is_shown() {
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,368 @@
+//! Dataset topics: what lies under a prefix of an object store, as records with offsets.
+//!
+//! Roles: `manifest` (which objects there are, in which order), `group` (what is known of objects, shared by topics with one source),
+//! `partition` (offsets, as far as they are counted), `counting` (finds out what objects hold, a little ahead of readers), `reading` (offsets to
+//! record batches), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as Kafka has them). How objects
+//! are read, cached and ordered is in the crate `robustmq-dataset`; that a partition's records come from here is known to the log only by
+//! the seam [`Source`].
+//!
+//! **Invariant:** creating a topic lists its source once and moves no data. An object's ordinal, and so its partition, never changes.
+//! **Invariant:** an offset stands for the same record for ever; an object that was changed is an error that names it.
+//! **Invariant:** an object is downloaded once for all topics and readers that go through it together: who indexes it puts what it reads
+//! into the cache, and others wait for their turn.
+//!
+//! Deliberately absent: writes. What a topic's source holds is never changed, nor deleted with the topic.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use async_trait::async_trait;
+use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
+use robustmq_dataset::cache::{Cache, Tier};
+use robustmq_dataset::fetch::{Object, ObjectSource, Source as ByteSource};
+use robustmq_dataset::format::detect::detect;
+use robustmq_dataset::format::{Coding, Format};
+use robustmq_dataset::index::{Reading, extent_id};
+use tokio_util::sync::CancellationToken;
+
+use self::active::Active;
+use self::group::Group;
+use self::manifest::Manifest;
+use self::partition::{Dataset, DatasetPartition, PartitionError};
+use crate::log::{Source, Sources};
+use crate::objects::{Location, ObjectStoreUrl, locate_source};
+use crate::store::keys::dataset::{indexes_of_group, parse_dataset_key, ranges_of_topic};
+use crate::store::keys::{Family, damaged};
+use crate::store::{self, ScanLimit, Store, StoreError, WriteBatch};
+use crate::topics::{Catalogue, SourceConfig};
+
+mod active;
+mod ahead;
+mod batch;
+mod counting;
+mod group;
+mod manifest;
+mod metrics;
+mod partition;
+mod readers;
+mod reading;
+mod status;
+mod warm;
+
+pub use manifest::{ListError, Listed};
+pub use metrics::CacheMetrics;
+pub use partition::Warming;
+pub use status::{Status, StatusError};
+
+/// All dataset topics.
+pub struct Datasets {
+    store: Arc<dyn Store>,
+    topics: Weak<Catalogue>,
+    cache: Arc<Cache>,
+    /// Directories whose files may become topics; `None` for all.
+    file_roots: Option<Vec<PathBuf>>,
+    cancel: CancellationToken,
+    active: Arc<Active>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Topics that have a manifest.
+    topics: HashSet<TopicId>,
+    datasets: HashMap<TopicId, Weak<Dataset>>,
+    partitions: HashMap<(TopicId, PartitionIndex), Weak<DatasetPartition>>,
+    groups: HashMap<u128, Weak<Group>>,
+}
+
+/// A partition as the log knows it.
+struct Attached(Arc<DatasetPartition>);
+
+/// How an object is read; `None` where it is one record as a whole.
+fn reading_of(dataset: &Dataset, object: &Object) -> Option<Reading> {
+    let detected = detect(object.path.as_ref(), &[]);
+    let reading = match (dataset.config.format, detected) {
+        (None, None) | (Some(Format::Object), _) => return None,
+        (None, Some((format, coding))) => Reading { format, coding },
+        (Some(format), detected) => {
+            let coding = detected.map_or(Coding::Plain, |(_, coding)| coding);
+            Reading { format, coding }
+        }
+    };
+    (reading.format != Format::Object).then_some(reading)
+}
+
+/// What topics with the same source have in common.
+fn group_key(config: &SourceConfig) -> u128 {
+    let text = format!("{}\0{:?}", config.url, config.format);
+    xxhash_rust::xxh3::xxh3_128(text.as_bytes())
+}
+
+impl Datasets {
+    /// The dataset topics of a store. Removes what topics have left that were deleted, or never came to be.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn start(
+        store: Arc<dyn Store>,
+        topics: &Arc<Catalogue>,
+        cache: Arc<Cache>,
+        file_roots: Option<Vec<PathBuf>>,
+        cancel: CancellationToken,
+    ) -> Result<Arc<Self>, StoreError> {
+        let (mut found, mut groups) = (HashSet::new(), HashSet::new());
+        let mut write = WriteBatch::new();
+        let mut range = Family::Dataset.range();
+        while !range.is_empty() {
+            let page = store.scan(range.clone(), ScanLimit::items(1000)).await?;
+            for (key, _) in &page.items {
+                let id = parse_dataset_key(key).map_err(|error| damaged(key, error))?;
+                let topic = topics.get_by_id(id).await?;
+                match topic.as_ref().and_then(|topic| topic.config.source.as_ref()) {
+                    Some(config) => {
+                        found.insert(id);
+                        groups.insert(group_key(config));
+                    }
+                    None => {
+                        for gone in ranges_of_topic(id) {
+                            write.delete_range(gone);
+                        }
+                    }
+                }
+            }
+            range.start = page.resume.unwrap_or_else(|| range.end.clone());
+        }
+        remove_indexes(&*store, &groups, &mut write).await?;
+        if !write.is_empty() {
+            store::write(&*store, write).await?;
+        }
+        let inner = Mutex::new(Inner { topics: found, ..Inner::default() });
+        let topics = Arc::downgrade(topics);
+        Ok(Arc::new(Self {
+            store,
+            topics,
+            cache,
+            file_roots,
+            cancel,
+            active: Arc::default(),
+            inner,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists the source of a topic that is about to be created.
+    ///
+    /// # Errors
+    /// [`ListError`] for whoever creates it.
+    pub async fn create(
+        &self,
+        topic: TopicId,
+        config: &SourceConfig,
+        now_ms: i64,
+    ) -> Result<Listed, ListError> {
+        if config.format == Some(Format::Parquet) {
+            return Err(ListError(
+                "robustmq.source.format cannot be parquet in this release".into(),
+            ));
+        }
+        if let ObjectStoreUrl::File { dir } = &config.url {
+            self.check_root(dir)?;
+        }
+        let location = locate_source(&config.url)
+            .map_err(|reason| ListError(format!("{}: {reason}", config.url)))?;
+        let listed = manifest::create(&*self.store, topic, &location, config, now_ms).await?;
+        self.lock().topics.insert(topic);
+        Ok(listed)
+    }
+
+    fn check_root(&self, dir: &Path) -> Result<(), ListError> {
+        let Some(roots) = &self.file_roots else { return Ok(()) };
+        // Links are followed: what counts is where the files are.
+        let real = dir.canonicalize();
+        let real = real.map_err(|error| ListError(format!("file://{}: {error}", dir.display())))?;
+        let is_below =
+            |root: &PathBuf| root.canonicalize().is_ok_and(|root| real.starts_with(root));
+        if roots.iter().any(is_below) {
+            return Ok(());
+        }
+        Err(ListError(format!(
+            "file://{} is in none of the directories that [dataset] file_roots allows",
+            dir.display()
+        )))
+    }
+
+    /// What the cache may take of memory from now on.
+    pub fn set_memory_bytes(&self, bytes: usize) {
+        self.cache.set_memory_bytes(bytes);
+    }
+
+    /// The topic was not created after all.
+    ///
+    /// # Errors
+    /// [`StoreError`]: its manifest goes at the next start.
+    pub async fn forget(&self, topic: TopicId) -> Result<(), StoreError> {
+        self.lock().topics.remove(&topic);
+        let mut write = WriteBatch::new();
+        for range in ranges_of_topic(topic) {
+            write.delete_range(range);
+        }
+        store::write(&*self.store, write).await
+    }
+
+    /// Those that are open now.
+    fn open_partition(&self, id: (TopicId, PartitionIndex)) -> Option<Arc<DatasetPartition>> {
+        self.lock().partitions.get(&id).and_then(Weak::upgrade)
+    }
+
+    async fn partition(
+        &self,
+        topic: TopicId,
+        partition: PartitionIndex,
+    ) -> Result<Option<Arc<DatasetPartition>>, StoreError> {
+        if let Some(open) = self.open_partition((topic, partition)) {
+            return Ok(Some(open));
+        }
+        let Some(dataset) = self.dataset(topic).await? else { return Ok(None) };
+        let opened = DatasetPartition::open(dataset, partition).await?;
+        let mut inner = self.lock();
+        inner.partitions.retain(|_, partition| partition.strong_count() > 0);
+        // Who came first stays.
+        if let Some(open) = inner.partitions.get(&(topic, partition)).and_then(Weak::upgrade) {
+            return Ok(Some(open));
+        }
+        inner.partitions.insert((topic, partition), Arc::downgrade(&opened));
+        Ok(Some(opened))
+    }
+
+    async fn dataset(&self, topic: TopicId) -> Result<Option<Arc<Dataset>>, StoreError> {
+        {
+            let inner = self.lock();
+            if !inner.topics.contains(&topic) {
+                return Ok(None);
+            }
+            if let Some(open) = inner.datasets.get(&topic).and_then(Weak::upgrade) {
+                return Ok(Some(open));
+            }
+        }
+        let Some(topics) = self.topics.upgrade() else { return Err(StoreError::Closed) };
+        let Some(found) = topics.get_by_id(topic).await? else { return Ok(None) };
+        let Some(config) = found.config.source.clone() else { return Ok(None) };
+        let location = locate_source(&config.url)
+            .map_err(|reason| StoreError::Read(format!("{}: {reason}", config.url)))?;
+        let manifest = Manifest::open(self.store.clone(), topic, &location.path).await?;
+        let Some(manifest) = manifest else { return Ok(None) };
+        let mut inner = self.lock();
+        inner.groups.retain(|_, group| group.strong_count() > 0);
+        inner.datasets.retain(|_, dataset| dataset.strong_count() > 0);
+        let key = group_key(&config);
+        let group = inner.groups.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let group = Arc::new(Group::new(key, source(&location), self.store.clone()));
+            inner.groups.insert(key, Arc::downgrade(&group));
+            group
+        });
+        if let Some(open) = inner.datasets.get(&topic).and_then(Weak::upgrade) {
+            return Ok(Some(open));
+        }
+        let dataset = Arc::new(Dataset {
+            topic,
+            config,
+            partitions: u64::from(found.partitions.max(1).cast_unsigned()),
+            manifest,
+            group,
+            cache: Arc::clone(&self.cache),
+            store: Arc::clone(&self.store),
+            cancel: self.cancel.clone(),
+            warming: Mutex::default(),
+            active: Arc::clone(&self.active),
+        });
+        inner.datasets.insert(topic, Arc::downgrade(&dataset));
+        Ok(Some(dataset))
+    }
+}
+
+fn source(location: &Location) -> Arc<dyn ByteSource> {
+    Arc::new(ObjectSource::new(Arc::clone(&location.objects)))
+}
+
+/// Has the indexes of groups that no topic belongs to deleted.
+async fn remove_indexes(
+    store: &dyn Store,
+    groups: &HashSet<u128>,
+    write: &mut WriteBatch,
+) -> Result<(), StoreError> {
+    let mut range = Family::ObjectIndex.range();
+    loop {
+        let page = store.scan(range.clone(), ScanLimit::items(1)).await?;
+        let Some((key, _)) = page.items.first() else { return Ok(()) };
+        let group =
+            key.get(1..17).and_then(|bytes| Some(u128::from_be_bytes(bytes.try_into().ok()?)));
+        let group = group.ok_or_else(|| damaged(key, "it is too short"))?;
+        let all = indexes_of_group(group);
+        range.start = all.end.clone();
+        if !groups.contains(&group) {
+            write.delete_range(all);
+        }
+    }
+}
+
+#[async_trait]
+impl Sources for Datasets {
+    async fn open(
+        &self,
+        topic: TopicId,
+        partition: PartitionIndex,
+    ) -> Result<Option<Arc<dyn Source>>, StoreError> {
+        let opened = self.partition(topic, partition).await?;
+        Ok(opened.map(|opened| Arc::new(Attached(opened)) as Arc<dyn Source>))
+    }
+}
+
+impl DatasetPartition {
+    /// Whether what a read from `offset` on begins with is in memory; `None` where nothing is there yet.
+    fn is_at_hand(&self, offset: i64) -> Option<bool> {
+        let place = self.state().find(offset)?;
+        let opened = self.state().at_hand(place.object);
+        let Some((id, index)) = opened else { return Some(false) };
+        let (_, extent) = index.extent_of(place.record)?;
+        Some(self.dataset.cache.contains(extent_id(id, &extent)) == Some(Tier::Memory))
+    }
+
+    /// The first record whose object was changed at `timestamp_ms` or later; for the latest time the first of the object that was changed
+    /// last.
+    async fn offset_for_time(
+        &self,
+        timestamp_ms: i64,
+    ) -> Result<Option<(Offset, i64)>, StoreError> {
+        let mut best: Option<(Offset, i64)> = None;
+        let mut at = 0;
+        loop {
+            let found = self.state().find(at);
+            let Some(place) = found else { return Ok(best) };
+            if place.epoch > 0 {
+                return Ok(best);
+            }
+            let (object, _) = self.object(place.object).await?;
+            if timestamp_ms == i64::MAX {
+                if best.is_none_or(|(_, latest)| object.modified_ms > latest) {
+                    best = Some((Offset(at), object.modified_ms));
+                }
+            } else if object.modified_ms >= timestamp_ms {
+                return Ok(Some((Offset(at), object.modified_ms)));
+            }
+            at = at.saturating_add_unsigned(place.run);
+        }
+    }
+}
+
+impl From<PartitionError> for StoreError {
+    fn from(error: PartitionError) -> Self {
+        match error {
+            PartitionError::Store(error) => error,
+            error => Self::Read(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! A partition of a dataset topic: what it has counted, and who reads it. Counting is in `counting`, reading in `reading`, fetching ahead of
+//! readers in `ahead`.
+//!
+//! **Invariant:** an epoch is in the store before its first record may be read.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
+use robustmq_common::limits::dataset as limits;
+use robustmq_dataset::cache::{Cache, UserId};
+use robustmq_dataset::epochs::{Epochs, Place, Shuffle as Order, Stretch};
+use robustmq_dataset::fetch::{FetchError, Object};
+use robustmq_dataset::index::ObjectIndex;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::active::Active;
+use super::group::Group;
+use super::manifest::{Manifest, identity};
+use super::readers::Readers;
+use crate::log;
+use crate::store::keys::damaged;
+use crate::store::keys::dataset::{StoredEpoch, epochs_of};
+use crate::store::{ScanLimit, Store, StoreError};
+use crate::topics::{Shuffle, SourceConfig};
+
+/// What all partitions of a dataset topic share.
+pub(super) struct Dataset {
+    pub topic: TopicId,
+    pub config: Arc<SourceConfig>,
+    pub partitions: u64,
+    pub manifest: Manifest,
+    pub group: Arc<Group>,
+    pub cache: Arc<Cache>,
+    pub store: Arc<dyn Store>,
+    pub cancel: CancellationToken,
+    /// It is being brought into the cache.
+    pub warming: Mutex<Warming>,
+    pub active: Arc<Active>,
+}
+
+/// How far a topic is brought into the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Warming {
+    /// It goes on.
+    pub is_running: bool,
+    /// Bytes of content that were gone through.
+    pub done_bytes: u64,
+}
+
+impl Dataset {
+    pub fn warming(&self) -> MutexGuard<'_, Warming> {
+        self.warming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn user(&self) -> UserId {
+        UserId(self.topic.0.as_u128())
+    }
+}
+
+/// Why a partition does not go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PartitionError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// `robustmq.source.on.corrupt = stop`.
+    #[error(
+        "{object} has samples that cannot be read, the first: {reason}; robustmq.source.on.corrupt = skip leaves them out"
+    )]
+    Corrupt { object: String, reason: String },
+}
+
+/// An object with what it holds.
+pub(super) struct Opened {
+    pub object: Object,
+    pub id: u128,
+    pub index: Arc<ObjectIndex>,
+}
+
+/// One partition. It runs as long as somebody holds it.
+pub(super) struct DatasetPartition {
+    pub dataset: Arc<Dataset>,
+    pub partition: PartitionIndex,
+    state: Mutex<State>,
+    shown: Mutex<Weak<log::Partition>>,
+    /// The furthest offset that somebody has asked for.
+    pub(super) demand: watch::Sender<i64>,
+    pub(super) readers: Mutex<Readers>,
+    pub(super) read: Arc<Notify>,
+    /// How many partitions are read at the moment.
+    pub(super) sharing: AtomicUsize,
+}
+
+pub(super) struct State {
+    pub epochs: Epochs,
+    /// Records of the partition's objects, as far as they are counted.
+    counts: Vec<Option<u64>>,
+    /// Objects that are being indexed.
+    growing: HashMap<u64, Arc<ObjectIndex>>,
+    opened: HashMap<u64, Arc<Opened>>,
+    /// Content and records of what was counted, for their ratio.
+    counted_bytes: u64,
+    counted_records: u64,
+    pub damaged: u64,
+    /// Why it does not go on.
+    pub trouble: Option<String>,
+}
+
+/// Objects with what they hold that a partition has at hand.
+const OPENED: usize = 64;
+
+impl DatasetPartition {
+    /// A partition as it was left.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open(
+        dataset: Arc<Dataset>,
+        partition: PartitionIndex,
+    ) -> Result<Arc<Self>, StoreError> {
+        let order = match dataset.config.shuffle {
+            Shuffle::None => Order::None,
+            Shuffle::Shards => Order::Shards,
+            Shuffle::Window(records) => Order::Window(records),
+        };
+        let number = partition.0.cast_unsigned();
+        let mut epochs = Epochs::new(order, dataset.config.seed, number);
+        let mut range = epochs_of(dataset.topic, partition);
+        while !range.is_empty() {
+            let page = dataset.store.scan(range.clone(), ScanLimit::items(1000)).await?;
+            for (key, value) in &page.items {
+                let stored = StoredEpoch::decode(key, value).map_err(|why| damaged(key, why))?;
+                epochs.restore(stored.epoch, stored.first_offset.0, stored.objects);
+            }
+            range.start = page.resume.unwrap_or_else(|| range.end.clone());
+        }
+        let this = Arc::new(Self {
+            dataset,
+            partition,
+            state: Mutex::new(State {
+                epochs,
+                counts: Vec::new(),
+                growing: HashMap::new(),
+                opened: HashMap::new(),
+                counted_bytes: 0,
+                counted_records: 0,
+                damaged: 0,
+                trouble: None,
+            }),
+            shown: Mutex::default(),
+            demand: watch::channel(0).0,
+            readers: Mutex::default(),
+            read: Arc::default(),
+            sharing: AtomicUsize::new(1),
+        });
+        tokio::spawn(super::counting::run(Arc::downgrade(&this)));
+        tokio::spawn(super::ahead::run(Arc::downgrade(&this)));
+        Ok(this)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Objects of the topic that are this partition's.
+    pub fn objects(&self) -> u64 {
+        let all = self.dataset.manifest.listed().objects;
+        let number = u64::from(self.partition.0.cast_unsigned());
+        all.saturating_sub(number).div_ceil(self.dataset.partitions)
+    }
+
+    pub(super) fn attach(&self, shown: Weak<log::Partition>) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+        self.publish();
+    }
+
+    /// Whether the log still has it: it was deleted otherwise, or nobody has used it for long.
+    pub(super) fn is_shown(&self) -> bool {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.strong_count() > 0
+    }
+
+    /// Lets readers see what is counted.
+    pub(super) fn publish(&self) {
+        let high_watermark = self.state().epochs.high_watermark();
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if let Some(shown) = shown {
+            shown.show_source(Offset(high_watermark));
+        }
+    }
+
+    /// Somebody wants what is before `offset`.
+    pub(super) fn want(&self, offset: i64) {
+        self.demand.send_if_modified(|furthest| {
+            let is_further = offset > *furthest;
+            *furthest = offset.max(*furthest);
+            is_further
+        });
+    }
+
+    /// Whether more is to be counted now: readers are near the end of what is.
+    pub(super) fn has_demand(&self) -> bool {
+        let furthest = *self.demand.borrow();
+        let state = self.state();
+        if self.dataset.config.is_eager || self.dataset.warming().is_running {
+            return true;
+        }
+        let ahead = state.epochs.high_watermark().saturating_sub(furthest).max(0).cast_unsigned();
+        let record_bytes = state.counted_bytes / state.counted_records.max(1);
+        // An open window hides what it has: it has to be filled.
+        let hidden = matches!(self.dataset.config.shuffle, Shuffle::Window(_));
+        ahead.saturating_mul(record_bytes.max(1)) < self.ahead_bytes() || (hidden && ahead == 0)
+    }
+
+    /// How far ahead of readers is counted and fetched.
+    pub(super) fn ahead_bytes(&self) -> u64 {
+        let sharing = self.sharing.load(Ordering::Relaxed).max(1) as u64;
+        let share = self.dataset.cache.ahead_bytes() as u64 / sharing;
+        share.clamp(2 * limits::EXTENT_BYTES as u64, limits::COUNTED_AHEAD_BYTES)
+    }
+
+    /// The object of a number among this partition's, as it was listed, and its identity.
+    pub(super) async fn object(&self, number: u64) -> Result<(Object, u128), StoreError> {
+        let partition = u64::from(self.partition.0.cast_unsigned());
+        let ordinal = number * self.dataset.partitions + partition;
+        let object = self.dataset.manifest.object(ordinal).await?;
+        let id = identity(&self.dataset.config, &object);
+        Ok((object, id))
+    }
+
+    /// What is at an offset, and the object that it is in.
+    pub(super) async fn find(
+        &self,
+        offset: i64,
+    ) -> Result<Option<(Place, Arc<Opened>)>, PartitionError> {
+        let found = self.state().find(offset);
+        let Some(place) = found else { return Ok(None) };
+        Ok(Some((place, self.opened(place.object).await?)))
+    }
+
+    /// An object that is counted, or is being counted.
+    pub(super) async fn opened(&self, number: u64) -> Result<Arc<Opened>, PartitionError> {
+        if let Some(opened) = self.state().opened.get(&number) {
+            return Ok(Arc::clone(opened));
+        }
+        let (object, id) = self.object(number).await?;
+        let growing = self.state().growing.get(&number).cloned();
+        if let Some(index) = growing {
+            return Ok(Arc::new(Opened { object, id, index }));
+        }
+        let index = match super::reading_of(&self.dataset, &object) {
+            None => Arc::new(ObjectIndex::whole(&object)),
+            Some(_) => {
+                let known = self.dataset.group.known(id).await?;
+                let missing = || StoreError::Read(format!("{} is not indexed", object.path));
+                known.ok_or_else(missing)?
+            }
+        };
+        let opened = Arc::new(Opened { object, id, index });
+        let mut state = self.state();
+        if state.opened.len() >= OPENED {
+            state.opened.clear();
+        }
+        state.opened.insert(number, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// The readers of this partition.
+    pub(super) fn readers(&self) -> MutexGuard<'_, Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What is at an offset.
+    pub fn find(&mut self, offset: i64) -> Option<Place> {
+        self.add_up(offset);
+        self.epochs.find(offset)
+    }
+
+    /// What is read from an offset on.
+    pub fn stretch(&mut self, offset: i64) -> Option<Stretch> {
+        self.add_up(offset);
+        self.epochs.stretch(offset)
+    }
+
+    fn add_up(&mut self, offset: i64) {
+        if let Some(number) = self.epochs.given_up(offset) {
+            let counts = &self.counts;
+            self.epochs.add_up(number, |object| {
+                let at = usize::try_from(object).unwrap_or(usize::MAX);
+                counts.get(at).copied().flatten().unwrap_or(0)
+            });
+        }
+    }
+
+    /// The identity of an object and what it holds, if that is at hand.
+    pub fn at_hand(&self, number: u64) -> Option<(u128, Arc<ObjectIndex>)> {
+        let opened = self.opened.get(&number)?;
+        Some((opened.id, Arc::clone(&opened.index)))
+    }
+
+    /// So much of an object was found so far.
+    pub fn grow(&mut self, number: u64, index: &ObjectIndex) {
+        if self.epochs.counting().and_then(|epoch| epoch.next_object()) == Some(number) {
+            self.epochs.grow(index.records());
+        }
+        self.growing.insert(number, Arc::new(index.clone()));
+    }
+
+    /// The next object of the epoch that is being counted has these records.
+    pub fn count(&mut self, number: u64, index: &ObjectIndex) {
+        self.growing.remove(&number);
+        self.epochs.count(index.records());
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        if self.counts.len() <= at {
+            self.counts.resize(at + 1, None);
+        }
+        if self.counts.get(at).is_some_and(Option::is_none) {
+            self.counted_bytes += index.content_bytes();
+            self.counted_records += index.records();
+            self.damaged += index.damaged;
+            self.counts[at] = Some(index.records());
+        }
+        // What was found so far of the next one may be read now.
+        let next = self.epochs.counting().and_then(|epoch| epoch.next_object());
+        let growing = next.and_then(|next| self.growing.get(&next));
+        if let Some(records) = growing.map(|index| index.records()) {
+            self.epochs.grow(records);
+        }
+    }
+
+    /// Counts an object that was counted in an earlier epoch, if it was.
+    pub fn count_again(&mut self, number: u64) -> bool {
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        let records = self.counts.get(at).copied().flatten();
+        if let Some(records) = records {
+            self.epochs.count(records);
+        }
+        records.is_some()
+    }
+}

@@ -1,0 +1,105 @@
+//! What an operator asks about a dataset topic.
+
+use robustmq_common::ids::{KafkaTopic, PartitionIndex};
+use robustmq_dataset::cache::CacheStats;
+use robustmq_dataset::order::PERMUTATION;
+use serde::Serialize;
+
+use super::{Datasets, Warming};
+use crate::store::StoreError;
+use crate::topics::{Shuffle, Topic};
+
+/// A dataset topic.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The topic.
+    pub topic: KafkaTopic,
+    /// Where its records come from.
+    pub source: String,
+    /// Objects, as listed.
+    pub objects: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// When they were listed, milliseconds since 1970.
+    pub listed_ms: i64,
+    /// Objects whose records are counted.
+    pub indexed_objects: u64,
+    /// Records of an epoch, once all are counted.
+    pub records: Option<u64>,
+    /// All are.
+    pub is_index_complete: bool,
+    /// How often the data is repeated.
+    pub epochs: u32,
+    /// Epochs that have begun.
+    pub published_epochs: u32,
+    /// The name of the order's permutation, where there is one.
+    pub permutation: Option<&'static str>,
+    /// Samples that cannot be read.
+    pub damaged: u64,
+    /// Why partitions do not go on.
+    pub trouble: Vec<String>,
+    /// How far it is brought into the cache, where that was asked for.
+    pub warming: Warming,
+    /// What the cache did for it.
+    pub cache: CacheStats,
+    /// What the cache did for all.
+    pub cache_total: CacheStats,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// Its records are its own.
+    #[error("topic {0} has no source")]
+    NoDataset(KafkaTopic),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Datasets {
+    /// What is known of a topic.
+    ///
+    /// # Errors
+    /// [`StatusError`].
+    pub async fn status(&self, topic: &Topic) -> Result<Status, StatusError> {
+        let none = || StatusError::NoDataset(topic.name.clone());
+        let config = topic.config.source.as_ref().ok_or_else(none)?;
+        let dataset = self.dataset(topic.id).await?.ok_or_else(none)?;
+        let listed = dataset.manifest.listed();
+        let (mut indexed, mut records, mut damaged, mut trouble) = (0, 0, 0, Vec::new());
+        let (mut is_complete, mut published) = (true, u32::MAX);
+        for index in 0..topic.partitions {
+            let partition = self.partition(topic.id, PartitionIndex(index)).await?;
+            let Some(partition) = partition else { return Err(none()) };
+            let objects = partition.objects();
+            let state = partition.state();
+            let first = state.epochs.iter().next();
+            let counted = first.map_or(0, |epoch| epoch.counted());
+            indexed += counted;
+            is_complete &= counted == objects;
+            records += first.map_or(0, |epoch| epoch.records());
+            published = published.min(state.epochs.last().map_or(0, |last| last.number() + 1));
+            damaged += state.damaged;
+            trouble.extend(state.trouble.clone());
+        }
+        Ok(Status {
+            topic: topic.name.clone(),
+            source: config.url.to_string(),
+            objects: listed.objects,
+            bytes: listed.bytes,
+            listed_ms: listed.listed_ms,
+            indexed_objects: indexed,
+            records: is_complete.then_some(records),
+            is_index_complete: is_complete,
+            epochs: config.epochs,
+            published_epochs: published,
+            permutation: (config.shuffle != Shuffle::None).then_some(PERMUTATION),
+            damaged,
+            trouble,
+            warming: *dataset.warming(),
+            cache: self.cache.stats(Some(dataset.user())),
+            cache_total: self.cache.stats(None),
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! Brings a topic into the cache before anybody reads it.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use robustmq_common::ids::PartitionIndex;
+use robustmq_common::limits::dataset as limits;
+use robustmq_dataset::index::{ExtentIndex, extent_id};
+
+use super::Datasets;
+use super::partition::{Dataset, DatasetPartition, Opened, PartitionError};
+use super::status::StatusError;
+use crate::topics::Topic;
+
+impl Datasets {
+    /// Begins to bring a topic into the cache; nothing new is begun while that goes on. [`Datasets::status`] tells how far it is.
+    ///
+    /// # Errors
+    /// [`StatusError`].
+    pub async fn warm(&self, topic: &Topic) -> Result<(), StatusError> {
+        let none = || StatusError::NoDataset(topic.name.clone());
+        let dataset = self.dataset(topic.id).await?.ok_or_else(none)?;
+        let mut partitions = Vec::new();
+        for index in 0..topic.partitions {
+            let partition = self.partition(topic.id, PartitionIndex(index)).await?;
+            partitions.push(partition.ok_or_else(none)?);
+        }
+        {
+            let mut warming = dataset.warming();
+            if warming.is_running {
+                return Ok(());
+            }
+            (warming.is_running, warming.done_bytes) = (true, 0);
+        }
+        tokio::spawn(async move {
+            let _end = End(Arc::clone(&dataset));
+            let cancel = dataset.cancel.clone();
+            let all = async {
+                for partition in partitions {
+                    if let Err(error) = partition.warm_up().await {
+                        tracing::warn!(topic = %dataset.topic, %error, "a dataset is not brought into the cache");
+                    }
+                }
+            };
+            tokio::select! {
+                () = all => {}
+                () = cancel.cancelled() => {}
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Says that it is over, however it ended.
+struct End(Arc<Dataset>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.warming().is_running = false;
+    }
+}
+
+impl DatasetPartition {
+    /// Goes through the first epoch's objects, in its order.
+    async fn warm_up(self: &Arc<Self>) -> Result<(), PartitionError> {
+        for place in 0..self.objects() {
+            let object = self.counted_at(place).await?;
+            let opened = self.opened(object).await?;
+            let mut loads = FuturesUnordered::new();
+            for extent in &opened.index.extents {
+                if loads.len() >= limits::INDEXING_GETS
+                    && let Some(loaded) = loads.next().await
+                {
+                    loaded?;
+                }
+                loads.push(self.warm_extent(&opened, *extent));
+            }
+            while let Some(loaded) = loads.next().await {
+                loaded?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn warm_extent(
+        &self,
+        opened: &Arc<Opened>,
+        extent: ExtentIndex,
+    ) -> Result<(), PartitionError> {
+        let (cache, user) = (&self.dataset.cache, self.dataset.user());
+        let id = extent_id(opened.id, &extent);
+        let loaded = cache.get(id, user, self.load(opened, &extent)).await;
+        cache.passed(id, user);
+        self.dataset.warming().done_bytes += u64::from(extent.bytes);
+        Ok(loaded.map(drop)?)
+    }
+
+    /// The object at a place of the first epoch, once it is counted.
+    async fn counted_at(&self, place: u64) -> Result<u64, PartitionError> {
+        loop {
+            let counted = {
+                let state = self.state();
+                let first = state.epochs.iter().next();
+                first.filter(|first| first.counted() > place).map(|first| first.object_at(place))
+            };
+            if let Some(object) = counted {
+                return Ok(object);
+            }
+            // It counts on while the topic is brought into the cache.
+            self.demand.send_modify(|_| {});
+            tokio::time::sleep(limits::AHEAD_PAUSE).await;
+        }
+    }
+}

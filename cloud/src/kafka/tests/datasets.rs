@@ -1,0 +1,259 @@
+//! Topics whose records lie in files.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::{CreateTopicsRequest, FetchRequest, TopicName};
+use robustmq_common::ids::Offset;
+use robustmq_common::record::{Record, RecordBatch};
+
+use super::*;
+
+/// A tar archive as WebDataset has it.
+fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (name, data) in files {
+        let mut block = [0_u8; 512];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        let fields = [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0")];
+        for (at, field) in fields {
+            block[at..at + field.len()].copy_from_slice(field.as_bytes());
+        }
+        block[124..136].copy_from_slice(format!("{:011o}\0", data.len()).as_bytes());
+        block[136..148].copy_from_slice(b"00000000000\0");
+        block[148..156].fill(b' ');
+        block[156] = b'0';
+        block[257..265].copy_from_slice(b"ustar\x0000");
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        archive.extend(block);
+        archive.extend(data);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    }
+    archive.extend([0; 1024]);
+    archive
+}
+
+fn image(shard: u32, sample: u32) -> Vec<u8> {
+    let seed = (shard * 1000 + sample).to_le_bytes();
+    seed.iter().copied().cycle().take(5_000 + sample as usize).collect()
+}
+
+/// Shards of ten samples each.
+fn shards(directory: &Path, count: u32) {
+    for shard in 0..count {
+        let files = (0..10).flat_map(|sample| {
+            let name = format!("{shard:03}-{sample:02}");
+            [
+                (format!("{name}.cls"), sample.to_string().into_bytes()),
+                (format!("{name}.jpg"), image(shard, sample)),
+            ]
+        });
+        let archive = tar(&files.collect::<Vec<_>>());
+        std::fs::write(directory.join(format!("train-{shard:03}.tar")), archive).expect("a disk");
+    }
+}
+
+async fn create(
+    client: &mut Client,
+    name: &str,
+    partitions: i32,
+    configs: &[(&str, &str)],
+) -> (i16, String) {
+    let config = |(name, value): &(&str, &str)| {
+        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+    };
+    let topic = CreatableTopic::default()
+        .with_name(TopicName(text(name)))
+        .with_num_partitions(partitions)
+        .with_replication_factor(1)
+        .with_configs(configs.iter().map(config).collect());
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(1000);
+    let answer = client.call(7, &request).await;
+    let answer = &answer.topics[0];
+    let message = answer.error_message.as_ref().map(|message| message.to_string());
+    (answer.error_code, message.unwrap_or_default())
+}
+
+/// All records of a partition from `from` on, until there are no more for a while.
+async fn read_all(client: &mut Client, topic: &str, partition: i32, from: i64) -> Vec<Record> {
+    let mut found: Vec<Record> = Vec::new();
+    let mut next = from;
+    loop {
+        let asked = FetchPartition::default()
+            .with_partition(partition)
+            .with_fetch_offset(next)
+            .with_current_leader_epoch(-1)
+            .with_partition_max_bytes(30_000);
+        let topics =
+            FetchTopic::default().with_topic(TopicName(text(topic))).with_partitions(vec![asked]);
+        let request = FetchRequest::default()
+            .with_max_wait_ms(500)
+            .with_min_bytes(1)
+            .with_max_bytes(1 << 20)
+            .with_topics(vec![topics]);
+        let answer = client.call(12, &request).await;
+        let partition = &answer.responses[0].partitions[0];
+        assert_eq!(partition.error_code, 0);
+        let records = partition.records.clone().unwrap_or_default();
+        if records.is_empty() {
+            return found;
+        }
+        for batch in robustmq_common::record::split_batches(records, usize::MAX).expect("batches") {
+            let records = RecordBatch::records(&batch, 1 << 24).expect("readable");
+            found.extend(records.map(|record| record.expect("a good record")));
+            next = batch.next_offset().0;
+        }
+    }
+}
+
+fn key(record: &Record) -> String {
+    String::from_utf8_lossy(record.key.as_ref().expect("a key")).into_owned()
+}
+
+fn header(record: &Record, name: &str) -> String {
+    String::from_utf8_lossy(record.header(name).expect(name)).into_owned()
+}
+
+async fn broker_on(memory: &Arc<MemoryStore>) -> Broker {
+    let log = Arc::new(Log::new(memory.clone() as Arc<dyn Store>));
+    Broker::start_with_log(memory.clone(), log, KafkaSettings::default(), 1 << 30).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_are_samples_in_the_order_of_their_names() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 3);
+    std::fs::write(directory.path().join("_SUCCESS"), "").expect("a disk");
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let source = format!("file://{}", directory.path().display());
+    let created = create(&mut client, "images", 1, &[("robustmq.source", &source)]).await;
+    assert_eq!(created, (0, String::new()));
+    let records = read_all(&mut client, "images", 0, 0).await;
+    assert_eq!(records.len(), 30);
+    for (record, number) in records.iter().zip(0..) {
+        let (shard, sample) = (number / 10, number % 10);
+        assert_eq!(record.offset, Offset(i64::from(number)));
+        assert_eq!(key(record), format!("{shard:03}-{sample:02}"));
+        assert_eq!(record.value.as_ref().expect("a value")[..], image(shard, sample));
+        assert_eq!(header(record, "cls"), sample.to_string());
+        assert_eq!(header(record, "robustmq.value"), "jpg");
+        assert_eq!(header(record, "robustmq.object"), format!("train-{shard:03}.tar"));
+        assert_eq!(header(record, "robustmq.epoch"), "0");
+    }
+    let middle = read_all(&mut client, "images", 0, 17).await;
+    assert!(middle == records[17..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_epoch_has_each_sample_once_in_an_order_of_its_own_and_partitions_share_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 7);
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let source = format!("file://{}/", directory.path().display());
+    for shuffle in ["shards", "window:16"] {
+        let name = shuffle.replace(':', "-");
+        let configs = [
+            ("robustmq.source", &source[..]),
+            ("robustmq.source.epochs", "3"),
+            ("robustmq.source.shuffle", shuffle),
+            ("robustmq.source.seed", "9"),
+        ];
+        assert_eq!(create(&mut client, &name, 2, &configs).await, (0, String::new()));
+        let mut of_epochs = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
+        for partition in 0..2 {
+            let records = read_all(&mut client, &name, partition, 0).await;
+            let mut orders = BTreeSet::new();
+            for (epoch, part) in records.chunks(records.len() / 3).enumerate() {
+                for record in part {
+                    assert_eq!(header(record, "robustmq.epoch"), epoch.to_string());
+                    assert!(of_epochs[epoch].insert(key(record)), "twice: {}", key(record));
+                }
+                orders.insert(part.iter().map(key).collect::<Vec<_>>());
+            }
+            assert!(orders.len() > 1, "epochs have orders of their own");
+            let again = read_all(&mut client, &name, partition, 5).await;
+            assert!(again == records[5..], "and keeps it");
+        }
+        assert!(of_epochs.iter().all(|epoch| epoch.len() == 70));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_offsets_stand_for_the_same_records() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 4);
+    let memory = Arc::new(MemoryStore::new());
+    let source = format!("file://{}", directory.path().display());
+    let configs = [
+        ("robustmq.source", &source[..]),
+        ("robustmq.source.epochs", "2"),
+        ("robustmq.source.shuffle", "shards"),
+    ];
+    let before = {
+        let broker = broker_on(&memory).await;
+        let mut client = broker.client().await;
+        assert_eq!(create(&mut client, "images", 1, &configs).await, (0, String::new()));
+        let records = read_all(&mut client, "images", 0, 0).await;
+        broker.shutdown.cancel();
+        records
+    };
+    assert_eq!(before.len(), 80);
+    let broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    // Nothing is counted again yet: whoever was there before is not told that there is nothing.
+    assert!(read_all(&mut client, "images", 0, 63).await == before[63..]);
+    assert!(read_all(&mut client, "images", 0, 0).await == before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_that_cannot_be_listed_are_refused_with_the_reason() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let invalid = code(ResponseError::InvalidConfig);
+    let empty = format!("file://{}", directory.path().display());
+    let check = async |client: &mut Client, configs: &[(&str, &str)], said: &str| {
+        let (error, message) = create(client, "t", 1, configs).await;
+        assert_eq!(error, invalid, "{message}");
+        assert!(message.contains(said), "{message}");
+    };
+    check(&mut client, &[("robustmq.source", &empty)], "has no objects").await;
+    let missing = format!("{empty}/nowhere");
+    check(&mut client, &[("robustmq.source", &missing)], "nowhere").await;
+    shards(directory.path(), 1);
+    let none = [("robustmq.source", &empty[..]), ("robustmq.source.include", "*.parquet")];
+    check(&mut client, &none, "none of the 1 objects").await;
+    // What was refused has left nothing.
+    let created = create(&mut client, "t", 1, &[("robustmq.source", &empty)]).await;
+    assert_eq!(created, (0, String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_read_only_and_stays_what_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 2);
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let source = format!("file://{}", directory.path().display());
+    create(&mut client, "t", 2, &[("robustmq.source", &source)]).await;
+    let name = robustmq_common::ids::KafkaTopic::new("t").expect("a legal name");
+    let wider = broker.kafka.topics.create_partitions(&name, 3, false).await;
+    assert!(wider.is_err());
+    let change = |value: &str| crate::entries::ConfigChange {
+        name: "robustmq.source.seed".to_owned(),
+        op: crate::entries::ConfigOp::Set(value.to_owned()),
+    };
+    let changed = broker.kafka.topics.alter_config(&name, &[change("4")], false).await;
+    assert!(changed.expect_err("fixed").to_string().contains("another topic"));
+    let topic = broker.kafka.topics.get(&name).await.expect("a store").expect("the topic");
+    let partition = robustmq_common::ids::PartitionIndex(0);
+    let partition = broker.kafka.log.partition(topic.id, partition).await.expect("there");
+    let record = RecordBatch::parse(batch(&["x"])).expect("a batch");
+    let context = crate::log::AppendContext::at(0);
+    assert!(matches!(partition.append(record, &context), Err(crate::log::AppendError::ReadOnly)));
+}

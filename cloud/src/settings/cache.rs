@@ -1,0 +1,67 @@
+//! `[cache]` and `[dataset]`.
+
+use std::path::{Path, PathBuf};
+
+use robustmq_common::config::Invalid;
+use robustmq_common::limits;
+use serde::{Deserialize, Serialize};
+
+/// `[cache]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheSection {
+    /// What of archived objects and datasets may be in memory, all together.
+    pub memory_bytes: usize,
+    /// What of datasets may be on SSD beside it; 0 for nothing.
+    pub ssd_bytes: u64,
+    /// Where; by default `cache` in the data directory.
+    pub ssd_dir: Option<PathBuf>,
+}
+
+impl Default for CacheSection {
+    fn default() -> Self {
+        Self { memory_bytes: limits::tier::CACHE_BYTES, ssd_bytes: 0, ssd_dir: None }
+    }
+}
+
+impl CacheSection {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        if self.memory_bytes < limits::tier::CACHE_BYTES_MIN {
+            let (bytes, least) = (self.memory_bytes, limits::tier::CACHE_BYTES_MIN);
+            return Err(Invalid::new("cache.memory_bytes", format!("{bytes} is below {least}")));
+        }
+        let least = limits::dataset::SSD_BYTES_MIN;
+        if self.ssd_bytes != 0 && self.ssd_bytes < least {
+            let why = format!("{} is below {least}; 0 uses no SSD", self.ssd_bytes);
+            return Err(Invalid::new("cache.ssd_bytes", why));
+        }
+        Ok(())
+    }
+
+    /// What archived blocks may take, if there is an archive, and datasets at the start.
+    #[must_use]
+    pub fn shares(&self, has_archive: bool) -> (usize, usize) {
+        let (blocks, extents) = match has_archive {
+            true => (self.memory_bytes / 4 * 3, self.memory_bytes / 4),
+            false => (0, self.memory_bytes),
+        };
+        (blocks, extents.max(limits::dataset::CACHE_BYTES_MIN))
+    }
+
+    /// Where extents are kept beside memory, if that is configured.
+    #[must_use]
+    pub fn ssd(&self, data_dir: &Path) -> Option<(PathBuf, u64)> {
+        let dir = self.ssd_dir.clone().unwrap_or_else(|| data_dir.join("cache"));
+        (self.ssd_bytes > 0).then_some((dir, self.ssd_bytes))
+    }
+}
+
+/// `[dataset]`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatasetSection {
+    /// Directories of this machine whose files may become topics (`robustmq.source = file:///...`). Whoever may create a topic can read
+    /// all of their files. By default everything the broker can read, as long as Kafka clients can only be on this machine, else
+    /// nothing.
+    pub file_roots: Option<Vec<PathBuf>>,
+}

@@ -1,0 +1,258 @@
+//! `robustmq.source...`: the configuration of a dataset topic.
+
+use std::collections::BTreeMap;
+
+use globset::{GlobBuilder, GlobMatcher};
+use robustmq_dataset::format::Format;
+
+use super::config_keys::KEYS;
+use crate::entries::ConfigError;
+use crate::objects::ObjectStoreUrl;
+
+/// The prefix of all its entries.
+const PREFIX: &str = "robustmq.source";
+
+/// The entries that may be changed on a topic that exists: what it has published does not depend on them.
+const CHANGEABLE: &[&str] = &["robustmq.source.index", "robustmq.source.on.corrupt"];
+
+/// The order of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shuffle {
+    /// As listed, each time.
+    None,
+    /// Objects in another order each epoch, records of an object as they lie there.
+    Shards,
+    /// Objects as in [`Shuffle::Shards`], and then records in another order within windows of so many.
+    Window(u32),
+}
+
+/// What to do about a sample that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCorrupt {
+    /// It gets no offset, and is counted and listed.
+    Skip,
+    /// Nothing behind it gets one until somebody has looked.
+    Stop,
+}
+
+/// A dataset topic's configuration.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// Where the objects are.
+    pub url: ObjectStoreUrl,
+    /// How they are read; `None`: each by its name.
+    pub format: Option<Format>,
+    /// How often the data is repeated.
+    pub epochs: u32,
+    /// In which order.
+    pub shuffle: Shuffle,
+    /// What that order is made from.
+    pub seed: u64,
+    /// Everything is indexed at once, and not as it is read.
+    pub is_eager: bool,
+    /// What happens to a sample that cannot be read.
+    pub on_corrupt: OnCorrupt,
+    /// What becomes the value of a sample with several members: the first of these extensions that it has, or the largest.
+    pub value: Vec<String>,
+    include: Vec<GlobMatcher>,
+    exclude: Vec<GlobMatcher>,
+    /// As it was written, to compare.
+    fixed: BTreeMap<String, String>,
+}
+
+impl PartialEq for SourceConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.fixed == other.fixed
+            && self.is_eager == other.is_eager
+            && self.on_corrupt == other.on_corrupt
+    }
+}
+
+impl Eq for SourceConfig {}
+
+impl SourceConfig {
+    /// Reads the entries of a topic, which were checked one by one; `None` if it has no source.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the entry that is wrong, or that makes no sense without a source.
+    pub(super) fn read<'a>(
+        overrides: &BTreeMap<String, String>,
+        value: impl Fn(&str) -> &'a str,
+    ) -> Result<Option<Self>, ConfigError> {
+        let Some(source) = overrides.get(PREFIX) else {
+            let is_default = |name: &str, value: &str| {
+                KEYS.iter().any(|key| key.name == name && key.default == Some(value))
+            };
+            let stray = overrides.iter().find(|(name, value)| {
+                name.starts_with("robustmq.source.") && !is_default(name, value)
+            });
+            return match stray {
+                Some((name, value)) => Err(invalid(name, value, "robustmq.source is set as well")),
+                None => Ok(None),
+            };
+        };
+        let url = source.parse().map_err(|why: String| invalid(PREFIX, source, &why))?;
+        if value("cleanup.policy").contains("compact") {
+            let policy = value("cleanup.policy");
+            return Err(invalid("cleanup.policy", policy, "it is delete with robustmq.source"));
+        }
+        if let Some(mode) = overrides.get("robustmq.storage.mode") {
+            let why = "it is not set with robustmq.source, whose records are not stored here";
+            return Err(invalid("robustmq.storage.mode", mode, why));
+        }
+        let globs = |name: &str| globs(name, value(name));
+        let fixed = overrides
+            .iter()
+            .filter(|(name, _)| name.starts_with(PREFIX) && !CHANGEABLE.contains(&name.as_str()));
+        Ok(Some(Self {
+            url,
+            format: format(value("robustmq.source.format"))?,
+            epochs: number("robustmq.source.epochs", value("robustmq.source.epochs"))?,
+            shuffle: shuffle(value("robustmq.source.shuffle"))?,
+            seed: number("robustmq.source.seed", value("robustmq.source.seed"))?,
+            is_eager: value("robustmq.source.index") == "eager",
+            on_corrupt: match value("robustmq.source.on.corrupt") {
+                "stop" => OnCorrupt::Stop,
+                _ => OnCorrupt::Skip,
+            },
+            value: list(value("robustmq.source.value")).map(str::to_ascii_lowercase).collect(),
+            include: globs("robustmq.source.include")?,
+            exclude: globs("robustmq.source.exclude")?,
+            fixed: fixed.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }))
+    }
+
+    /// Whether an object belongs to the topic; its name is below the source's prefix.
+    #[must_use]
+    pub fn takes(&self, name: &str) -> bool {
+        let any = |globs: &[GlobMatcher]| globs.iter().any(|glob| glob.is_match(name));
+        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+}
+
+/// A topic stays what it is: its offsets stand for what it had when they were given.
+pub(super) fn check_change(
+    before: Option<&SourceConfig>,
+    after: Option<&SourceConfig>,
+) -> Result<(), ConfigError> {
+    let nothing = BTreeMap::new();
+    let fixed = |config: Option<&SourceConfig>| config.map(|config| config.fixed.clone());
+    let (before, after) =
+        (fixed(before).unwrap_or_else(|| nothing.clone()), fixed(after).unwrap_or(nothing));
+    let names = before.keys().chain(after.keys());
+    match names.into_iter().find(|name| before.get(*name) != after.get(*name)) {
+        Some(name) => {
+            let value = after.get(name).cloned().unwrap_or_default();
+            let why = "a topic's source is set when it is created, since its offsets stand for it; create another topic, \
+                       which shares cache and index with this one";
+            Err(invalid(name, &value, why))
+        }
+        None => Ok(()),
+    }
+}
+
+fn invalid(name: &str, value: &str, expected: &str) -> ConfigError {
+    let (name, value, expected) = (name.to_owned(), value.to_owned(), expected.to_owned());
+    ConfigError::Invalid { name, value, expected }
+}
+
+fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, ConfigError> {
+    value.trim().parse().map_err(|_| invalid(name, value, "it is a whole number, 0 or more"))
+}
+
+fn format(value: &str) -> Result<Option<Format>, ConfigError> {
+    Ok(Some(match value {
+        "auto" => return Ok(None),
+        "webdataset" => Format::WebDataset,
+        "tar" => Format::Tar,
+        "object" => Format::Object,
+        "parquet" => Format::Parquet,
+        "jsonl" => Format::Jsonl,
+        "mds" => Format::Mds,
+        "tfrecord" => Format::TfRecord,
+        _ => {
+            let why =
+                "it is auto, webdataset, tar, object, parquet, jsonl, mds or tfrecord".to_owned();
+            return Err(invalid("robustmq.source.format", value, &why));
+        }
+    }))
+}
+
+fn shuffle(value: &str) -> Result<Shuffle, ConfigError> {
+    let most = robustmq_common::limits::dataset::WINDOW_RECORDS;
+    let window = value.strip_prefix("window:").and_then(|records| records.parse().ok());
+    match (value, window) {
+        ("none", _) => Ok(Shuffle::None),
+        ("shards", _) => Ok(Shuffle::Shards),
+        (_, Some(records)) if (2..=most).contains(&records) => Ok(Shuffle::Window(records)),
+        _ => {
+            let why = format!("it is none, shards or window:RECORDS with 2 to {most} records");
+            Err(invalid("robustmq.source.shuffle", value, &why))
+        }
+    }
+}
+
+fn globs(name: &str, value: &str) -> Result<Vec<GlobMatcher>, ConfigError> {
+    let glob = |pattern: &str| {
+        let built = GlobBuilder::new(pattern).literal_separator(true).build();
+        let glob = built.map_err(|error| invalid(name, value, &error.to_string()))?;
+        Ok(glob.compile_matcher())
+    };
+    list(value).map(glob).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::topics::TopicConfig;
+
+    fn read(entries: &[(&str, &str)]) -> Result<TopicConfig, String> {
+        let entries = entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        TopicConfig::parse(&entries.collect::<BTreeMap<_, _>>()).map_err(|error| error.to_string())
+    }
+
+    const SOURCE: (&str, &str) = ("robustmq.source", "s3://bucket/images/");
+
+    #[test]
+    fn patterns_take_and_leave_out_objects() {
+        let config = read(&[
+            SOURCE,
+            ("robustmq.source.include", "train/**/*.tar, val-*.tar"),
+            ("robustmq.source.exclude", "**/broken-*"),
+        ]);
+        let source = config.expect("a legal configuration").source.expect("a source");
+        for (name, taken) in [
+            ("train/a/1.tar", true),
+            ("train/1.tar", true),
+            ("val-1.tar", true),
+            ("other/val-1.tar", false),
+            ("train/a/broken-1.tar", false),
+            ("train/a/1.idx", false),
+        ] {
+            assert_eq!(source.takes(name), taken, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_what_would() {
+        let check = |entry: (&str, &str), said: &str| {
+            let why = read(&[SOURCE, entry]).expect_err(said);
+            assert!(why.contains(said), "{why}");
+        };
+        check(("robustmq.source", "images"), "s3://BUCKET/PREFIX");
+        check(("robustmq.source.format", "zip"), "webdataset");
+        check(("robustmq.source.shuffle", "all"), "window:RECORDS");
+        check(("robustmq.source.shuffle", "window:1"), "window:RECORDS");
+        check(("robustmq.source.epochs", "0"), "1");
+        check(("robustmq.source.include", "[a"), "unclosed");
+        check(("cleanup.policy", "compact"), "delete");
+        check(("robustmq.storage.mode", "memory"), "robustmq.source");
+        let stray = read(&[("robustmq.source.epochs", "2")]).expect_err("no source");
+        assert!(stray.contains("robustmq.source is set"), "{stray}");
+    }
+}
