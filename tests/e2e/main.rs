@@ -1,6 +1,7 @@
 //! Real binaries, real clients. One binary, so that linking happens once.
 
 mod chores;
+mod datasets;
 mod edge_to_cloud;
 mod edge_tokens;
 mod kafka_clients;

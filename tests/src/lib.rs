@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod clients;
+pub mod dataset;
 pub mod eventually;
 pub mod load;
 pub mod process;

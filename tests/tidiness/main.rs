@@ -39,6 +39,12 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         "cloud/src/log",
         &["crate::group", "crate::kafka", "crate::uplink", "crate::admin", "crate::broker"],
     ),
+    (
+        "cloud/src/dataset",
+        &["crate::group", "crate::kafka", "crate::uplink", "crate::admin", "crate::broker"],
+    ),
+    // What reads objects as records knows no broker.
+    ("cloud/dataset/src", &["robustmq_cloud", "kafka_protocol"]),
     ("cloud/src/topics", &["crate::kafka", "crate::uplink", "crate::admin", "crate::broker"]),
     (
         "cloud/src/group",

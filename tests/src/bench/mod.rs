@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod consume;
 pub mod cost;
+pub mod dataset;
 pub mod disk;
 pub mod histogram;
 pub mod kafka;

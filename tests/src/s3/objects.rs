@@ -1,6 +1,8 @@
 //! Buckets, objects and uploads in memory.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::{Bound, Range};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -10,6 +12,8 @@ use super::Parameters;
 pub(super) struct Object {
     pub bytes: Bytes,
     pub etag: String,
+    /// Seconds since 1970, which is as exact as S3 is.
+    pub modified: u64,
 }
 
 #[derive(Debug, Default)]
@@ -21,11 +25,18 @@ pub(super) struct Objects {
 }
 
 /// A page of a listing.
+#[derive(Default)]
 pub(super) struct Listing {
-    /// Key, size, tag.
-    pub objects: Vec<(String, usize, String)>,
+    pub objects: Vec<Listed>,
     pub prefixes: Vec<String>,
     pub next: Option<String>,
+}
+
+pub(super) struct Listed {
+    pub key: String,
+    pub size: usize,
+    pub etag: String,
+    pub modified: u64,
 }
 
 const PAGE: usize = 1000;
@@ -38,7 +49,8 @@ impl Objects {
     pub(super) fn put(&mut self, bucket: &str, key: &str, bytes: Bytes) -> String {
         self.number += 1;
         let etag = format!("\"{:032x}\"", self.number);
-        let object = Object { bytes, etag: etag.clone() };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let object = Object { bytes, etag: etag.clone(), modified: since.as_secs() };
         self.objects.insert((bucket.to_owned(), key.to_owned()), object);
         etag
     }
@@ -48,33 +60,59 @@ impl Objects {
     }
 
     pub(super) fn keys(&self, bucket: &str, prefix: &str) -> Vec<String> {
+        let from = Bound::Included((bucket.to_owned(), prefix.to_owned()));
+        let all = self.objects.range((from, Bound::Unbounded));
         let of = |(name, key): &&(String, String)| name == bucket && key.starts_with(prefix);
-        self.objects.keys().filter(of).map(|(_, key)| key.clone()).collect()
+        all.map(|(place, _)| place).take_while(of).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// The first object of a bucket that comes after `after` and not before `prefix`, if it begins with `prefix`.
+    fn next(&self, bucket: &str, prefix: &str, after: &str) -> Option<(&str, &Object)> {
+        let place = |key: &str| (bucket.to_owned(), key.to_owned());
+        let from = match after < prefix {
+            true => Bound::Included(place(prefix)),
+            false => Bound::Excluded(place(after)),
+        };
+        let ((name, key), object) = self.objects.range((from, Bound::Unbounded)).next()?;
+        (name == bucket && key.starts_with(prefix)).then_some((key.as_str(), object))
     }
 
     pub(super) fn list(&self, bucket: &str, query: &Parameters) -> Listing {
         let parameter = |name: &str| query.get(name).map_or("", String::as_str);
         let (prefix, delimiter) = (parameter("prefix"), parameter("delimiter"));
         let after = parameter("start-after").max(parameter("continuation-token"));
-        let mut page = Listing { objects: Vec::new(), prefixes: Vec::new(), next: None };
-        for key in self.keys(bucket, prefix) {
-            if key.as_str() <= after {
-                continue;
-            }
-            let folder = key.get(prefix.len()..).and_then(|rest| rest.split_once(delimiter));
-            if let Some((folder, _)) = folder.filter(|_| !delimiter.is_empty()) {
-                let folder = format!("{prefix}{folder}{delimiter}");
-                if page.prefixes.last() != Some(&folder) && folder.as_str() > after {
-                    page.prefixes.push(folder);
-                }
-                continue;
-            }
-            if page.objects.len() == PAGE {
-                page.next = page.objects.last().map(|(key, ..)| key.clone());
+        let most = parameter("max-keys").parse().map_or(PAGE, |most: usize| most.min(PAGE));
+        let mut page = Listing::default();
+        let mut at = after.to_owned();
+        let mut last = None;
+        // Each step is a search of the tree, and a folder is passed over in one: no page is dearer for what lies before it or in its folders.
+        while let Some((key, object)) = self.next(bucket, prefix, &at) {
+            let rest = key.get(prefix.len()..).filter(|_| !delimiter.is_empty());
+            let folder = rest.and_then(|rest| rest.split_once(delimiter));
+            let folder = folder.map(|(folder, _)| format!("{prefix}{folder}{delimiter}"));
+            let is_listed = folder.as_deref().is_some_and(|folder| folder <= after);
+            if !is_listed && page.objects.len() + page.prefixes.len() == most {
+                page.next = last;
                 break;
             }
-            if let Some(object) = self.get(bucket, &key) {
-                page.objects.push((key, object.bytes.len(), object.etag));
+            match folder {
+                Some(folder) => {
+                    at = format!("{folder}{}", char::MAX);
+                    if !is_listed {
+                        last = Some(folder.clone());
+                        page.prefixes.push(folder);
+                    }
+                }
+                None => {
+                    at = key.to_owned();
+                    last = Some(at.clone());
+                    page.objects.push(Listed {
+                        key: at.clone(),
+                        size: object.bytes.len(),
+                        etag: object.etag.clone(),
+                        modified: object.modified,
+                    });
+                }
             }
         }
         page
@@ -105,65 +143,89 @@ impl Objects {
     }
 }
 
-/// The bytes that a Range header asks for, and what Content-Range says of them; `None` if there are none.
-pub(super) fn part(bytes: &Bytes, range: Option<&str>) -> Option<(Bytes, Option<String>)> {
+/// The part of `length` bytes that a Range header asks for; outer `None` if there is no such part, inner `None` if none is asked for.
+pub(super) fn part(length: usize, range: Option<&str>) -> Option<Option<Range<usize>>> {
     let Some(range) = range.and_then(|range| range.strip_prefix("bytes=")) else {
-        return Some((bytes.clone(), None));
+        return Some(None);
     };
     let (first, last) = range.split_once('-')?;
-    let length = bytes.len();
     let (start, end) = match (first.parse::<usize>(), last.parse::<usize>()) {
         (Ok(start), Ok(last)) => (start, length.min(last.saturating_add(1))),
         (Ok(start), Err(_)) => (start, length),
         (Err(_), Ok(suffix)) => (length.saturating_sub(suffix), length),
         (Err(_), Err(_)) => return None,
     };
-    let is_some = start < end;
-    is_some.then(|| (bytes.slice(start..end), Some(format!("bytes {start}-{}/{length}", end - 1))))
+    (start < end).then_some(Some(start..end))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use bytes::Bytes;
 
-    use super::{Objects, part};
+    use super::{Objects, Parameters, part};
 
     #[test]
     fn ranges_are_cut_as_http_has_them() {
-        let bytes = Bytes::from_static(b"0123456789");
-        let check = |range: Option<&str>, expected: Option<(&'static [u8], Option<&str>)>| {
-            let expected = expected
-                .map(|(bytes, range)| (Bytes::from_static(bytes), range.map(str::to_owned)));
-            assert_eq!(part(&bytes, range), expected, "{range:?}");
+        let check = |range: Option<&str>, expected: Option<Option<Range<usize>>>| {
+            assert_eq!(part(10, range), expected, "{range:?}");
         };
-        check(None, Some((b"0123456789", None)));
-        check(Some("bytes=2-4"), Some((b"234", Some("bytes 2-4/10"))));
-        check(Some("bytes=8-100"), Some((b"89", Some("bytes 8-9/10"))));
-        check(Some("bytes=7-"), Some((b"789", Some("bytes 7-9/10"))));
-        check(Some("bytes=-3"), Some((b"789", Some("bytes 7-9/10"))));
+        check(None, Some(None));
+        check(Some("bytes=2-4"), Some(Some(2..5)));
+        check(Some("bytes=8-100"), Some(Some(8..10)));
+        check(Some("bytes=7-"), Some(Some(7..10)));
+        check(Some("bytes=-3"), Some(Some(7..10)));
         check(Some("bytes=10-11"), None);
         check(Some("bytes=x-y"), None);
+    }
+
+    fn query(pairs: &[(&str, &str)]) -> Parameters {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// Keys and folders of all pages, and how many pages there were.
+    fn all(objects: &Objects, pairs: &[(&str, &str)]) -> (Vec<String>, Vec<String>, usize) {
+        let (mut keys, mut prefixes, mut pages) = (Vec::new(), Vec::new(), 0);
+        let mut query = query(pairs);
+        loop {
+            let page = objects.list("bucket", &query);
+            keys.extend(page.objects.into_iter().map(|object| object.key));
+            prefixes.extend(page.prefixes);
+            pages += 1;
+            let Some(next) = page.next else { return (keys, prefixes, pages) };
+            query.insert("continuation-token".to_owned(), next);
+        }
     }
 
     #[test]
     fn listings_have_folders_and_pages() {
         let mut objects = Objects::default();
-        for key in ["a/1", "a/2", "a/b/3", "a/b/4", "c"] {
+        for key in ["a/1", "a/2", "a/b/3", "a/b/4", "a/b/c/5", "a/d", "c"] {
             objects.put("bucket", key, Bytes::new());
         }
-        let query = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-        };
-        let page = objects.list("bucket", &query(&[("prefix", "a/"), ("delimiter", "/")]));
-        let keys: Vec<_> = page.objects.iter().map(|(key, ..)| key.as_str()).collect();
-        assert_eq!((keys, page.prefixes), (vec!["a/1", "a/2"], vec!["a/b/".to_owned()]));
-        for number in 0..1500 {
-            objects.put("bucket", &format!("many/{number:04}"), Bytes::new());
+        objects.put("another", "a/0", Bytes::new());
+        objects.put("bucket2", "a/0", Bytes::new());
+        let folder = [("prefix", "a/"), ("delimiter", "/")];
+        let (keys, folders) = (["a/1", "a/2", "a/d"], ["a/b/"]);
+        for (most, pages) in [("1000", 1), ("4", 1), ("3", 2), ("1", 4)] {
+            let found = all(&objects, &[&folder[..], &[("max-keys", most)]].concat());
+            assert_eq!(found, (keys.map(str::to_owned).into(), vec![folders[0].to_owned()], pages));
         }
-        let page = objects.list("bucket", &query(&[("prefix", "many/")]));
-        assert_eq!((page.objects.len(), page.next.as_deref()), (1000, Some("many/0999")));
-        let after = [("prefix", "many/"), ("continuation-token", "many/0999")];
-        let page = objects.list("bucket", &query(&after));
-        assert_eq!((page.objects.len(), page.next), (500, None));
+        assert_eq!(all(&objects, &[("prefix", "a/b")]).0, ["a/b/3", "a/b/4", "a/b/c/5"]);
+        assert_eq!(all(&objects, &[("start-after", "a/b/c")]).0, ["a/b/c/5", "a/d", "c"]);
+        assert_eq!(objects.keys("bucket", "a/b/"), ["a/b/3", "a/b/4", "a/b/c/5"]);
+        assert_eq!(all(&objects, &[("prefix", "b")]), (vec![], vec![], 1));
+    }
+
+    #[test]
+    fn many_objects_are_listed_once_each() {
+        let mut objects = Objects::default();
+        let wanted: Vec<_> = (0..100_000).map(|number| format!("many/{number:06}")).collect();
+        wanted.iter().for_each(|key| drop(objects.put("bucket", key, Bytes::new())));
+        let (keys, _, pages) = all(&objects, &[("prefix", "many/")]);
+        assert_eq!((keys.len(), pages), (100_000, 100));
+        assert_eq!(keys, wanted);
+        assert_eq!(all(&objects, &[("delimiter", "/")]), (vec![], vec!["many/".to_owned()], 1));
     }
 }

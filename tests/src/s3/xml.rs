@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::date;
 use super::objects::Listing;
 
 fn document(root: &str, content: &str) -> String {
@@ -20,12 +21,13 @@ pub(super) fn error(code: &str) -> String {
 
 pub(super) fn listing(page: &Listing) -> String {
     let mut content = String::new();
-    for (key, size, etag) in &page.objects {
-        let (key, etag) = (escaped(key), escaped(etag));
+    for object in &page.objects {
+        let (key, etag) = (escaped(&object.key), escaped(&object.etag));
+        let (size, modified) = (object.size, date::iso(object.modified));
         // Writing to a String does not fail.
         let _ = write!(
             content,
-            "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{etag}</ETag><Size>{size}</Size></Contents>"
+            "<Contents><Key>{key}</Key><LastModified>{modified}</LastModified><ETag>{etag}</ETag><Size>{size}</Size></Contents>"
         );
     }
     for prefix in &page.prefixes {
