@@ -1,6 +1,7 @@
 //! What `robustmq-edge` and `robustmq-cloud` share. Rooms here know nothing of either binary.
 
 pub mod admin;
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod disk;

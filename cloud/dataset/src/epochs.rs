@@ -15,11 +15,11 @@ use crate::order::Permutation;
 /// How the records of an epoch are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shuffle {
-    /// As listed.
+    /// As listed, each time.
     None,
-    /// Objects in another order each epoch.
+    /// Objects in another order each epoch, records of an object as they lie there.
     Shards,
-    /// And records within windows of so many.
+    /// Objects as in [`Shuffle::Shards`], and then records in another order within windows of so many.
     Window(u32),
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use reqwest::{Client, Response, StatusCode};
+use robustmq_common::chain::chain;
 use robustmq_common::cli::complain;
 use robustmq_common::ids::EdgeId;
 use serde_json::Value;
@@ -205,14 +206,7 @@ fn edge_id(id: &str) -> Result<EdgeId, CommandError> {
 }
 
 pub(super) fn failed(error: reqwest::Error) -> CommandError {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    CommandError::Failed(text)
+    CommandError::Failed(chain(&error))
 }
 
 pub(super) async fn good(

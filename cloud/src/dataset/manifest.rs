@@ -9,13 +9,14 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use object_store::ObjectMeta;
 use object_store::path::Path;
+use robustmq_common::chain::chain;
 use robustmq_common::ids::TopicId;
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::fetch::Object;
 use robustmq_dataset::format::detect::is_sidecar;
 use serde::{Deserialize, Serialize};
 
-use crate::objects::{Location, chain};
+use crate::objects::Location;
 use crate::store::keys::damaged;
 use crate::store::keys::dataset::{dataset_key, manifest_key};
 use crate::store::{self, Store, StoreError, WriteBatch};

@@ -2,12 +2,13 @@
 
 use robustmq_common::ids::{KafkaTopic, PartitionIndex};
 use robustmq_dataset::cache::CacheStats;
+use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::order::PERMUTATION;
 use serde::Serialize;
 
 use super::{Datasets, Warming};
 use crate::store::StoreError;
-use crate::topics::{Shuffle, Topic};
+use crate::topics::Topic;
 
 /// A dataset topic.
 #[derive(Debug, Clone, Serialize)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
+use robustmq_common::chain::chain;
 
 use super::url::ObjectStoreUrl;
-use super::watched::chain;
 
 /// Whether the environment lets the object store at `url` be used.
 ///

@@ -12,4 +12,4 @@ mod watched;
 
 pub use location::{Location, check_environment, locate, locate_source};
 pub use url::ObjectStoreUrl;
-pub use watched::{Health, Watched, chain};
+pub use watched::{Health, Watched};

@@ -14,6 +14,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
+use robustmq_common::chain::chain;
 use tokio::time::Instant;
 
 /// What is known of an object store's answers.
@@ -76,21 +77,6 @@ fn is_answer(error: &object_store::Error) -> bool {
             | Error::NotImplemented { .. }
             | Error::NotSupported { .. }
     )
-}
-
-/// An error with what caused it, on one line, each thing once.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Passes everything on.

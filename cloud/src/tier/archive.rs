@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use robustmq_common::chain::chain;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits;
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use super::ahead::Ahead;
 use super::blocks::{BlockId, Blocks, Check, FOOTER, Source};
 use super::format::{self, Block, FormatError, SealedObject};
 use crate::metrics::TierMetrics;
-use crate::objects::{Location, chain};
+use crate::objects::Location;
 use crate::store::keys::archive::{Archived, Doomed};
 use crate::store::keys::partition::PartitionKeys;
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
+use robustmq_common::chain::chain;
 use robustmq_common::limits;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -24,7 +25,6 @@ use uuid::Uuid;
 use super::archive::ArchiveError;
 use super::format::{FormatError, parse_footer};
 use crate::metrics::TierMetrics;
-use crate::objects::chain;
 
 /// A block by its object and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

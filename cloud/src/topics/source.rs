@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use globset::{GlobBuilder, GlobMatcher};
+use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::format::Format;
 
 use super::config_keys::KEYS;
@@ -14,17 +15,6 @@ const PREFIX: &str = "robustmq.source";
 
 /// The entries that may be changed on a topic that exists: what it has published does not depend on them.
 const CHANGEABLE: &[&str] = &["robustmq.source.index", "robustmq.source.on.corrupt"];
-
-/// The order of an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shuffle {
-    /// As listed, each time.
-    None,
-    /// Objects in another order each epoch, records of an object as they lie there.
-    Shards,
-    /// Objects as in [`Shuffle::Shards`], and then records in another order within windows of so many.
-    Window(u32),
-}
 
 /// What to do about a sample that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

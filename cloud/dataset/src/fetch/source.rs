@@ -1,6 +1,5 @@
 //! A source in an object store.
 
-use std::error::Error as _;
 use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
+use robustmq_common::chain::chain;
 use robustmq_common::limits;
 use tokio::time::Instant;
 
@@ -273,19 +273,4 @@ fn says_too_many(reason: &str) -> bool {
 /// Nor for 416, with which servers answer that do not know `If-Match`.
 fn says_out_of_range(reason: &str) -> bool {
     reason.contains("status code: 416") || reason.contains("Wanted range starting at")
-}
-
-/// An error with what caused it, on one line, each thing once.
-fn chain(error: &object_store::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

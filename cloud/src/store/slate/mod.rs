@@ -20,14 +20,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use robustmq_common::chain::chain;
 use robustmq_common::limits;
 use slatedb::config::{DurabilityLevel, ReadOptions, ScanOptions};
 use slatedb::{Db, DbIterator, DbSnapshot};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-
-use crate::objects::chain;
 
 use super::{Era, PendingWrite, ScanLimit, ScanPage, Store, StoreError, StoreStats, WriteBatch};
 

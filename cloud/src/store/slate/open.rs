@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::path::Path;
+use robustmq_common::chain::chain;
 use robustmq_common::limits;
 use slatedb::config::{
     CompactionWorkerOptions, CompactorOptions, GarbageCollectorDirectoryOptions,
@@ -22,7 +23,7 @@ use super::ranges::{self, DeletedRanges, Note, NoteId};
 use super::removal::Removal;
 use super::writer::Writer;
 use super::{OwnRuntime, Published, SlateSettings, SlateStore, View, read_failed};
-use crate::objects::{Health, Watched, chain};
+use crate::objects::{Health, Watched};
 use crate::store::StoreError;
 
 /// How often it is looked whether the object store answers.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use robustmq_common::chain::chain;
 use slatedb::config::{FlushOptions, FlushType};
 use slatedb::{CloseReason, Db, DbStatus, ErrorKind};
 use tokio::sync::watch;
@@ -19,7 +20,6 @@ use super::queue::WriteQueue;
 use super::ranges::{self, DeletedRanges, Note, NoteId};
 use super::removal::{Removal, Step};
 use super::{Published, View};
-use crate::objects::chain;
 use crate::store::write::QueuedWrite;
 use crate::store::{StoreError, WriteOp};
 
