@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{Cache, UserId};
-use robustmq_dataset::epochs::{Epochs, Place, Shuffle as Order, Stretch};
+use robustmq_dataset::epochs::{Epochs, Place, Shuffle, Stretch};
 use robustmq_dataset::fetch::{FetchError, Object};
 use robustmq_dataset::index::ObjectIndex;
 use serde::Serialize;
@@ -25,7 +25,7 @@ use crate::log;
 use crate::store::keys::damaged;
 use crate::store::keys::dataset::{StoredEpoch, epochs_of};
 use crate::store::{ScanLimit, Store, StoreError};
-use crate::topics::{Shuffle, SourceConfig};
+use crate::topics::SourceConfig;
 
 /// What all partitions of a dataset topic share.
 pub(super) struct Dataset {
@@ -92,6 +92,8 @@ pub(super) struct DatasetPartition {
     pub(super) demand: watch::Sender<i64>,
     pub(super) readers: Mutex<Readers>,
     pub(super) read: Arc<Notify>,
+    /// More is counted.
+    pub(super) counted: Notify,
     /// How many partitions are read at the moment.
     pub(super) sharing: AtomicUsize,
 }
@@ -123,13 +125,8 @@ impl DatasetPartition {
         dataset: Arc<Dataset>,
         partition: PartitionIndex,
     ) -> Result<Arc<Self>, StoreError> {
-        let order = match dataset.config.shuffle {
-            Shuffle::None => Order::None,
-            Shuffle::Shards => Order::Shards,
-            Shuffle::Window(records) => Order::Window(records),
-        };
         let number = partition.0.cast_unsigned();
-        let mut epochs = Epochs::new(order, dataset.config.seed, number);
+        let mut epochs = Epochs::new(dataset.config.shuffle, dataset.config.seed, number);
         let mut range = epochs_of(dataset.topic, partition);
         while !range.is_empty() {
             let page = dataset.store.scan(range.clone(), ScanLimit::items(1000)).await?;
@@ -156,6 +153,7 @@ impl DatasetPartition {
             demand: watch::channel(0).0,
             readers: Mutex::default(),
             read: Arc::default(),
+            counted: Notify::new(),
             sharing: AtomicUsize::new(1),
         });
         tokio::spawn(super::counting::run(Arc::downgrade(&this)));
@@ -192,6 +190,7 @@ impl DatasetPartition {
         if let Some(shown) = shown {
             shown.show_source(Offset(high_watermark));
         }
+        self.counted.notify_waiters();
     }
 
     /// Somebody wants what is before `offset`.
@@ -221,7 +220,7 @@ impl DatasetPartition {
     pub(super) fn ahead_bytes(&self) -> u64 {
         let sharing = self.sharing.load(Ordering::Relaxed).max(1) as u64;
         let share = self.dataset.cache.ahead_bytes() as u64 / sharing;
-        share.clamp(2 * limits::EXTENT_BYTES as u64, limits::COUNTED_AHEAD_BYTES)
+        share.clamp(limits::EXTENT_BYTES as u64, limits::COUNTED_AHEAD_BYTES)
     }
 
     /// The object of a number among this partition's, as it was listed, and its identity.

@@ -99,6 +99,7 @@ impl DatasetPartition {
     /// The object at a place of the first epoch, once it is counted.
     async fn counted_at(&self, place: u64) -> Result<u64, PartitionError> {
         loop {
+            let more = self.counted.notified();
             let counted = {
                 let state = self.state();
                 let first = state.epochs.iter().next();
@@ -109,7 +110,7 @@ impl DatasetPartition {
             }
             // It counts on while the topic is brought into the cache.
             self.demand.send_modify(|_| {});
-            tokio::time::sleep(limits::AHEAD_PAUSE).await;
+            more.await;
         }
     }
 }

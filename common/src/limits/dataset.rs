@@ -90,11 +90,11 @@ pub const GET_BUFFER_BYTES: usize = RECORD_BYTES;
 
 // Of the cache.
 
-/// The least that may be set: what readers read ahead, a quarter of it, has to hold an extent of the usual size.
+/// The least that may be set: what readers read ahead, half of it, has to hold two extents of the usual size.
 pub const CACHE_BYTES_MIN: usize = 32 * 1024 * 1024;
 /// Read-ahead takes this part of the cache's memory,
 pub const AHEAD_SHARE: usize = 8;
-/// But at least so much of it, or a quarter of less.
+/// But at least so much of it, or half of less: with less room than what is being read takes, each read fetches its extent anew.
 pub const AHEAD_BYTES_LEAST: usize = 64 * 1024 * 1024;
 /// but no more than this: with it 99.97 % of reads of a source with a long tail waited for nothing.
 pub const AHEAD_BYTES: usize = 1024 * 1024 * 1024;

@@ -101,7 +101,7 @@ pub(super) struct Memory {
 
 /// How much of `budget_bytes` is for read-ahead.
 pub(super) fn ahead_bytes(budget_bytes: usize) -> usize {
-    let least = limits::dataset::AHEAD_BYTES_LEAST.min(budget_bytes / 4);
+    let least = limits::dataset::AHEAD_BYTES_LEAST.min(budget_bytes / 2);
     (budget_bytes / limits::dataset::AHEAD_SHARE).clamp(least, limits::dataset::AHEAD_BYTES)
 }
 

@@ -13,7 +13,7 @@ const EXTENTS: u64 = 120;
 /// More than one block.
 const BYTES: u32 = 300_000;
 /// 23 extents stay in memory,
-const MEMORY_BYTES: usize = 9_420_000;
+const MEMORY_BYTES: usize = 14_130_000;
 /// and 64 on SSD.
 const SSD_BYTES: u64 = 64 * 2 * 256 * 1024;
 

@@ -11,7 +11,7 @@ use crate::cache::memory::{Changes, Memory, Scene, ahead_bytes};
 use crate::cache::ranks::Rank;
 use crate::cache::users::Users;
 
-const BUDGET: usize = 32 << 20;
+const BUDGET: usize = 48 << 20;
 
 #[derive(Debug, Clone)]
 enum Step {

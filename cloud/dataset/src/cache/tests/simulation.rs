@@ -52,7 +52,7 @@ impl Scene {
 
 /// Reads it with two Fetches an extent and four extents read ahead.
 async fn check(name: &str, scene: Scene) {
-    let memory_bytes = 32 << 20;
+    let memory_bytes = 48 << 20;
     let ssd = scene.ssd_bytes.map(|bytes| SsdSettings { dir: "/cache".into(), bytes });
     let disk = Arc::new(SimDisk::new(1));
     let cache = Cache::open_on(CacheSettings { memory_bytes, ssd }, disk).expect("large enough");
@@ -74,7 +74,7 @@ async fn check(name: &str, scene: Scene) {
     let stats = cache.stats(Some(READER));
     let first_epoch = scene.extents * u64::from(scene.extent_bytes);
     let (ours, least) = (stats.traced_source_bytes - first_epoch, stats.belady_bytes - first_epoch);
-    let holds = (memory_bytes as u64 / 4 * 3) + scene.ssd_bytes.unwrap_or(0);
+    let holds = memory_bytes as u64 / 2 + scene.ssd_bytes.unwrap_or(0);
     let lru = scene.lru_bytes(holds) - first_epoch;
     let per_epoch = |bytes: u64| bytes / u64::from(scene.extent_bytes) / (EPOCHS - 1);
     println!(
