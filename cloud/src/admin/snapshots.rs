@@ -1,5 +1,7 @@
 //! Snapshots of what a group has acknowledged, and going back to one.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
@@ -9,6 +11,7 @@ use serde::Deserialize;
 use super::{State, unavailable};
 use crate::group::coordinator::CoordinatorError;
 use crate::group::shared::coordinator::SharedGroups;
+use crate::group::shared::pools::PoolError;
 use crate::group::shared::snapshots::SnapshotError;
 use crate::store::keys::partition::PartitionKeys;
 
@@ -77,7 +80,15 @@ pub(super) async fn rewind(
     let log = state.log.clone();
     let rewound = log.finish(async move {
         let (sharing, partitions) = of(&state, &group).await?;
-        sharing.rewind(&group, &name, &partitions).await
+        let mut topics = sharing.snapshot_topics(&group, &name).await?;
+        topics.extend(partitions.iter().map(|keys| keys.topic));
+        let mut deleted = BTreeSet::new();
+        for topic in topics {
+            if state.topics.get_by_id(topic).await.map_err(PoolError::from)?.is_none() {
+                deleted.insert(topic);
+            }
+        }
+        sharing.rewind(&group, &name, &partitions, &deleted).await
     });
     match rewound.await {
         Ok(rewound) => Json(rewound).into_response(),

@@ -98,6 +98,12 @@ pub(super) async fn run(command: SnapshotCommand) -> Result<(), CommandError> {
             if anew > 0 {
                 print(&format!("it begins anew on {anew} that it had not read then\n"));
             }
+            let deleted = number(&done, "deleted");
+            if deleted > 0 {
+                print(&format!(
+                    "{deleted} partitions of the snapshot were deleted with their topics\n"
+                ));
+            }
             let gone = number(&done, "gone");
             if gone > 0 {
                 print(&format!("{gone} records have been deleted since, and cannot come again\n"));

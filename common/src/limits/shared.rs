@@ -26,6 +26,12 @@ pub const AHEAD_SHARE: u64 = 4;
 /// Ranges that a pool's progress is made of: what was acknowledged out of order. Beyond it nothing new is given out until
 /// the oldest are acknowledged.
 pub const PROGRESS_RANGES: usize = 50_000;
+/// Cursors that somebody fetched at and that are not known: so many are noted, to have their members join again.
+pub const STRANGERS: usize = 10_000;
+/// After this time one may be forgotten for another: no client's heartbeats are further apart.
+pub const STRANGER_KEPT: Duration = Duration::from_secs(60);
+/// Members of all shared groups and share groups together: half of the tokens that there are, so that a free one is near.
+pub const TOKENS: usize = 1 << 19;
 /// Tokens that are reserved at a time.
 pub const TOKEN_BLOCK: u32 = 1_000;
 /// Consecutive records that are given to one member within this time are one delivery, whose age is that of its first.

@@ -18,7 +18,7 @@ use crate::group::shared::members::{Assigned, ConnectionId};
 use crate::group::shared::pool::{NotHeld, Verdict};
 use crate::group::shared::pools::{PoolError, Pools, SettleError, SharedPool};
 use crate::group::shared::{check_group_id, now};
-use crate::log::{IdBlocks, Partition};
+use crate::log::Partition;
 use crate::store::keys::partition::PartitionKeys;
 
 /// Why a heartbeat is refused.
@@ -67,7 +67,6 @@ struct State {
 /// The share groups of this broker.
 pub struct ShareGroups {
     pools: Arc<Pools>,
-    tokens: Arc<IdBlocks>,
     state: Mutex<State>,
     timers_changed: Notify,
 }
@@ -75,8 +74,8 @@ pub struct ShareGroups {
 impl ShareGroups {
     /// Share groups over `pools`. Sessions end only while [`ShareGroups::run`] runs.
     #[must_use]
-    pub fn new(pools: Arc<Pools>, tokens: Arc<IdBlocks>) -> Self {
-        Self { pools, tokens, state: Mutex::default(), timers_changed: Notify::new() }
+    pub fn new(pools: Arc<Pools>) -> Self {
+        Self { pools, state: Mutex::default(), timers_changed: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,6 +113,11 @@ impl ShareGroups {
                 beat,
                 token,
             );
+            let has = state.member(group, &member_id).map(|member| member.token);
+            // It was a member already, or is refused.
+            if let Some(token) = token.filter(|token| has != Some(*token)) {
+                self.pools.end(token, []);
+            }
             let wanted = heard.inspect_err(|_| state.forget_if_empty(group))?;
             state.recount(group, &member_id);
             self.arm(&mut state, group, &member_id);
@@ -124,6 +128,7 @@ impl ShareGroups {
         let members = state.groups.get_mut(group).ok_or(MemberError::Unknown)?;
         let (epoch, is_told) = members.assign(&member_id, said_epoch, assignment)?;
         let assigned = members.get(&member_id).filter(|_| is_told).map(|m| m.assigned.clone());
+        state.recount(group, &member_id);
         Ok(Told { epoch, timing, assignment: assigned })
     }
 
@@ -160,7 +165,8 @@ impl ShareGroups {
     /// A group begins, or gets another member.
     async fn admit(&self, group: &str) -> Result<Token, ShareError> {
         self.pools.make_known(group).await?;
-        Ok(Token::of(self.tokens.next().await.map_err(CoordinatorError::from)?))
+        let token = self.pools.new_token().await.map_err(CoordinatorError::from)?;
+        Ok(token.ok_or(CoordinatorError::TooManyGroups)?)
     }
 
     /// A member leaves. What it has acquired goes back with its share session, which ends by itself: clients of librdkafka leave first, and
@@ -170,11 +176,14 @@ impl ShareGroups {
     /// [`MemberError::Unknown`].
     pub fn leave(&self, group: &str, member_id: &str) -> Result<(), MemberError> {
         let mut state = self.state();
-        let member = state.remove(group, member_id).ok_or(MemberError::Unknown)?;
+        let mut member = state.remove(group, member_id).ok_or(MemberError::Unknown)?;
         if let Some(connection) = member.connection() {
             let who = (group.to_owned(), member_id.to_owned());
             state.sessions.entry(connection).or_default().insert(who.clone());
+            member.subscribed.clear();
+            member.charged_bytes = 0;
             state.left.insert(who, member);
+            state.recount(group, member_id);
             return Ok(());
         }
         drop(state);
@@ -186,6 +195,7 @@ impl ShareGroups {
         for pool in member.end_session() {
             self.pools.exit(&pool, member.token);
         }
+        self.pools.end(member.token, []);
     }
 
     /// A request of a share session that is no last one: returns the partitions that it fetches. See [`Member::advance_session`].
@@ -239,10 +249,14 @@ impl ShareGroups {
         if let Some(connection) = connection {
             state.unbind(connection, &who);
         }
-        state.left.remove(&who);
+        let left = state.left.remove(&who);
+        state.bytes -= left.as_ref().map_or(0, |left| left.charged_bytes);
         drop(state);
         for pool in pools {
             self.pools.exit(&pool, token);
+        }
+        if left.is_some() {
+            self.pools.end(token, []);
         }
     }
 
@@ -293,6 +307,7 @@ impl ShareGroups {
         match member.filter(|member| member.token == token && member.connection().is_some()) {
             Some(member) => {
                 member.pools.insert(at, pool.clone());
+                state.recount(group, member_id);
                 Ok((pool, token))
             }
             None => {

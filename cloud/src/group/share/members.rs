@@ -82,8 +82,13 @@ struct Session {
     partitions: BTreeSet<Assigned>,
 }
 
+/// Bytes that a partition takes in a member's maps, and what it holds of it, about.
+const PARTITION_BYTES: usize = 256;
+
 /// One member.
 pub struct Member {
+    /// Its id.
+    pub member_id: String,
     /// Whose records are whose.
     pub token: Token,
     /// Of the group when something last changed for it.
@@ -121,7 +126,11 @@ impl Member {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let topics: usize = self.subscribed.iter().map(|name| name.len() + 64).sum();
-        topics + self.client_id.len() + self.client_host.len() + 512
+        let rack = self.rack_id.as_ref().map_or(0, String::len);
+        let client = self.client_id.len() + self.client_host.len() + rack;
+        let partitions = (self.assigned.len() + self.pools.len()) * PARTITION_BYTES;
+        // Its own map, that of its session and that of the timers name it.
+        topics + client + partitions + 4 * self.member_id.len() + 512
     }
 
     /// The connection of its share session.
@@ -247,6 +256,7 @@ impl Members {
                 return Err(MemberError::NothingSubscribed);
             }
             let member = Member {
+                member_id: beat.member_id.clone(),
                 token,
                 epoch: 0,
                 subscribed: BTreeSet::new(),

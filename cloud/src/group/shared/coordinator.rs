@@ -21,9 +21,8 @@ use super::{check_group_id, now};
 use crate::group::coordinator::CoordinatorError;
 use crate::group::machine::{Caller, GroupError, Join, Joined, Sync, Synced, Timing};
 use crate::group::share::coordinator::ShareGroups;
-use crate::log::{IdBlocks, Log};
+use crate::log::Log;
 use crate::store::keys::partition::PartitionKeys;
-use crate::store::keys::system::IdKind;
 
 /// Who asks, where the protocol does not say it.
 #[derive(Debug, Clone)]
@@ -56,7 +55,6 @@ struct State {
 
 struct Shared {
     pools: Arc<Pools>,
-    tokens: Arc<IdBlocks>,
     /// Members of the share group protocol.
     share: ShareGroups,
     timing: Timing,
@@ -74,13 +72,10 @@ impl SharedGroups {
     /// The shared groups over a log. Sessions end only while [`SharedGroups::run`] runs.
     #[must_use]
     pub fn new(log: Arc<Log>, timing: Timing, dead_letters: Option<Arc<dyn DeadLetters>>) -> Self {
-        let tokens =
-            IdBlocks::new(log.store().clone(), IdKind::Cursor, limits::shared::TOKEN_BLOCK);
-        let (tokens, pools) = (Arc::new(tokens), Arc::new(Pools::new(log, dead_letters)));
+        let pools = Arc::new(Pools::new(log, dead_letters));
         let shared = Shared {
             pools: pools.clone(),
-            tokens: tokens.clone(),
-            share: ShareGroups::new(pools, tokens),
+            share: ShareGroups::new(pools),
             timing,
             state: Mutex::default(),
             timers_changed: Notify::new(),
@@ -115,41 +110,49 @@ impl SharedGroups {
         connection: ConnectionId,
     ) -> Result<Joined, CoordinatorError> {
         check_group_id(group)?;
-        let token = Token::of(self.shared.tokens.next().await?);
-        let replaced = {
-            let mut state = self.state();
-            if state.bytes > limits::GROUPS_BYTES {
-                return Err(GroupError::MaxSizeReached.into());
-            }
-            if state.groups.len() >= limits::GROUPS && !state.groups.contains_key(group) {
-                return Err(CoordinatorError::TooManyGroups);
-            }
-            let now = now();
-            let members = state.groups.entry(group.to_owned()).or_default();
-            let before = members.get(&join.member_id).map_or(0, Member::bytes);
-            let joined = members.join(now, &self.shared.timing, join, token);
-            let gone = members.is_empty();
-            let (joined, replaced) = match joined {
-                Ok(joined) => joined,
-                Err(error) => {
-                    if gone {
-                        state.groups.remove(group);
-                    }
-                    return Err(error.into());
-                }
-            };
-            let after = members.get(&joined.member_id).map_or(0, Member::bytes);
-            let replaced_bytes = replaced.as_ref().map_or(0, Member::bytes);
-            state.bytes = (state.bytes + after).saturating_sub(before + replaced_bytes);
-            self.bind(&mut state, connection, group, &joined.member_id);
-            self.arm(&mut state, group, &joined.member_id);
-            (joined, replaced)
+        let token = match join.member_id.is_empty() {
+            true => self.shared.pools.new_token().await?.ok_or(GroupError::MaxSizeReached)?.into(),
+            false => None,
         };
-        let (joined, replaced) = replaced;
+        let joined = self.admit(group, join, connection, token);
+        if let (Err(_), Some(token)) = (&joined, token) {
+            self.shared.pools.end(token, []);
+        }
+        let (joined, replaced) = joined?;
         if let Some(member) = replaced {
             self.close(member);
         }
         Ok(joined)
+    }
+
+    /// Returns the member that is replaced, too.
+    fn admit(
+        &self,
+        group: &str,
+        join: &Join,
+        connection: ConnectionId,
+        token: Option<Token>,
+    ) -> Result<(Joined, Option<Member>), CoordinatorError> {
+        let mut state = self.state();
+        if state.bytes > limits::GROUPS_BYTES {
+            return Err(GroupError::MaxSizeReached.into());
+        }
+        if state.groups.len() >= limits::GROUPS && !state.groups.contains_key(group) {
+            return Err(CoordinatorError::TooManyGroups);
+        }
+        let members = state.groups.entry(group.to_owned()).or_default();
+        let joined = members.join(now(), &self.shared.timing, join, token);
+        if joined.is_err() && members.is_empty() {
+            state.groups.remove(group);
+        }
+        let (joined, replaced) = joined?;
+        if let Some(replaced) = &replaced {
+            state.forget(group, replaced);
+        }
+        state.recount(group, &joined.member_id);
+        self.bind(&mut state, connection, group, &joined.member_id);
+        self.arm(&mut state, group, &joined.member_id);
+        Ok((joined, replaced))
     }
 
     /// SyncGroup: the member gets what it assigned itself. `assigned` says which partitions those are, where that is known: cursors on
@@ -167,7 +170,6 @@ impl SharedGroups {
         let member_id = sync.who.member_id.clone();
         let mut state = self.state();
         let members = state.groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
-        let before = members.get(&member_id).map_or(0, Member::bytes);
         let synced = members.sync(now(), sync)?;
         let member = members.get_mut(&member_id).ok_or(GroupError::UnknownMember)?;
         let token = member.token;
@@ -176,8 +178,7 @@ impl SharedGroups {
             revoked = member.partitions.difference(assigned).copied().collect();
             member.partitions.retain(|partition| assigned.contains(partition));
         }
-        let after = member.bytes();
-        state.bytes = (state.bytes + after).saturating_sub(before);
+        state.recount(group, &member_id);
         self.bind(&mut state, connection, group, &member_id);
         drop(state);
         self.shared.pools.close(token, revoked);
@@ -278,7 +279,9 @@ impl SharedGroups {
             member.awaits_cursor = false;
             // Noted first: a member that goes meanwhile takes its cursors with it.
             member.partitions.extend(partitions);
-            (member_id, member.token)
+            let token = member.token;
+            state.recount(group, &member_id);
+            (member_id, token)
         };
         let (member_id, token) = found;
         let config = self.shared.pools.config(group).await?;
@@ -336,7 +339,7 @@ impl SharedGroups {
 
     /// A member's cursors end.
     fn close(&self, member: Member) {
-        self.shared.pools.close(member.token, member.partitions);
+        self.shared.pools.end(member.token, member.partitions);
     }
 
     /// Sets the timer of a member; one that fires earlier stays, and is set again when it fires.
@@ -415,9 +418,18 @@ impl SharedGroups {
 }
 
 impl State {
+    /// What a member takes of memory may have changed.
+    fn recount(&mut self, group: &str, member_id: &str) {
+        let members = self.groups.get_mut(group);
+        let Some(member) = members.and_then(|members| members.get_mut(member_id)) else { return };
+        let bytes = member.bytes();
+        let before = std::mem::replace(&mut member.charged_bytes, bytes);
+        self.bytes = (self.bytes + bytes).saturating_sub(before);
+    }
+
     /// After a member was removed.
     fn forget(&mut self, group: &str, member: &Member) {
-        self.bytes = self.bytes.saturating_sub(member.bytes());
+        self.bytes = self.bytes.saturating_sub(member.charged_bytes);
         if let Some(armed) = member.armed {
             let member_id = member.stored().member_id.clone();
             self.timers.remove(&(armed, group.to_owned(), member_id));

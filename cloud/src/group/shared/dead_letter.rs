@@ -4,7 +4,9 @@
 use async_trait::async_trait;
 use robustmq_common::ids::{KafkaTopic, Offset, TopicId};
 use robustmq_common::limits;
-use robustmq_common::record::{BatchBuilder, Compression, NewRecord, Record, RecordBatch};
+use robustmq_common::record::{
+    BatchBuilder, BatchError, Compression, NewRecord, Record, RecordBatch, Records,
+};
 
 use super::deliver::{Cut, DeliverError, OFFSET_HEADER, Wanted, cut};
 use super::pool::Offer;
@@ -90,15 +92,44 @@ async fn put(
         ("robustmq.partition", &partition),
         ("robustmq.delivery-count", &deliveries),
     ];
-    let build = |records: robustmq_common::record::Records| -> Result<RecordBatch, String> {
+    let build = |records: Records| -> Result<Result<RecordBatch, String>, BatchError> {
         let mut letters = BatchBuilder::new(Compression::None);
         for record in records {
-            push(&mut letters, &record.map_err(|error| error.to_string())?, &reasons)?;
+            if let Err(error) = push(&mut letters, &record?, &reasons) {
+                return Ok(Err(error));
+            }
         }
-        letters.build().map_err(|error| error.to_string())
+        Ok(letters.build().map_err(|error| error.to_string()))
     };
     let built = look_into(batch, build).await.map_err(|error| error.to_string())?;
-    letters.bury(topic, built.map_err(|error| error.to_string())??).await
+    let error = match built.and_then(|built| built) {
+        Ok(built) => return letters.bury(topic, built?).await,
+        Err(error) => error.to_string(),
+    };
+    let buried = letters.bury(topic, unreadable(batch, &error, &reasons, true)?).await;
+    if buried.is_ok() {
+        return buried;
+    }
+    // With what is said of it, it may be larger than a batch may be.
+    letters.bury(topic, unreadable(batch, &error, &reasons, false)?).await
+}
+
+/// One letter for a batch whose records cannot be read; its value is the batch as it was produced.
+fn unreadable(
+    batch: &RecordBatch,
+    error: &str,
+    reasons: &[(&str, &str)],
+    with_value: bool,
+) -> Result<RecordBatch, String> {
+    let offset = batch.base_offset().0.to_string();
+    let said = [(OFFSET_HEADER, offset.as_str()), ("robustmq.error", error)];
+    let headers = reasons.iter().chain(&said);
+    let headers: Vec<_> = headers.map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
+    let value = with_value.then(|| batch.as_bytes().as_ref());
+    let letter = NewRecord { value, headers: &headers, ..NewRecord::default() };
+    let mut letters = BatchBuilder::new(Compression::None);
+    letters.push(&letter).map_err(|error| error.to_string())?;
+    letters.build().map_err(|error| error.to_string())
 }
 
 fn push(

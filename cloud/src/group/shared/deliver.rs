@@ -16,6 +16,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use robustmq_common::ids::Offset;
 use robustmq_common::limits;
 use robustmq_common::record::{BatchError, RecordBatch};
+use tokio::sync::MutexGuard;
 
 use super::cursor::{CursorOffset, Sequence, WORN};
 use super::dead_letter;
@@ -23,9 +24,12 @@ use super::now;
 use super::pace::Allowance;
 use super::pool::{AcknowledgeError, Lease, MostInFlight, Offer};
 use super::pools::{Cursor, PoolError, Pools, SharedPool};
-use crate::log::{Partition, ReadError, slice};
+use crate::log::{Partition, ReadError};
 use crate::store::StoreError;
-use tokio::sync::MutexGuard;
+
+mod cut;
+
+pub(super) use self::cut::{Cut, OFFSET_HEADER, Wanted, cut};
 
 /// Records for one member.
 #[derive(Debug, Default)]
@@ -99,17 +103,6 @@ enum What<'a> {
     Offer(Offer, u32, #[expect(dead_code, reason = "held")] MutexGuard<'a, ()>),
 }
 
-/// What was read, cut to what is leased.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cut {
-    /// Whole batches, or what is left of them.
-    pub batches: Vec<RecordBatch>,
-    /// What they hold that was offered.
-    pub offsets: Range<i64>,
-    /// Nothing is there: it was compacted away, or lost by a volatile mode.
-    pub hole: Option<Range<i64>>,
-}
-
 impl Pools {
     /// Begins a Fetch at a cursor.
     #[must_use]
@@ -124,7 +117,10 @@ impl Pools {
     /// # Errors
     /// [`DeliverError`].
     pub async fn turn<'a>(&self, claim: &'a Claim, again: bool) -> Result<Turn<'a>, DeliverError> {
-        let Some(cursor) = &claim.cursor else { return std::future::pending().await };
+        let Some(cursor) = &claim.cursor else {
+            self.note_stranger(claim.at.token);
+            return std::future::pending().await;
+        };
         let given = {
             let state = cursor.pool.state();
             state.map(|state| state.pool.given(claim.at.token, claim.at.sequence))
@@ -179,14 +175,24 @@ impl Turn<'_> {
         max_bytes: usize,
     ) -> Result<Option<Delivery>, DeliverError> {
         match &self.what {
-            What::Again(at, offsets) => claim.again(*at, offsets, max_bytes).await,
+            What::Again(at, offsets) => {
+                claim.again(self.cursor, *at, offsets.clone(), max_bytes).await
+            }
             What::Offer(offer, allowed, _) => {
                 let limit = self.cursor.pool.config().delivery_limit;
                 if limit.is_some_and(|limit| offer.deliveries >= limit) {
                     dead_letter::give_up(pools, &self.cursor.pool, &claim.partition, offer).await?;
                     return Ok(None);
                 }
-                claim.lease(self.cursor, offer, *allowed, max_bytes).await
+                match claim.lease(self.cursor, offer, *allowed, max_bytes).await {
+                    Err(DeliverError::Batch(error)) => {
+                        tracing::warn!(%error, "a batch that is to be cut cannot be read");
+                        dead_letter::give_up(pools, &self.cursor.pool, &claim.partition, offer)
+                            .await?;
+                        Ok(None)
+                    }
+                    outcome => outcome,
+                }
             }
         }
     }
@@ -316,26 +322,63 @@ impl Claim {
         Ok(Some(self.place(cut, at)))
     }
 
-    /// What was delivered before, as far as it is still there.
+    /// What was delivered before, from `at` on, as far as it is still there. Where nothing of it is, what was delivered after it: only
+    /// behind all of that is the place for something new.
     async fn again(
+        &self,
+        cursor: &Cursor,
+        mut at: Sequence,
+        mut offsets: Range<i64>,
+        max_bytes: usize,
+    ) -> Result<Option<Delivery>, DeliverError> {
+        loop {
+            let (found, to) = self.still_there(at, &offsets, max_bytes).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            at = at.after(u32::try_from(to - offsets.start).unwrap_or_default());
+            offsets.start = to;
+            if !offsets.is_empty() {
+                continue;
+            }
+            let next = cursor.pool.state().map(|state| state.pool.given(self.at.token, at));
+            match next {
+                Some(Ok(Some((next, given)))) => (at, offsets) = (next, given),
+                Some(Ok(None) | Err(_)) | None => return Ok(None),
+            }
+        }
+    }
+
+    /// The first of `offsets` that are still there; if these are none, as far as that is known now. `at` is the place of the first offset.
+    async fn still_there(
         &self,
         at: Sequence,
         offsets: &Range<i64>,
         max_bytes: usize,
-    ) -> Result<Option<Delivery>, DeliverError> {
+    ) -> Result<(Option<Delivery>, i64), DeliverError> {
+        let start = self.partition.offsets().log_start_offset.0;
+        if offsets.start < start {
+            return Ok((None, start.min(offsets.end)));
+        }
         let (from, to) = (Offset(offsets.start), Offset(offsets.end));
         let read = match self.partition.read_to(from, to, max_bytes).await {
             Ok(read) => read,
-            Err(ReadError::OutOfRange { .. }) => return Ok(None),
+            // Deleted meanwhile, or lost by a volatile mode.
+            Err(ReadError::OutOfRange { .. }) => {
+                let start = self.partition.offsets().log_start_offset.0;
+                let to = if offsets.start < start { start.min(offsets.end) } else { offsets.end };
+                return Ok((None, to));
+            }
             Err(error) => return Err(error.into()),
         };
         let most = offsets.end - offsets.start;
         let cut = cut(read.batches, offsets, most, Wanted::WholeBatches).await?;
         if cut.batches.is_empty() {
-            return Ok(None);
+            return Ok((None, cut.offsets.end));
         }
         let skipped = u32::try_from(cut.offsets.start - offsets.start).unwrap_or_default();
-        Ok(Some(self.place(cut, at.after(skipped))))
+        let to = cut.offsets.end;
+        Ok((Some(self.place(cut, at.after(skipped))), to))
     }
 
     /// Gives batches their place on the cursor, where the first leased offset is at `at`.
@@ -426,73 +469,6 @@ fn placed(batch: &Bytes, base: i64) -> [Bytes; 2] {
     head.put_slice(batch.get(8..12).unwrap_or_default());
     head.put_i32(-1);
     [head.freeze(), batch.slice(HEAD_BYTES..)]
-}
-
-/// The header of a record in a batch that had to be encoded anew: its offset in the log.
-pub(super) const OFFSET_HEADER: &str = "robustmq.offset";
-
-/// What batches are cut for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// A member, which is given whole batches but for the first.
-    WholeBatches,
-    /// A member, which is given as many records as it may have.
-    Records,
-    /// Not a member: records stay as they are.
-    Everything,
-}
-
-/// Takes of `batches`, which were read from the start of `offered` on, what lies within it: at most `most` offsets.
-pub(super) async fn cut(
-    batches: Vec<Bytes>,
-    offered: &Range<i64>,
-    most: i64,
-    wanted: Wanted,
-) -> Result<Cut, DeliverError> {
-    let mut cut = Cut { batches: Vec::new(), offsets: offered.start..offered.start, hole: None };
-    let mut limit = offered.end.min(offered.start.saturating_add(most));
-    for bytes in batches {
-        let batch = RecordBatch::from_store(bytes)?;
-        let (base, next) = (batch.base_offset().0, batch.next_offset().0);
-        if base >= offered.end {
-            break;
-        }
-        if cut.batches.is_empty() && base > offered.start {
-            cut.hole = Some(offered.start..base);
-            cut.offsets = base..base;
-            limit = offered.end.min(base.saturating_add(most));
-        } else if base > cut.offsets.end {
-            break;
-        }
-        if base >= limit {
-            break;
-        }
-        if next <= limit {
-            cut.offsets.end = next;
-            cut.batches.push(batch);
-            continue;
-        }
-        // It ends after what may be given. What the offer itself ends with has to be cut now or later.
-        let is_needed =
-            cut.batches.is_empty() || limit == offered.end || wanted != Wanted::WholeBatches;
-        if is_needed {
-            let from = cut.offsets.end.max(base);
-            let header = (wanted != Wanted::Everything).then_some(OFFSET_HEADER);
-            if let Some(part) = slice(&batch, Offset(from), Offset(limit), header).await? {
-                cut.batches.push(part);
-            }
-            cut.offsets.end = limit;
-        }
-        break;
-    }
-    if cut.batches.is_empty() {
-        // Nothing is there: it has been compacted away, or was lost by a volatile mode. All that is offered is below the high
-        // watermark, so nothing will ever be there. What was cut out of a batch may end earlier.
-        let end = if cut.offsets.end > cut.offsets.start { cut.offsets.end } else { offered.end };
-        cut.hole = Some(offered.start..end);
-        cut.offsets = end..end;
-    }
-    Ok(cut)
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ use crate::group::machine::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// Bytes that a partition takes in a member's sets, and its cursor, about.
+const PARTITION_BYTES: usize = 256;
+
 /// A partition that a member has a cursor on.
 pub type Assigned = (TopicId, PartitionIndex);
 
@@ -36,6 +39,8 @@ pub struct Member {
     pub is_suspended: bool,
     /// When its entry in the timers fires.
     pub armed: Option<Instant>,
+    /// What was counted of [`Member::bytes`].
+    pub charged_bytes: usize,
     /// What it wants, if it speaks the consumer group protocol (KIP-848) and is assigned its partitions.
     pub subscription: Option<Subscription>,
     generation: i32,
@@ -95,9 +100,22 @@ impl Member {
     pub fn bytes(&self) -> usize {
         let subscription = self.subscription.as_ref().map_or(0, |subscription| {
             let names: usize = subscription.names.iter().map(|name| name.len() + 64).sum();
-            names + subscription.pattern.as_ref().map_or(0, String::len)
+            let pattern = subscription.pattern.as_ref().map_or(0, String::len);
+            names + pattern + subscription.assigned.len() * PARTITION_BYTES
         });
-        self.stored.metadata.len() + self.stored.assignment.len() + subscription + 512
+        let stored = &self.stored;
+        // Its own map, that of its connections and that of the timers name it.
+        let ids =
+            4 * stored.member_id.len() + 3 * stored.instance_id.as_ref().map_or(0, String::len);
+        let client = stored.client_id.len() + stored.client_host.len() + self.protocol.len();
+        let partitions = self.partitions.len() * PARTITION_BYTES;
+        stored.metadata.len()
+            + stored.assignment.len()
+            + subscription
+            + ids
+            + client
+            + partitions
+            + 512
     }
 
     /// The connections that speak for it.
@@ -173,7 +191,7 @@ impl Members {
         found.map(|(id, _)| id.as_str())
     }
 
-    /// Joins at once. `token` is for a new member. Returns the answer and the member that a new one with the same instance id replaces.
+    /// Joins at once. `token` is for a new member, who has no id yet. Returns the answer and the member that a new one with the same instance id replaces.
     ///
     /// # Errors
     /// [`GroupError`].
@@ -182,7 +200,7 @@ impl Members {
         now: Instant,
         timing: &Timing,
         join: &Join,
-        token: Token,
+        token: Option<Token>,
     ) -> Result<(Joined, Option<Member>), GroupError> {
         if !(timing.session_min..=timing.session_max).contains(&join.session_timeout) {
             return Err(GroupError::InvalidSessionTimeout);
@@ -199,6 +217,7 @@ impl Members {
             if self.members.len() >= limits::GROUP_MEMBERS && current.is_none() {
                 return Err(GroupError::MaxSizeReached);
             }
+            let token = token.ok_or(GroupError::UnknownMember)?;
             if let Some(former) = current.cloned() {
                 replaced = self.members.remove(&former);
             }
@@ -227,6 +246,7 @@ impl Members {
             awaits_cursor: false,
             is_suspended: former.as_ref().is_some_and(|m| m.is_suspended),
             armed: former.as_ref().and_then(|m| m.armed),
+            charged_bytes: former.as_ref().map_or(0, |m| m.charged_bytes),
             subscription: None,
             generation,
             last_heard: now,
@@ -235,9 +255,8 @@ impl Members {
             stored,
             protocol: protocol.clone(),
         };
-        if let Some(instance) = &join.instance_id {
-            self.instances.insert(instance.clone(), member_id.clone());
-        }
+        let former_instance = former.and_then(|former| former.stored.instance_id);
+        self.note_instance(former_instance, join.instance_id.clone(), &member_id);
         self.members.insert(member_id.clone(), member);
         self.protocol_type = Some(join.protocol_type.clone());
         let joined = Joined {
@@ -250,6 +269,15 @@ impl Members {
             skip_assignment: false,
         };
         Ok((joined, replaced))
+    }
+
+    fn note_instance(&mut self, former: Option<String>, instance: Option<String>, member_id: &str) {
+        if let Some(former) = former {
+            self.instances.remove(&former);
+        }
+        if let Some(instance) = instance {
+            self.instances.insert(instance, member_id.to_owned());
+        }
     }
 
     /// Answers a member with what it assigned itself.

@@ -3,9 +3,10 @@
 //! A pool lies where its partition does: it is the partition's leader that knows it, and the group's coordinator that asks. Every call
 //! here may wait and may fail, though on one machine few do.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits;
@@ -18,8 +19,9 @@ use super::now;
 use super::pool::{AcknowledgeError, Ledger, Pool};
 use super::progress::Progress;
 use crate::entries::ConfigError;
-use crate::log::{Log, LogError};
+use crate::log::{IdBlocks, Log, LogError};
 use crate::store::keys::partition::PartitionKeys;
+use crate::store::keys::system::IdKind;
 use crate::store::{PendingWrite, Store, StoreError, WriteBatch};
 
 mod configure;
@@ -93,8 +95,12 @@ type CursorKey = (Token, TopicId, PartitionIndex);
 struct Map {
     pools: HashMap<PoolKey, Arc<SharedPool>>,
     cursors: HashMap<CursorKey, Arc<Cursor>>,
+    /// Those of members.
+    tokens: HashSet<Token>,
     /// Members that have to join again.
-    lost: std::collections::HashSet<Token>,
+    lost: HashSet<Token>,
+    /// Whoever fetched at a cursor that is not known, and when.
+    strangers: HashMap<Token, Instant>,
     /// What was done in pools that are no longer in memory, by group.
     past: HashMap<String, Ledger>,
 }
@@ -104,6 +110,7 @@ pub struct Pools {
     store: Arc<dyn Store>,
     log: Arc<Log>,
     dead_letters: Option<Arc<dyn DeadLetters>>,
+    token_ids: IdBlocks,
     /// What shared groups have that do not set it themselves.
     defaults: OnceLock<BTreeMap<String, String>>,
     /// One change of a configuration at a time.
@@ -166,10 +173,12 @@ impl Pools {
     #[must_use]
     pub fn new(log: Arc<Log>, dead_letters: Option<Arc<dyn DeadLetters>>) -> Self {
         let store = log.store().clone();
+        let token_ids = IdBlocks::new(store.clone(), IdKind::Cursor, limits::shared::TOKEN_BLOCK);
         Self {
             store,
             log,
             dead_letters,
+            token_ids,
             defaults: OnceLock::new(),
             altering: tokio::sync::Mutex::default(),
             snapshots: tokio::sync::Mutex::default(),
@@ -183,6 +192,24 @@ impl Pools {
 
     fn map(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A token that no member has, for a new one until [`Pools::end`]; `None` if there are too many members.
+    ///
+    /// # Errors
+    /// [`StoreError`] when ids cannot be reserved.
+    pub async fn new_token(&self) -> Result<Option<Token>, StoreError> {
+        loop {
+            let token = Token::of(self.token_ids.next().await?);
+            let mut map = self.map();
+            if map.tokens.len() >= limits::shared::TOKENS {
+                return Ok(None);
+            }
+            // They have come round once a million members have joined.
+            if map.tokens.insert(token) {
+                return Ok(Some(token));
+            }
+        }
     }
 
     /// A member's cursor on a partition, at which it goes on; begins one where there is none.
@@ -250,23 +277,24 @@ impl Pools {
         self.map().lost.insert(token);
     }
 
+    /// Somebody fetches at a cursor that is not known. If that is a member, it has to join again: its topic was deleted and created again,
+    /// and its client went on where it was.
+    pub(super) fn note_stranger(&self, token: Token) {
+        let now = now();
+        let strangers = &mut self.map().strangers;
+        if strangers.len() >= limits::shared::STRANGERS {
+            strangers.retain(|_, since| now - *since < limits::shared::STRANGER_KEPT);
+        }
+        if strangers.len() < limits::shared::STRANGERS {
+            strangers.insert(token, now);
+        }
+    }
+
     /// Whether the member with this token has to join again.
     #[must_use]
     pub fn is_lost(&self, token: Token) -> bool {
-        self.map().lost.contains(&token)
-    }
-
-    /// Whether a token is in use.
-    #[must_use]
-    pub fn has_cursors(
-        &self,
-        token: Token,
-        partitions: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
-    ) -> bool {
         let map = self.map();
-        partitions
-            .into_iter()
-            .any(|(topic, partition)| map.cursors.contains_key(&(token, topic, partition)))
+        map.lost.contains(&token) || map.strangers.contains_key(&token)
     }
 
     /// Acknowledges what was delivered before `position` on a cursor, and waits until that is durable.
@@ -357,14 +385,28 @@ impl Pools {
         }
     }
 
-    /// A member's cursors end; what it holds goes back.
+    /// A member is no more: its cursors end, and its token may be another's.
+    pub fn end(
+        self: &Arc<Self>,
+        token: Token,
+        partitions: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
+    ) {
+        {
+            let mut map = self.map();
+            map.tokens.remove(&token);
+            map.lost.remove(&token);
+            map.strangers.remove(&token);
+        }
+        self.close(token, partitions);
+    }
+
+    /// A member's cursors on some partitions end; what it holds of them goes back.
     pub fn close(
         self: &Arc<Self>,
         token: Token,
         partitions: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
     ) {
         let mut map = self.map();
-        map.lost.remove(&token);
         for (topic, partition) in partitions {
             let Some(cursor) = map.cursors.remove(&(token, topic, partition)) else { continue };
             self.part(&cursor.pool, token);
@@ -439,7 +481,10 @@ impl Pools {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let map = self.map();
-        map.pools.is_empty() && map.cursors.is_empty() && map.lost.is_empty()
+        map.pools.is_empty()
+            && map.cursors.is_empty()
+            && map.lost.is_empty()
+            && map.tokens.is_empty()
     }
 
     /// The log underneath.

@@ -9,6 +9,7 @@
 //!
 //! **Invariant:** what was in flight when a snapshot was taken counts as not acknowledged: after a rewind it is given out again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -85,6 +86,8 @@ pub struct Rewound {
     pub partitions: usize,
     /// Partitions that the snapshot does not have: the group begins anew on them.
     pub begun_anew: usize,
+    /// Partitions of the snapshot whose topics have been deleted since.
+    pub deleted: usize,
     /// Records, or offsets where some are missing, that retention has removed since: they cannot be given out again.
     pub gone: u64,
 }
@@ -206,8 +209,21 @@ impl SharedGroups {
         Ok(crate::store::write(&**pools.store(), batch).await?)
     }
 
+    /// The topics that a snapshot has.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub async fn snapshot_topics(
+        &self,
+        group: &str,
+        name: &str,
+    ) -> Result<BTreeSet<TopicId>, SnapshotError> {
+        let snapshot = read(self.pools().store(), group, name).await?;
+        Ok(snapshot.partitions.iter().map(|(keys, _)| keys.topic).collect())
+    }
+
     /// Goes back to a snapshot. Members lose what they hold and their cursors, and join again by themselves. `partitions` are all on which the
-    /// group has begun.
+    /// group has begun, `deleted` the topics that are no more: they are left out.
     ///
     /// # Errors
     /// [`SnapshotError`]: the group is where it was, but for members that have to join again.
@@ -216,18 +232,30 @@ impl SharedGroups {
         group: &str,
         name: &str,
         partitions: &[PartitionKeys],
+        deleted: &BTreeSet<TopicId>,
     ) -> Result<Rewound, SnapshotError> {
         let pools = self.pools();
         let _one_at_a_time = pools.snapshots_lock().await;
-        let snapshot = read(pools.store(), group, name).await?;
-        let mut rewound = Rewound { partitions: snapshot.partitions.len(), begun_anew: 0, gone: 0 };
+        let mut snapshot = read(pools.store(), group, name).await?;
+        let taken = snapshot.partitions.len();
+        snapshot.partitions.retain(|(keys, _)| !deleted.contains(&keys.topic));
+        let partitions_left = snapshot.partitions.len();
+        let mut rewound = Rewound {
+            partitions: partitions_left,
+            begun_anew: 0,
+            deleted: taken - partitions_left,
+            gone: 0,
+        };
         for (keys, progress) in &snapshot.partitions {
             let partition = pools.log().partition(keys.topic, keys.partition).await;
             let start = partition.map_err(PoolError::from)?.offsets().log_start_offset.0;
             rewound.gone += u64::try_from(start - progress.start).unwrap_or_default();
         }
-        let has = |keys: &&PartitionKeys| !snapshot.partitions.iter().any(|(k, _)| k == *keys);
-        let anew: Vec<PartitionKeys> = partitions.iter().filter(has).copied().collect();
+        let is_new = |keys: &&PartitionKeys| {
+            let is_in_it = snapshot.partitions.iter().any(|(k, _)| k == *keys);
+            !is_in_it && !deleted.contains(&keys.topic)
+        };
+        let anew: Vec<PartitionKeys> = partitions.iter().filter(is_new).copied().collect();
         rewound.begun_anew = anew.len();
         for _ in 0..limits::REWIND_TRIES {
             self.dismiss(group);

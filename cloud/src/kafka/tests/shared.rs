@@ -1,5 +1,6 @@
 //! `$shared/` groups over the wire, as stock clients of the classic protocol speak.
 
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
@@ -16,10 +17,12 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, GroupId,
-    HeartbeatRequest, IncrementalAlterConfigsRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+    DeleteGroupsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    FetchRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
+    SyncGroupRequest,
 };
+use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex};
 use robustmq_common::record::{BatchHeader, RecordBatch};
 
 use super::records::{create, name, produce};
@@ -592,4 +595,89 @@ async fn a_position_on_a_cursor_moves_no_group_and_what_is_not_there_yet_is_the_
     fill(&mut client, 8, 12).await;
     let mut member = Member::join(&broker).await;
     assert_eq!(member.fetch().await, numbers(8..12));
+}
+
+/// Retention, or DeleteRecords, had passed the beginning of what a member held. It fetched there again (after a seek, or a pause) and was given
+/// new records in the place of those that were left: its next commit acknowledged what it never got.
+#[tokio::test]
+async fn what_is_left_of_a_delivery_is_given_again_where_its_beginning_was_deleted() {
+    let (broker, mut client) = broker_with(8).await;
+    let mut member = Member::join(&broker).await;
+    let start = member.position;
+    assert_eq!(member.fetch().await, numbers(0..8));
+    fill(&mut client, 8, 12).await;
+    let named = KafkaTopic::new("t").expect("a legal name");
+    let topic = broker.kafka.topics.get(&named).await.expect("a store").expect("it is there").id;
+    let partition =
+        broker.kafka.log.partition(topic, PartitionIndex(0)).await.expect("it is there");
+    // Within the second batch.
+    partition.delete_records(Some(Offset(5))).await.expect("a store that works");
+    let data = member.fetch_at(start, 30_000).await;
+    member.position = start;
+    let found = member.take(data);
+    assert!(found.ends_with(&numbers(5..8)), "{found:?}");
+    assert_eq!(member.position, start + 8);
+    assert_eq!(member.commit(start + 4).await, 0);
+    // Behind all of them.
+    partition.delete_records(Some(Offset(8))).await.expect("a store that works");
+    let data = member.fetch_at(start, 30_000).await;
+    let found = member.take(data);
+    assert_eq!(found[..2], numbers(8..10), "nothing is left, so something new");
+    let position = member.position;
+    assert_eq!(member.commit(position).await, 0);
+    assert_eq!(committed(&mut client).await, 8 + i64::try_from(found.len()).expect("few"));
+}
+
+/// Members of the topic that was deleted went on with their cursors, were given nothing, and were told that all is well.
+#[tokio::test]
+async fn a_member_joins_anew_when_its_topic_was_created_again() {
+    let (broker, mut client) = broker_with(8).await;
+    let mut member = Member::join(&broker).await;
+    assert_eq!(member.fetch().await, numbers(0..8));
+    let deleted = DeleteTopicsRequest::default()
+        .with_topics(vec![DeleteTopicState::default().with_name(Some(name("t")))]);
+    assert_eq!(client.call(6, &deleted).await.responses[0].error_code, 0);
+    create(&mut client, "t").await;
+    fill(&mut client, 20, 24).await;
+    assert_eq!(member.heartbeat().await, 0, "nothing is known of it yet");
+    assert!(member.fetch().await.is_empty());
+    assert_eq!(member.heartbeat().await, code(ResponseError::UnknownMemberId));
+    let mut member = Member::join(&broker).await;
+    assert_eq!(member.fetch().await, numbers(20..24));
+    assert_eq!(member.heartbeat().await, 0);
+}
+
+/// Produce does not decompress. A group stopped for good at one that holds no records.
+#[tokio::test]
+async fn a_batch_that_cannot_be_read_stops_no_group() {
+    let (broker, mut client) = broker_with(4).await;
+    configure(&mut client, "robustmq.shared.strategy", "round-robin").await;
+    configure(&mut client, "robustmq.shared.delivery.limit", "2").await;
+    let mut junk = batch(&["4", "5", "6"]).to_vec();
+    junk[61..].fill(0xff);
+    // As if it were compressed (zstd), which Produce leaves to consumers to undo.
+    junk[22] = 4;
+    let checksum = crc32c::crc32c(&junk[21..]);
+    junk[17..21].copy_from_slice(&checksum.to_be_bytes());
+    assert_eq!(produce(&mut client, "t", Bytes::from(junk)).await.error_code, 0);
+    fill(&mut client, 7, 9).await;
+    let mut member = Member::join(&broker).await;
+    for number in 0..4 {
+        assert_eq!(member.fetch().await, [number.to_string()]);
+        let position = member.position;
+        assert_eq!(member.commit(position).await, 0);
+    }
+    for _ in 0..2 {
+        let position = member.position;
+        let data = member.fetch_at(position, 30_000).await;
+        let batches = batches(data.records.expect("the whole batch"));
+        assert_eq!(batches[0].next_offset(), Offset(position + 3));
+        assert_eq!(batches.len(), 1);
+        member.leave().await;
+        member = Member::join(&broker).await;
+    }
+    let position = member.position;
+    let data = member.fetch_at(position, 30_000).await;
+    assert_eq!(member.take(data), ["7"]);
+    assert_eq!(committed(&mut client).await, 7);
 }

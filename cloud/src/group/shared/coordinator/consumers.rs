@@ -144,10 +144,8 @@ impl SharedGroups {
         let mut state = self.state();
         let members = state.groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
         let member = members.get_mut(member_id).ok_or(GroupError::UnknownMember)?;
-        let before = member.bytes();
         let outcome = act(member);
-        let after = member.bytes();
-        state.bytes = (state.bytes + after).saturating_sub(before);
+        state.recount(group, member_id);
         Ok(outcome)
     }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Client, ConnectionId, SharedGroups};
 use crate::group::coordinator::CoordinatorError;
 use crate::group::machine::{Caller, GroupError, Join, Joined, Sync, Timing};
-use crate::group::shared::cursor::CursorOffset;
+use crate::group::shared::cursor::{CursorOffset, Token};
 use crate::log::{AppendContext, Log};
 use crate::store::keys::partition::PartitionKeys;
 use crate::store::{MemoryStore, Store};
@@ -242,6 +242,61 @@ async fn everything_is_given_back_when_all_are_gone() {
     let state = groups.state();
     assert!(state.groups.is_empty() && state.bound.is_empty() && state.timers.is_empty());
     assert_eq!(state.bytes, 0);
+}
+
+/// Names of all kinds were free: 20,000 joins with long ones took 3.5 GB.
+#[tokio::test(start_paused = true)]
+async fn a_member_is_charged_for_its_names_and_for_its_partitions() {
+    let (groups, _shutdown) = groups().await;
+    let long = "x".repeat(10_000);
+    let charged = || groups.state().bytes;
+    let request = Join { client_id: long.clone(), ..join_request(Some(&long)) };
+    let joined = groups.join(GROUP, &request, ConnectionId(1)).await.expect("it joins");
+    assert!(charged() > 30_000, "{}", charged());
+    let who = caller(&joined, Some(&long));
+    groups.sync(GROUP, sync_request(&who), None, ConnectionId(1)).expect("a member");
+    let before = charged();
+    cursor(&groups, 1).await.expect("a member");
+    assert!(charged() > before);
+    // With another instance id nothing is left of the first one.
+    let again = Join {
+        member_id: joined.member_id.clone(),
+        client_id: String::new(),
+        instance_id: Some("short".to_owned()),
+        ..request
+    };
+    groups.join(GROUP, &again, ConnectionId(1)).await.expect("it joins again");
+    assert!(charged() < 10_000, "{}", charged());
+    assert_eq!(groups.leave(GROUP, "", Some(&long)), refused(GroupError::UnknownMember));
+    assert_eq!(groups.leave(GROUP, "", Some("short")), Ok(()));
+    assert_eq!(charged(), 0);
+}
+
+/// There are a million tokens. The million-and-first member had the token of the first, member or not: two worked on one cursor.
+#[tokio::test(start_paused = true)]
+async fn a_token_is_not_given_to_another_while_its_member_is_there() {
+    let (groups, _shutdown) = groups().await;
+    let member = join(&groups, 1, None).await;
+    let own = CursorOffset::decode(member.position).expect("a cursor").token;
+    let pools = groups.pools();
+    for _ in 0..Token::COUNT {
+        let token = pools.new_token().await.expect("a store").expect("there is one");
+        assert_ne!(token, own);
+        pools.end(token, []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_joins_again_keeps_its_cursor() {
+    let (groups, _shutdown) = groups().await;
+    let mut member = join(&groups, 1, None).await;
+    assert_eq!(member.fetch(&groups).await, 10);
+    member.commit(&groups).await;
+    let again = Join { member_id: member.caller.member_id.clone(), ..join_request(None) };
+    let joined = groups.join(GROUP, &again, ConnectionId(1)).await.expect("it joins again");
+    let who = caller(&joined, None);
+    groups.sync(GROUP, sync_request(&who), None, ConnectionId(1)).expect("a member");
+    assert_eq!(cursor(&groups, 1).await, Some(member.position));
 }
 
 /// Counters that fell whenever the last member of a partition left would be taken for a restart of the broker.

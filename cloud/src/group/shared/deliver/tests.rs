@@ -3,7 +3,7 @@ use robustmq_common::ids::{LeaderEpoch, Offset};
 use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch};
 
-use super::{Cut, Wanted, cut, placed};
+use super::{Cut, DeliverError, Wanted, cut, placed};
 
 /// A batch of `count` records from `base` on.
 fn batch(base: i64, count: i64) -> Bytes {
@@ -98,4 +98,38 @@ async fn whole_batches_are_cut_only_where_it_has_to_be() {
     let needed = cut(two(), &(0..7), 100, Wanted::WholeBatches).await.expect("good batches");
     assert_eq!((needed.offsets.clone(), needed.batches.len()), (0..7, 2));
     assert_eq!(values(&needed.batches[1]), named(5..7));
+}
+
+/// Produce does not decompress, so what it takes may be anything. A group stopped at such a batch for good: it could not be cut to what a
+/// member may have.
+#[tokio::test]
+async fn a_batch_that_cannot_be_read_is_given_whole_or_not_at_all() {
+    let junk = || junk(5, 10);
+    for wanted in [Wanted::WholeBatches, Wanted::Records, Wanted::Everything] {
+        let alone = cut(vec![junk()], &(5..20), 3, wanted).await.expect("it is given whole");
+        let to = if wanted == Wanted::Everything { 8 } else { 15 };
+        assert_eq!((alone.offsets.clone(), alone.hole.clone()), (5..to, None), "{wanted:?}");
+        assert_eq!(alone.batches[0].as_bytes(), &junk());
+    }
+    let behind = cut(vec![batch(0, 5), junk()], &(0..20), 8, Wanted::Records).await;
+    let behind = behind.expect("what comes before it");
+    assert_eq!((behind.offsets, behind.batches.len()), (0..5, 1));
+    // Some of it is somebody else's.
+    let part = cut(vec![junk()], &(5..9), 100, Wanted::Records).await;
+    assert!(matches!(part, Err(DeliverError::Batch(_))), "{part:?}");
+}
+
+/// A batch with a good checksum and without a readable record.
+fn junk(base: i64, count: i32) -> Bytes {
+    let mut batch = BatchBuilder::new(Compression::None);
+    let value = [0xff; 40];
+    for _ in 0..count {
+        batch.push(&NewRecord { value: Some(&value), ..NewRecord::default() }).expect("small");
+    }
+    let built = batch.build().expect("a batch");
+    let mut bytes = built.placed(Offset(base), LeaderEpoch(0)).into_bytes().to_vec();
+    bytes[61..].fill(0xff);
+    let checksum = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&checksum.to_be_bytes());
+    Bytes::from(bytes)
 }

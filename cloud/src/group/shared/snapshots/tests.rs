@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,6 +101,14 @@ impl World {
     async fn take(&self, name: &str, replace: bool) -> Result<Taken, SnapshotError> {
         self.groups.take_snapshot(GROUP, name, replace, &[KEYS], 5).await
     }
+
+    async fn rewind(
+        &self,
+        name: &str,
+        partitions: &[PartitionKeys],
+    ) -> Result<Rewound, SnapshotError> {
+        self.groups.rewind(GROUP, name, partitions, &BTreeSet::new()).await
+    }
 }
 
 #[test]
@@ -134,8 +143,8 @@ async fn a_group_goes_back_to_a_snapshot_and_its_members_join_again() {
     let taken = world.take("epoch-1", false).await.expect("the group has begun");
     assert_eq!((taken.name.as_str(), taken.partitions), ("epoch-1", 1));
     assert!(world.commit(at, 20).await);
-    let rewound = world.groups.rewind(GROUP, "epoch-1", &[KEYS]).await;
-    assert_eq!(rewound, Ok(Rewound { partitions: 1, begun_anew: 0, gone: 0 }));
+    let rewound = world.rewind("epoch-1", &[KEYS]).await;
+    assert_eq!(rewound, Ok(Rewound { partitions: 1, begun_anew: 0, deleted: 0, gone: 0 }));
     assert!(!world.commit(at, 20).await, "its cursor is gone");
     assert!(world.groups.heartbeat(GROUP, &caller, HERE).is_err(), "it has to join again");
     let (_, again) = world.join().await;
@@ -156,7 +165,7 @@ async fn what_retention_has_removed_cannot_come_back_and_is_told() {
     assert!(world.commit(at, 5).await);
     world.take("then", false).await.expect("the group has begun");
     world.partition.delete_records(Some(Offset(12))).await.expect("a store that works");
-    let rewound = world.groups.rewind(GROUP, "then", &[KEYS]).await.expect("it is there");
+    let rewound = world.rewind("then", &[KEYS]).await.expect("it is there");
     assert_eq!(rewound.gone, 7);
     let (_, at) = world.join().await;
     assert_eq!(world.fetch(at).await, 8);
@@ -169,11 +178,31 @@ async fn a_partition_that_a_snapshot_does_not_have_begins_anew() {
     world.groups.reset(GROUP, &[(KEYS, 4)]).await.expect("nobody is there");
     world.take("then", false).await.expect("the group has begun");
     world.groups.reset(GROUP, &[(KEYS, 9), (other, 9)]).await.expect("nobody is there");
-    let rewound = world.groups.rewind(GROUP, "then", &[KEYS, other]).await;
-    assert_eq!(rewound, Ok(Rewound { partitions: 1, begun_anew: 1, gone: 0 }));
+    let rewound = world.rewind("then", &[KEYS, other]).await;
+    assert_eq!(rewound, Ok(Rewound { partitions: 1, begun_anew: 1, deleted: 0, gone: 0 }));
     let pools = world.groups.pools();
     assert_eq!(pools.progress(GROUP, &KEYS).await, Ok(Some(Progress::at(4))));
     assert_eq!(pools.progress(GROUP, &other).await, Ok(None));
+}
+
+/// A snapshot that had a topic which was deleted since could not be gone back to at all.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_gone_back_to_without_the_topics_that_were_deleted_since() {
+    let world = World::over(Arc::new(MemoryStore::new())).await;
+    let other = PartitionKeys { topic: TopicId(Uuid::from_u128(8)), ..KEYS };
+    world.groups.reset(GROUP, &[(KEYS, 4), (other, 0)]).await.expect("nobody is there");
+    let taken = world.groups.take_snapshot(GROUP, "then", false, &[KEYS, other], 5).await;
+    assert_eq!(taken.expect("the group has begun").partitions, 2);
+    let topics = world.groups.snapshot_topics(GROUP, "then").await.expect("it is there");
+    assert_eq!(topics, BTreeSet::from([KEYS.topic, other.topic]));
+    world.groups.reset(GROUP, &[(KEYS, 9)]).await.expect("nobody is there");
+    world.groups.pools().log().close_topics([other.topic]);
+    let deleted = BTreeSet::from([other.topic]);
+    let rewound = world.groups.rewind(GROUP, "then", &[KEYS], &deleted).await;
+    assert_eq!(rewound, Ok(Rewound { partitions: 1, begun_anew: 0, deleted: 1, gone: 0 }));
+    let pools = world.groups.pools();
+    assert_eq!(pools.progress(GROUP, &KEYS).await, Ok(Some(Progress::at(4))));
+    assert_eq!(pools.progress(GROUP, &other).await, Ok(Some(Progress::at(0))), "left alone");
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,6 +225,6 @@ async fn names_are_kept_in_bounds_and_nothing_is_replaced_unasked() {
     assert_eq!(world.groups.delete_snapshot(GROUP, "s3").await, Ok(()));
     let unknown = SnapshotError::Unknown("s3".to_owned());
     assert_eq!(world.groups.delete_snapshot(GROUP, "s3").await, Err(unknown.clone()));
-    assert_eq!(world.groups.rewind(GROUP, "s3", &[KEYS]).await, Err(unknown));
+    assert_eq!(world.rewind("s3", &[KEYS]).await, Err(unknown));
     assert_eq!(world.groups.snapshots(GROUP).await.expect("a store that works").len(), 63);
 }
