@@ -46,6 +46,11 @@ pub const KAFKA_FREE_FRAME_BYTES: usize = 4 * 1024;
 pub const KAFKA_FREE_FRAME_ELEMENTS: usize = 64;
 /// A client that takes nothing of an answer for this long is disconnected.
 pub const KAFKA_SEND_TIMEOUT: Duration = Duration::from_secs(120);
+/// The same while answers have taken the memory that there is but for this part of it, so that clients that take nothing do not keep the
+/// others waiting.
+pub const KAFKA_SEND_TIMEOUT_SHORT: Duration = Duration::from_secs(5);
+/// See [`KAFKA_SEND_TIMEOUT_SHORT`].
+pub const KAFKA_SHORT_OF_MEMORY: usize = 4;
 /// A frame may take this long, and one second more for each [`KAFKA_FRAME_BYTES_PER_SECOND`]; then its connection is
 /// closed, so that a slow sender does not hold memory for ever.
 pub const KAFKA_FRAME_TIMEOUT: Duration = Duration::from_secs(30);

@@ -30,11 +30,10 @@ use tracing::Instrument as _;
 
 use super::api::{self, Answer, Begun};
 use super::frame::{self, FrameError};
-use super::memory::Charge;
+use super::memory::{Budget, Charge};
 use super::read::{ReadError, read_frame};
 use super::{Kafka, Peer};
 use crate::group::shared::members::ConnectionId;
-use crate::metrics::Metrics;
 
 /// Connections so far: each has a number of its own.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -66,12 +65,8 @@ pub(super) async fn serve<S>(
     let (queue, queued) = mpsc::channel(limits::KAFKA_PIPELINED_REQUESTS);
     // Told when the writer ends, so that a reader that waits for a slow handler ends too.
     let gone = CancellationToken::new();
-    let writer = tokio::spawn(write_answers(
-        write,
-        queued,
-        kafka.metrics.clone(),
-        gone.clone().drop_guard(),
-    ));
+    let writer =
+        tokio::spawn(write_answers(write, queued, kafka.clone(), gone.clone().drop_guard()));
     let mut reader = Reader {
         kafka: kafka.clone(),
         peer: Peer { address: peer, connection },
@@ -184,7 +179,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 async fn write_answers(
     mut stream: impl AsyncWrite + Unpin + Send,
     mut queued: mpsc::Receiver<Queued>,
-    metrics: Arc<Metrics>,
+    kafka: Arc<Kafka>,
     _gone: tokio_util::sync::DropGuard,
 ) {
     while let Some(next) = queued.recv().await {
@@ -202,12 +197,12 @@ async fn write_answers(
         if !answer.bytes.has_remaining() {
             continue; // Produce with acks=0: there is no answer.
         }
-        if let Err(error) = send(&mut stream, &mut answer.bytes).await {
+        if let Err(error) = send(&mut stream, &mut answer.bytes, &kafka.answer_memory).await {
             tracing::debug!(%error, "an answer could not be sent");
             break;
         }
         if let Some(arrived) = next.produced {
-            metrics.kafka_produce_seconds.observe_since(arrived);
+            kafka.metrics.kafka_produce_seconds.observe_since(arrived);
         }
     }
     // The peer may be gone already.
@@ -215,14 +210,27 @@ async fn write_answers(
 }
 
 /// Sends an answer to a client that goes on taking it, however slow its link: what counts is that something is taken within
-/// [`limits::KAFKA_SEND_TIMEOUT`], and all of it at [`limits::KAFKA_FRAME_BYTES_PER_SECOND`].
-async fn send(stream: &mut (impl AsyncWrite + Unpin), answer: &mut impl Buf) -> io::Result<()> {
+/// [`limits::KAFKA_SEND_TIMEOUT`], or [`limits::KAFKA_SEND_TIMEOUT_SHORT`] while answers have taken most of `memory`, and all of it at
+/// [`limits::KAFKA_FRAME_BYTES_PER_SECOND`].
+async fn send(
+    stream: &mut (impl AsyncWrite + Unpin),
+    answer: &mut impl Buf,
+    memory: &Budget,
+) -> io::Result<()> {
     let seconds = answer.remaining() / limits::KAFKA_FRAME_BYTES_PER_SECOND;
     let all = Instant::now() + limits::KAFKA_SEND_TIMEOUT + Duration::from_secs(seconds as u64);
     while answer.has_remaining() {
         // The kernel's buffer is full when nothing is taken.
         let until = all.min(Instant::now() + limits::KAFKA_SEND_TIMEOUT);
-        if timeout_at(until, stream.write_buf(answer)).await?? == 0 {
+        let taken = loop {
+            let look = until.min(Instant::now() + limits::KAFKA_SEND_TIMEOUT_SHORT);
+            match timeout_at(look, stream.write_buf(answer)).await {
+                Ok(taken) => break taken?,
+                Err(late) if look == until || memory.is_short() => return Err(late.into()),
+                Err(_) => {}
+            }
+        };
+        if taken == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
     }
@@ -235,10 +243,11 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
+    use robustmq_common::limits;
     use tokio::io::AsyncReadExt as _;
     use tokio::time::Instant;
 
-    use super::send;
+    use super::{Budget, send};
 
     const ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
@@ -256,14 +265,22 @@ mod tests {
         });
         let started = Instant::now();
         let mut answer = Bytes::from(vec![7; ANSWER_BYTES]);
-        send(&mut ours, &mut answer).await.expect("a client that goes on reading");
+        send(&mut ours, &mut answer, &Budget::new(1)).await.expect("a client that goes on reading");
         assert!(started.elapsed() > Duration::from_secs(200));
         assert_eq!(client.await.expect("no panic"), ANSWER_BYTES);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_stalls_or_trickles_is_given_up() {
-        for pause in [Duration::from_secs(3600), Duration::from_secs(10)] {
+        let never = Duration::from_secs(3600);
+        for (pause, is_short, expected) in [
+            (never, false, limits::KAFKA_SEND_TIMEOUT),
+            (never, true, limits::KAFKA_SEND_TIMEOUT_SHORT),
+            (Duration::from_secs(10), false, Duration::from_secs(1144)),
+        ] {
+            let memory = Budget::new(100);
+            let _used = is_short.then(|| memory.try_charge(80).expect("it is free"));
+            let started = Instant::now();
             let (mut ours, mut theirs) = tokio::io::duplex(1024);
             let client = tokio::spawn(async move {
                 let mut part = [0; 1024];
@@ -272,8 +289,9 @@ mod tests {
                 }
             });
             let mut answer = Bytes::from(vec![7; ANSWER_BYTES]);
-            let ended = send(&mut ours, &mut answer).await;
+            let ended = send(&mut ours, &mut answer, &memory).await;
             assert_eq!(ended.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+            assert_eq!(started.elapsed(), expected);
             client.abort();
         }
     }

@@ -119,6 +119,12 @@ impl Budget {
         self.permits.available_permits()
     }
 
+    /// Whether little is left.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.available_bytes() < self.total_bytes / limits::KAFKA_SHORT_OF_MEMORY
+    }
+
     /// Takes bytes if they are there now.
     #[must_use]
     pub fn try_charge(&self, bytes: usize) -> Option<Charge> {
