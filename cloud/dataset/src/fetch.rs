@@ -73,6 +73,17 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// Whether trying again will not help: what was listed is not there any more.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Gone(_) | Self::Changed { .. } | Self::Damaged { .. } => true,
+            Self::Forbidden { .. } | Self::Unavailable { .. } => false,
+        }
+    }
+}
+
 /// Where bytes come from.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {

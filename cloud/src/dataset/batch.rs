@@ -13,6 +13,9 @@ const OBJECT_HEADER: &str = "robustmq.object";
 /// Which part of the sample the value is, as a header: its extension or its column.
 const VALUE_HEADER: &str = "robustmq.value";
 
+/// Why a record is not there any more, as a header: it has no value then.
+const ERROR_HEADER: &str = "robustmq.error";
+
 /// What all records of an object have in common.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin<'a> {
@@ -89,6 +92,22 @@ impl Batch {
             key,
             value: Some(value.of(content)),
             headers: &headers,
+        })
+    }
+
+    /// Adds a record that is not there any more.
+    pub fn push_lost(&mut self, origin: &Origin<'_>, reason: &str) -> Result<(), BatchError> {
+        let epoch = origin.epoch.to_string();
+        let headers = [
+            (EPOCH_HEADER, epoch.as_str()),
+            (OBJECT_HEADER, origin.object),
+            (ERROR_HEADER, reason),
+        ];
+        self.builder.push(&NewRecord {
+            timestamp_ms: origin.modified_ms,
+            key: origin.is_whole.then_some(origin.object.as_bytes()),
+            value: None,
+            headers: &headers.map(|(name, value)| (name, Some(value.as_bytes()))),
         })
     }
 

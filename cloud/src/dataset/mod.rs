@@ -2,7 +2,8 @@
 //!
 //! Roles: `manifest` (which objects there are, in which order), `group` (what is known of objects, shared by topics with one source),
 //! `partition` (offsets, as far as they are counted), `counting` (finds out what objects hold, a little ahead of readers), `reading` (offsets to
-//! record batches), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as Kafka has them). How objects
+//! record batches), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as Kafka has them), `lost` (those
+//! that are not there any more). How objects
 //! are read, cached and ordered is in the crate `robustmq-dataset`; that a partition's records come from here is known to the log only by
 //! the seam [`Source`].
 //!
@@ -42,6 +43,7 @@ mod ahead;
 mod batch;
 mod counting;
 mod group;
+mod lost;
 mod manifest;
 mod metrics;
 mod partition;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::active::Active;
 use super::group::Group;
+use super::lost::Lost;
 use super::manifest::{Manifest, identity};
 use super::readers::Readers;
 use crate::log;
@@ -109,6 +110,8 @@ pub(super) struct State {
     counted_bytes: u64,
     counted_records: u64,
     pub damaged: u64,
+    /// Published, and not there any more.
+    pub lost: Lost,
     /// Why it does not go on.
     pub trouble: Option<String>,
 }
@@ -147,6 +150,7 @@ impl DatasetPartition {
                 counted_bytes: 0,
                 counted_records: 0,
                 damaged: 0,
+                lost: Lost::default(),
                 trouble: None,
             }),
             shown: Mutex::default(),

@@ -20,6 +20,7 @@ use super::batch::{Batch, Origin, record_bytes};
 use super::partition::{Dataset, DatasetPartition, Opened, PartitionError};
 use crate::log::{self, Source};
 use crate::store::StoreError;
+use crate::topics::OnCorrupt;
 
 /// An extent, for the cache to load.
 pub(super) struct ExtentLoad {
@@ -97,11 +98,15 @@ impl DatasetPartition {
         {
             let Some((_, extent)) = opened.index.extent_of(place.record) else { break };
             let is_begun = !answer.batch.is_empty() || !answer.batches.is_empty();
-            let Some(found) = self.extent(&opened, &extent, &mut answer.held, is_begun).await?
-            else {
-                break;
+            let has_room = match self.extent(&opened, &extent, &mut answer.held, is_begun).await {
+                Ok(Some(found)) => self.take(&mut answer, &place, &opened, &extent, &found)?,
+                Ok(None) => false,
+                Err(PartitionError::Fetch(error)) if self.leaves_out(&error) => {
+                    self.take_lost(&mut answer, &place, &opened, &extent, &error)?
+                }
+                Err(error) => return Err(error),
             };
-            if !self.take(&mut answer, &place, &opened, &extent, &found)? {
+            if !has_room {
                 break;
             }
         }
@@ -138,6 +143,53 @@ impl DatasetPartition {
         Arc::new(ExtentLoad { dataset, opened, extent: *extent })
     }
 
+    fn origin<'a>(&'a self, place: &Place, opened: &'a Opened) -> Origin<'a> {
+        Origin {
+            epoch: place.epoch,
+            object: self.dataset.manifest.name(&opened.object),
+            is_whole: opened.index.reading.format == Format::Object,
+            modified_ms: opened.object.modified_ms,
+            preferred: &self.dataset.config.value,
+        }
+    }
+
+    /// Whether readers go on where a record cannot be had for this reason.
+    fn leaves_out(&self, error: &FetchError) -> bool {
+        error.is_final() && self.dataset.config.on_corrupt == OnCorrupt::Skip
+    }
+
+    /// Takes null records for those from `place` on that lie together in an extent which is not there any more. Whether there is room for more.
+    fn take_lost(
+        &self,
+        answer: &mut Answer,
+        place: &Place,
+        opened: &Opened,
+        extent: &ExtentIndex,
+        error: &FetchError,
+    ) -> Result<bool, PartitionError> {
+        let id = extent_id(opened.id, extent);
+        if self.state().lost.note(id, extent.records, error) {
+            tracing::warn!(topic = %self.dataset.topic, %error, "records of a dataset are lost: readers are given null records");
+        }
+        let origin = self.origin(place, opened);
+        let reason = error.to_string();
+        let record = 2 * origin.object.len() + reason.len() + 128;
+        let in_extent = extent.first_record + u64::from(extent.records) - place.record;
+        let left = answer.end.saturating_sub(answer.at).max(0).cast_unsigned();
+        for _ in 0..place.run.min(left).min(in_extent) {
+            if !answer.has_room(record) {
+                return Ok(false);
+            }
+            let pushed = answer.batch.push_lost(&origin, &reason);
+            pushed.map_err(|error| StoreError::Read(error.to_string()))?;
+            answer.at += 1;
+            if answer.batch.bytes() >= limits::BATCH_BYTES {
+                answer.close_batch()?;
+            }
+        }
+        Ok(answer.has_room(1))
+    }
+
     /// Takes the records from `place` on that lie together in an extent. Whether there is room for more.
     fn take(
         &self,
@@ -147,13 +199,7 @@ impl DatasetPartition {
         extent: &ExtentIndex,
         found: &Extent,
     ) -> Result<bool, PartitionError> {
-        let origin = Origin {
-            epoch: place.epoch,
-            object: self.dataset.manifest.name(&opened.object),
-            is_whole: opened.index.reading.format == Format::Object,
-            modified_ms: opened.object.modified_ms,
-            preferred: &self.dataset.config.value,
-        };
+        let origin = self.origin(place, opened);
         let first = usize::try_from(place.record - extent.first_record).unwrap_or(usize::MAX);
         let began = answer.at;
         let left = answer.end.saturating_sub(answer.at).max(0).cast_unsigned();

@@ -37,6 +37,10 @@ pub struct Status {
     pub permutation: Option<&'static str>,
     /// Samples that cannot be read.
     pub damaged: u64,
+    /// Records that readers have come upon since the topic was opened, and that are not there any more: their objects were deleted or changed.
+    pub lost_records: u64,
+    /// The first of these objects, and what has become of them.
+    pub lost: Vec<String>,
     /// Why partitions do not go on.
     pub trouble: Vec<String>,
     /// How far it is brought into the cache, where that was asked for.
@@ -70,6 +74,7 @@ impl Datasets {
         let listed = dataset.manifest.listed();
         let (mut indexed, mut records, mut damaged, mut trouble) = (0, 0, 0, Vec::new());
         let (mut is_complete, mut published) = (true, u32::MAX);
+        let (mut lost_records, mut lost) = (0, Vec::new());
         for index in 0..topic.partitions {
             let partition = self.partition(topic.id, PartitionIndex(index)).await?;
             let Some(partition) = partition else { return Err(none()) };
@@ -82,6 +87,8 @@ impl Datasets {
             records += first.map_or(0, |epoch| epoch.records());
             published = published.min(state.epochs.last().map_or(0, |last| last.number() + 1));
             damaged += state.damaged;
+            lost_records += state.lost.records;
+            lost.extend(state.lost.reasons.iter().cloned());
             trouble.extend(state.trouble.clone());
         }
         Ok(Status {
@@ -97,6 +104,8 @@ impl Datasets {
             published_epochs: published,
             permutation: (config.shuffle != Shuffle::None).then_some(PERMUTATION),
             damaged,
+            lost_records,
+            lost,
             trouble,
             warming: *dataset.warming(),
             cache: self.cache.stats(Some(dataset.user())),

@@ -8,6 +8,8 @@ pub const EXTENT_BYTES: usize = 8 * 1024 * 1024;
 pub const RECORD_BYTES: usize = 64 * 1024 * 1024;
 /// The most records of an extent.
 pub const EXTENT_RECORDS: usize = 65_536;
+/// Extents of a partition that are noted as lost: their objects were deleted or changed after they were published.
+pub const LOST_EXTENTS: usize = 65_536;
 /// What later extents of an object need of its beginning.
 pub const PRELUDE_BYTES: usize = 64 * 1024;
 /// How many times larger than its bytes an object's content may be: more is a bomb.

@@ -257,3 +257,58 @@ async fn a_source_is_read_only_and_stays_what_it_is() {
     let context = crate::log::AppendContext::at(0);
     assert!(matches!(partition.append(record, &context), Err(crate::log::AppendError::ReadOnly)));
 }
+
+/// A job stood still for good at an object that had been deleted while it trained.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_published_and_is_deleted_or_replaced_then_is_null_and_says_why() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 4);
+    let memory = Arc::new(MemoryStore::new());
+    let source = format!("file://{}", directory.path().display());
+    for (name, on_corrupt) in [("skips", "skip"), ("stops", "stop")] {
+        let broker = broker_on(&memory).await;
+        let mut client = broker.client().await;
+        let configs =
+            [("robustmq.source", &source[..]), ("robustmq.source.on.corrupt", on_corrupt)];
+        assert_eq!(create(&mut client, name, 1, &configs).await, (0, String::new()));
+        assert_eq!(read_all(&mut client, name, 0, 0).await.len(), 40);
+    }
+    std::fs::remove_file(directory.path().join("train-001.tar")).expect("a disk");
+    std::fs::write(directory.path().join("train-002.tar"), "another").expect("a disk");
+    // With an empty cache.
+    let broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    let records = read_all(&mut client, "skips", 0, 0).await;
+    assert_eq!(records.len(), 40, "offsets stay what they are");
+    for (record, number) in records.iter().zip(0..) {
+        let (shard, sample) = (number / 10, number % 10);
+        assert_eq!(record.offset, Offset(i64::from(number)));
+        assert_eq!(header(record, "robustmq.object"), format!("train-{shard:03}.tar"));
+        match shard {
+            1 => assert!(header(record, "robustmq.error").contains("gone"), "{number}"),
+            2 => assert!(header(record, "robustmq.error").contains("changed"), "{number}"),
+            _ => assert_eq!(record.value.as_ref().expect("a value")[..], image(shard, sample)),
+        }
+        assert_eq!(record.value.is_none(), [1, 2].contains(&shard), "{number}");
+    }
+    let partition = FetchPartition::default()
+        .with_fetch_offset(10)
+        .with_current_leader_epoch(-1)
+        .with_partition_max_bytes(30_000);
+    let topics =
+        FetchTopic::default().with_topic(TopicName(text("stops"))).with_partitions(vec![partition]);
+    // It is counted again before it is read.
+    loop {
+        let request = FetchRequest::default()
+            .with_max_wait_ms(500)
+            .with_min_bytes(1)
+            .with_max_bytes(1 << 20)
+            .with_topics(vec![topics.clone()]);
+        let answer = client.call(12, &request).await.responses[0].partitions[0].clone();
+        assert!(answer.records.unwrap_or_default().is_empty());
+        if answer.error_code != 0 {
+            assert_eq!(answer.error_code, code(ResponseError::KafkaStorageError));
+            break;
+        }
+    }
+}
