@@ -168,7 +168,7 @@ impl DatasetPartition {
         let reason =
             index.damage.first().map(|first| format!("{} at byte {}", first.reason, first.at));
         let (object, reason) = (object.path.to_string(), reason.unwrap_or_default());
-        if self.dataset.config.on_corrupt == OnCorrupt::Stop {
+        if self.dataset.live().on_corrupt == OnCorrupt::Stop {
             return Err(PartitionError::Corrupt { object, reason });
         }
         tracing::warn!(topic = %self.dataset.topic, object, samples = index.damaged, reason, "samples cannot be read and are left out");
@@ -215,7 +215,7 @@ impl Found for Growing<'_> {
         let dataset = &self.partition.dataset;
         let Some(last) = index.extents.last() else { return true };
         dataset.cache.put(extent_id(self.object, last), dataset.user(), extent);
-        if index.damaged > 0 && dataset.config.on_corrupt == OnCorrupt::Stop {
+        if index.damaged > 0 && dataset.live().on_corrupt == OnCorrupt::Stop {
             return true;
         }
         self.partition.state().grow(self.number, index);

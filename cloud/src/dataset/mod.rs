@@ -1,6 +1,6 @@
 //! Dataset topics: what lies under a prefix of an object store, as records with offsets.
 //!
-//! Roles: `manifest` (which objects there are, in which order), `group` (what is known of objects, shared by topics with one source),
+//! Roles: `manifest` (which objects there are, in which order), `changes` (of a topic's configuration), `group` (what is known of objects, shared by topics with one source),
 //! `partition` (offsets, as far as they are counted), `counting` (finds out what objects hold, a little ahead of readers), `reading` (offsets to
 //! record batches), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as Kafka has them), `lost` (those
 //! that are not there any more). How objects
@@ -41,6 +41,7 @@ use crate::topics::{Catalogue, SourceConfig};
 mod active;
 mod ahead;
 mod batch;
+mod changes;
 mod counting;
 mod group;
 mod lost;
@@ -123,6 +124,9 @@ impl Datasets {
                 let topic = topics.get_by_id(id).await?;
                 match topic.as_ref().and_then(|topic| topic.config.source.as_ref()) {
                     Some(config) => {
+                        if config.live.is_pinned {
+                            cache.pin(changes::user(id));
+                        }
                         found.insert(id);
                         groups.insert(group_key(config));
                     }
@@ -178,6 +182,9 @@ impl Datasets {
             .map_err(|reason| ListError(format!("{}: {reason}", config.url)))?;
         let listed = manifest::create(&*self.store, topic, &location, config, now_ms).await?;
         self.lock().topics.insert(topic);
+        if config.live.is_pinned {
+            self.cache.pin(changes::user(topic));
+        }
         Ok(listed)
     }
 
@@ -202,12 +209,13 @@ impl Datasets {
         self.cache.set_memory_bytes(bytes);
     }
 
-    /// The topic was not created after all.
+    /// The topic was not created after all, or is deleted.
     ///
     /// # Errors
     /// [`StoreError`]: its manifest goes at the next start.
     pub async fn forget(&self, topic: TopicId) -> Result<(), StoreError> {
         self.lock().topics.remove(&topic);
+        self.cache.unpin(changes::user(topic));
         let mut write = WriteBatch::new();
         for range in ranges_of_topic(topic) {
             write.delete_range(range);
@@ -271,6 +279,7 @@ impl Datasets {
         }
         let dataset = Arc::new(Dataset {
             topic,
+            live: Mutex::new(config.live),
             config,
             partitions: u64::from(found.partitions.max(1).cast_unsigned()),
             manifest,
@@ -320,6 +329,12 @@ impl Sources for Datasets {
     ) -> Result<Option<Arc<dyn Source>>, StoreError> {
         let opened = self.partition(topic, partition).await?;
         Ok(opened.map(|opened| Arc::new(Attached(opened)) as Arc<dyn Source>))
+    }
+
+    fn changed(self: Arc<Self>, topic: TopicId) {
+        if self.lock().topics.contains(&topic) {
+            tokio::spawn(async move { self.follow(topic).await });
+        }
     }
 }
 

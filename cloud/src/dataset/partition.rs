@@ -26,12 +26,14 @@ use crate::log;
 use crate::store::keys::damaged;
 use crate::store::keys::dataset::{StoredEpoch, epochs_of};
 use crate::store::{ScanLimit, Store, StoreError};
-use crate::topics::SourceConfig;
+use crate::topics::{LiveSource, SourceConfig};
 
 /// What all partitions of a dataset topic share.
 pub(super) struct Dataset {
     pub topic: TopicId,
     pub config: Arc<SourceConfig>,
+    /// What of that may be changed, as it is now.
+    pub(super) live: Mutex<LiveSource>,
     pub partitions: u64,
     pub manifest: Manifest,
     pub group: Arc<Group>,
@@ -57,8 +59,16 @@ impl Dataset {
         self.warming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn live(&self) -> LiveSource {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_live(&self, live: LiveSource) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+
     pub fn user(&self) -> UserId {
-        UserId(self.topic.0.as_u128())
+        super::changes::user(self.topic)
     }
 }
 
@@ -210,7 +220,7 @@ impl DatasetPartition {
     pub(super) fn has_demand(&self) -> bool {
         let furthest = *self.demand.borrow();
         let state = self.state();
-        if self.dataset.config.is_eager || self.dataset.warming().is_running {
+        if self.dataset.live().is_eager || self.dataset.warming().is_running {
             return true;
         }
         let ahead = state.epochs.high_watermark().saturating_sub(furthest).max(0).cast_unsigned();

@@ -155,7 +155,7 @@ impl DatasetPartition {
 
     /// Whether readers go on where a record cannot be had for this reason.
     fn leaves_out(&self, error: &FetchError) -> bool {
-        error.is_final() && self.dataset.config.on_corrupt == OnCorrupt::Skip
+        error.is_final() && self.dataset.live().on_corrupt == OnCorrupt::Skip
     }
 
     /// Takes null records for those from `place` on that lie together in an extent which is not there any more. Whether there is room for more.

@@ -305,6 +305,14 @@ impl Log {
             for partition in closed {
                 partition.close();
             }
+            self.source_changed(topic);
+        }
+    }
+
+    /// What may be changed of where a topic's records come from is in effect from now on.
+    pub fn source_changed(&self, topic: TopicId) {
+        if let Some(sources) = self.shared.sources.get() {
+            Arc::clone(sources).changed(topic);
         }
     }
 }

@@ -66,6 +66,9 @@ pub trait Sources: Send + Sync + 'static {
         topic: TopicId,
         partition: PartitionIndex,
     ) -> Result<Option<Arc<dyn Source>>, StoreError>;
+
+    /// A topic's configuration was changed, or it was deleted: both are durable. Called for topics without a source too.
+    fn changed(self: Arc<Self>, topic: TopicId);
 }
 
 impl Partition {

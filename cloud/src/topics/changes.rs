@@ -146,6 +146,9 @@ impl Catalogue {
         if changes && !gains {
             self.change_mode(topic.id, to).await?;
         }
+        if changed.config.source != topic.config.source && !validate_only {
+            self.log.source_changed(topic.id);
+        }
         Ok(changed)
     }
 

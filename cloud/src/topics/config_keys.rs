@@ -72,6 +72,7 @@ pub static KEYS: &[ConfigKey] = &[
     key("robustmq.source.include", List, "", Rule::Text, "Patterns of objects to take; all, if there is none."),
     key("robustmq.source.index", Text, "lazy", Rule::OneOf(&["lazy", "eager"]), "Whether records are counted as they are read (`lazy`: the end of the log grows with it), or all at once."),
     key("robustmq.source.on.corrupt", Text, "skip", Rule::OneOf(&["skip", "stop"]), "A sample that cannot be read: left out, counted and listed; or the log ends before it."),
+    key("robustmq.source.pin", Boolean, "false", Rule::Boolean, "Whether what of a dataset is in the cache goes last, also when nobody reads it."),
     key("robustmq.source.seed", Long, "0", Rule::Number(0, I64), "What the order of a shuffled dataset is made from."),
     key("robustmq.source.shuffle", Text, "none", Rule::Text, "The order: `none` as listed, `shards` objects in another order each epoch, `window:RECORDS` records within windows of so many as well."),
     key("robustmq.source.value", List, "", Rule::Text, "Of a sample with several members, the extensions that become the record's value, best first; the largest member, if none is there. The others become headers."),

@@ -27,7 +27,7 @@ pub use config::{TopicConfig, apply_changes, describe};
 pub use config_keys::KEYS;
 pub use patterns::{PatternError, Patterns};
 pub use removal::Removal;
-pub use source::{OnCorrupt, SourceConfig};
+pub use source::{Live as LiveSource, OnCorrupt, SourceConfig};
 
 #[cfg(test)]
 mod tests;

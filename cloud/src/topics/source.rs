@@ -14,7 +14,8 @@ use crate::objects::ObjectStoreUrl;
 const PREFIX: &str = "robustmq.source";
 
 /// The entries that may be changed on a topic that exists: what it has published does not depend on them.
-const CHANGEABLE: &[&str] = &["robustmq.source.index", "robustmq.source.on.corrupt"];
+const CHANGEABLE: &[&str] =
+    &["robustmq.source.index", "robustmq.source.on.corrupt", "robustmq.source.pin"];
 
 /// What to do about a sample that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,17 @@ pub enum OnCorrupt {
     Skip,
     /// Nothing behind it gets one until somebody has looked.
     Stop,
+}
+
+/// What may be changed of a dataset topic's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// Everything is indexed at once, and not as it is read.
+    pub is_eager: bool,
+    /// What happens to a sample that cannot be read.
+    pub on_corrupt: OnCorrupt,
+    /// What of it is in the cache goes last, also when nobody reads it.
+    pub is_pinned: bool,
 }
 
 /// A dataset topic's configuration.
@@ -38,10 +50,8 @@ pub struct SourceConfig {
     pub shuffle: Shuffle,
     /// What that order is made from.
     pub seed: u64,
-    /// Everything is indexed at once, and not as it is read.
-    pub is_eager: bool,
-    /// What happens to a sample that cannot be read.
-    pub on_corrupt: OnCorrupt,
+    /// What may be changed.
+    pub live: Live,
     /// What becomes the value of a sample with several members: the first of these extensions that it has, or the largest.
     pub value: Vec<String>,
     include: Vec<GlobMatcher>,
@@ -52,9 +62,7 @@ pub struct SourceConfig {
 
 impl PartialEq for SourceConfig {
     fn eq(&self, other: &Self) -> bool {
-        self.fixed == other.fixed
-            && self.is_eager == other.is_eager
-            && self.on_corrupt == other.on_corrupt
+        self.fixed == other.fixed && self.live == other.live
     }
 }
 
@@ -100,10 +108,13 @@ impl SourceConfig {
             epochs: number("robustmq.source.epochs", value("robustmq.source.epochs"))?,
             shuffle: shuffle(value("robustmq.source.shuffle"))?,
             seed: number("robustmq.source.seed", value("robustmq.source.seed"))?,
-            is_eager: value("robustmq.source.index") == "eager",
-            on_corrupt: match value("robustmq.source.on.corrupt") {
-                "stop" => OnCorrupt::Stop,
-                _ => OnCorrupt::Skip,
+            live: Live {
+                is_eager: value("robustmq.source.index") == "eager",
+                on_corrupt: match value("robustmq.source.on.corrupt") {
+                    "stop" => OnCorrupt::Stop,
+                    _ => OnCorrupt::Skip,
+                },
+                is_pinned: value("robustmq.source.pin") == "true",
             },
             value: list(value("robustmq.source.value")).map(str::to_ascii_lowercase).collect(),
             include: globs("robustmq.source.include")?,

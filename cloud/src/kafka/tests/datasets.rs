@@ -4,12 +4,21 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::{CreateTopicsRequest, FetchRequest, TopicName};
+use kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use kafka_protocol::messages::{
+    CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, IncrementalAlterConfigsRequest,
+    TopicName,
+};
 use robustmq_common::ids::Offset;
 use robustmq_common::record::{Record, RecordBatch};
 
 use super::*;
+use crate::store::ScanLimit;
+use crate::store::keys::Family;
 
 /// A tar archive as WebDataset has it.
 fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
@@ -291,24 +300,59 @@ async fn what_was_published_and_is_deleted_or_replaced_then_is_null_and_says_why
         }
         assert_eq!(record.value.is_none(), [1, 2].contains(&shard), "{number}");
     }
-    let partition = FetchPartition::default()
-        .with_fetch_offset(10)
-        .with_current_leader_epoch(-1)
-        .with_partition_max_bytes(30_000);
-    let topics =
-        FetchTopic::default().with_topic(TopicName(text("stops"))).with_partitions(vec![partition]);
-    // It is counted again before it is read.
+    let told = read_all_or_error(&mut client, "stops").await;
+    assert_eq!(told, Err(code(ResponseError::KafkaStorageError)));
+    // What may be changed is in effect at once, and a topic that is deleted leaves nothing.
+    let skip = AlterableConfig::default()
+        .with_name(text("robustmq.source.on.corrupt"))
+        .with_value(Some(text("skip")));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text("stops"))
+        .with_configs(vec![skip]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    assert_eq!(client.call(1, &request).await.responses[0].error_code, 0);
+    while read_all_or_error(&mut client, "stops").await != Ok(40) {
+        tokio::task::yield_now().await;
+    }
+    let named = |name| DeleteTopicState::default().with_name(Some(TopicName(text(name))));
+    let delete = DeleteTopicsRequest::default().with_topics(vec![named("stops"), named("skips")]);
+    let deleted = client.call(6, &delete).await;
+    assert!(deleted.responses.iter().all(|topic| topic.error_code == 0));
+    let is_empty = async || {
+        let page = memory.scan(Family::Dataset.range(), ScanLimit::items(1)).await;
+        page.expect("a store that works").items.is_empty()
+    };
+    while !is_empty().await {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// How many records a partition has from its beginning on, or the error that a Fetch has met.
+async fn read_all_or_error(client: &mut Client, topic: &str) -> Result<i64, i16> {
+    let mut next = 0;
     loop {
+        let partition = FetchPartition::default()
+            .with_fetch_offset(next)
+            .with_current_leader_epoch(-1)
+            .with_partition_max_bytes(30_000);
+        let topics = FetchTopic::default()
+            .with_topic(TopicName(text(topic)))
+            .with_partitions(vec![partition]);
         let request = FetchRequest::default()
             .with_max_wait_ms(500)
             .with_min_bytes(1)
             .with_max_bytes(1 << 20)
-            .with_topics(vec![topics.clone()]);
+            .with_topics(vec![topics]);
         let answer = client.call(12, &request).await.responses[0].partitions[0].clone();
-        assert!(answer.records.unwrap_or_default().is_empty());
         if answer.error_code != 0 {
-            assert_eq!(answer.error_code, code(ResponseError::KafkaStorageError));
-            break;
+            return Err(answer.error_code);
         }
+        let records = answer.records.unwrap_or_default();
+        if records.is_empty() {
+            return Ok(next);
+        }
+        let batches = robustmq_common::record::split_batches(records, usize::MAX);
+        next = batches.expect("batches").last().expect("one").next_offset().0;
     }
 }
