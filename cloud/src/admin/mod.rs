@@ -10,6 +10,7 @@
 //! POST /v1/groups/{group}/snapshots/{name}/rewind        has the group go back to it
 //! GET /v1/datasets/{topic}      a topic with a source: what is counted, what the cache did
 //! POST /v1/datasets/{topic}/warm brings it into the cache
+//! POST /v1/datasets/{topic}/refresh lists its source again
 //! GET /v1/store                 the store's figures
 //! GET, POST /v1/edges, DELETE /v1/edges/{edge}   see `uplink`
 //! ```
@@ -82,6 +83,7 @@ pub fn router(
         .route("/v1/groups/{group}/snapshots/{name}/rewind", post(snapshots::rewind))
         .route("/v1/datasets/{topic}", get(dataset::show))
         .route("/v1/datasets/{topic}/warm", post(dataset::warm))
+        .route("/v1/datasets/{topic}/refresh", post(dataset::refresh))
         .route("/v1/store", get(store))
         .with_state(state);
     admin::router(readiness, Arc::new(registry), log_level).merge(own)

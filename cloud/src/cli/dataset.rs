@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use reqwest::{Client, Method};
 use serde_json::Value;
 
-use super::edge::{Admin, admin_client};
+use super::edge::{Admin, admin_client, good};
 use super::snapshots::{call, json, number, url};
 use super::{CommandError, print, print_json};
 
@@ -30,6 +30,14 @@ enum DatasetCommand {
         #[command(flatten)]
         admin: Admin,
     },
+    /// List a topic's source again: what is new is in the epochs that begin from now on
+    #[command(after_help = "Example:\n  robustmq-cloud dataset refresh images")]
+    Refresh {
+        /// The topic
+        topic: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// Bring a topic into the cache before anybody reads it, as much of it as the cache takes
     #[command(after_help = "Example:\n  robustmq-cloud dataset warm images")]
     Warm {
@@ -43,6 +51,9 @@ enum DatasetCommand {
     },
 }
 
+/// How long a source may take to be listed again: a million objects are a thousand pages.
+const LISTING: Duration = Duration::from_secs(3600);
+
 /// How often a topic that is being brought into the cache is asked about.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -54,6 +65,18 @@ pub(super) async fn run(args: Dataset) -> Result<(), CommandError> {
             match as_json {
                 true => print_json(&status)?,
                 false => print(&shown(&status)),
+            }
+            Ok(())
+        }
+        DatasetCommand::Refresh { topic, admin } => {
+            let url = url(&admin, &["datasets", &topic, "refresh"])?;
+            let asked = client.request(Method::POST, url).timeout(LISTING);
+            let done = json(good(asked.send().await).await?).await?;
+            let (added, all) = (number(&done, "added_objects"), number(&done, "objects"));
+            print(&format!("{topic}: {added} new objects, {all} in all\n"));
+            let missing = number(&done, "missing_objects");
+            if missing > 0 {
+                print(&format!("{missing} that were listed before are gone\n"));
             }
             Ok(())
         }

@@ -5,9 +5,10 @@ use std::sync::Weak;
 use robustmq_common::ids::TopicId;
 use robustmq_dataset::cache::UserId;
 
-use super::Datasets;
-use super::partition::DatasetPartition;
+use super::{Datasets, ListError, Refreshed, StatusError};
+use crate::objects::locate_source;
 use crate::store::StoreError;
+use crate::topics::Topic;
 
 /// Who a topic is to the cache.
 pub(super) fn user(topic: TopicId) -> UserId {
@@ -15,6 +16,31 @@ pub(super) fn user(topic: TopicId) -> UserId {
 }
 
 impl Datasets {
+    /// Lists a topic's source again. What is new is in the epochs that begin from now on.
+    ///
+    /// # Errors
+    /// [`StatusError`].
+    pub async fn refresh(&self, topic: &Topic, now_ms: i64) -> Result<Refreshed, StatusError> {
+        let none = || StatusError::NoDataset(topic.name.clone());
+        let config = topic.config.source.as_ref().ok_or_else(none)?;
+        let dataset = self.dataset(topic.id).await?.ok_or_else(none)?;
+        let location = locate_source(&config.url)
+            .map_err(|reason| ListError(format!("{}: {reason}", config.url)))?;
+        let refreshed = dataset.manifest.refresh(&location, config, now_ms).await?;
+        self.wake(topic.id);
+        Ok(refreshed)
+    }
+
+    /// The partitions of a topic that are open look whether there is more to count.
+    fn wake(&self, topic: TopicId) {
+        let open: Vec<_> = {
+            let inner = self.lock();
+            let own = inner.partitions.iter().filter(|((of, _), _)| *of == topic);
+            own.filter_map(|(_, partition)| partition.upgrade()).collect()
+        };
+        open.iter().for_each(|partition| partition.demand.send_modify(|_| {}));
+    }
+
     /// A topic's configuration was changed, or it was deleted.
     pub(super) async fn follow(&self, topic: TopicId) {
         if let Err(error) = self.take_over(topic).await {
@@ -29,12 +55,7 @@ impl Datasets {
         let Some(config) = found.and_then(|found| found.config.source.clone()) else {
             return self.forget(topic).await;
         };
-        let (open, partitions) = {
-            let inner = self.lock();
-            let own = inner.partitions.iter().filter(|((of, _), _)| *of == topic);
-            let own: Vec<_> = own.filter_map(|(_, partition)| partition.upgrade()).collect();
-            (inner.datasets.get(&topic).and_then(Weak::upgrade), own)
-        };
+        let open = self.lock().datasets.get(&topic).and_then(Weak::upgrade);
         match config.live.is_pinned {
             true => self.cache.pin(user(topic)),
             false => self.cache.unpin(user(topic)),
@@ -42,11 +63,8 @@ impl Datasets {
         if let Some(open) = open {
             open.set_live(config.live);
         }
-        for partition in partitions {
-            let DatasetPartition { demand, .. } = &*partition;
-            // All of it is to be counted now, perhaps.
-            demand.send_modify(|_| {});
-        }
+        // All of it is to be counted now, perhaps, or there is another epoch.
+        self.wake(topic);
         Ok(())
     }
 }

@@ -109,7 +109,7 @@ impl DatasetPartition {
                 Some(_) => return Ok(false),
             }
         };
-        if number >= self.dataset.config.epochs {
+        if number >= self.dataset.live().epochs {
             return Ok(false);
         }
         let objects = self.objects();

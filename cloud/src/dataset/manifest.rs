@@ -2,8 +2,8 @@
 //!
 //! **Invariant:** an object's ordinal never changes. A refresh appends.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -113,27 +113,72 @@ pub(super) async fn create(
     let objects = entries.len() as u64;
     let bytes = entries.iter().map(|entry| entry.size).sum();
     let listed = Listed { objects, bytes, listed_ms: now_ms };
-    let written = write(store, topic, &listed, &entries).await;
+    let written = write(store, topic, &listed, 0, &entries).await;
     written.map_err(|error| ListError(format!("the manifest cannot be written: {error}")))?;
     Ok(listed)
 }
 
+/// Writes the parts from `first` on, and then how much there is: what lies behind that does not count. The head of a topic that is about to
+/// be created comes first, so that it can be found should it never be.
 async fn write(
     store: &dyn Store,
     topic: TopicId,
     listed: &Listed,
+    first: u32,
     entries: &[Entry],
 ) -> Result<(), StoreError> {
     let mut write = WriteBatch::new();
     let head = serde_json::to_vec(listed).expect("numbers");
-    write.put(dataset_key(topic), head);
-    for (number, chunk) in (0_u32..).zip(entries.chunks(limits::MANIFEST_CHUNK)) {
+    if first == 0 && store.get(&dataset_key(topic)).await?.is_none() {
+        write.put(dataset_key(topic), head.clone());
+    }
+    for (number, chunk) in (first..).zip(entries.chunks(limits::MANIFEST_CHUNK)) {
         write.put(manifest_key(topic, number), encode(chunk));
         if write.bytes() > limits::MANIFEST_WRITE_BYTES {
             store::write(store, std::mem::take(&mut write)).await?;
         }
     }
+    write.put(dataset_key(topic), head);
     store::write(store, write).await
+}
+
+/// What a refresh has found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Refreshed {
+    /// Objects of the topic now.
+    pub objects: u64,
+    /// Those that are new.
+    pub added_objects: u64,
+    /// Their bytes.
+    pub added_bytes: u64,
+    /// Objects that were listed before and are not there any more.
+    pub missing_objects: u64,
+    /// The first of their names.
+    pub missing: Vec<String>,
+}
+
+impl Refreshed {
+    fn note_missing(&mut self, name: &str) {
+        self.missing_objects += 1;
+        if self.missing.len() < limits::LISTED_DAMAGES {
+            self.missing.push(name.to_owned());
+        }
+    }
+}
+
+/// Offsets stand for what was listed: it has to be the same still.
+fn check_unchanged(before: &Entry, now: &Entry) -> Result<(), ListError> {
+    let is_same = match (&before.etag, &now.etag) {
+        (Some(before), Some(now)) => before == now,
+        _ => before.modified_ms == now.modified_ms,
+    };
+    if is_same && before.size == now.size {
+        return Ok(());
+    }
+    let name = &before.name;
+    Err(ListError(format!(
+        "{name} was changed since it was listed; put it back, or create another topic"
+    )))
 }
 
 fn encode(entries: &[Entry]) -> Vec<u8> {
@@ -152,14 +197,24 @@ pub(super) struct Manifest {
     store: Arc<dyn Store>,
     topic: TopicId,
     prefix: String,
-    listed: Listed,
+    listed: Mutex<Listed>,
     chunks: Mutex<Chunks>,
+    /// One listing at a time.
+    refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct Chunks {
     loaded: HashMap<u32, Arc<Vec<Entry>>>,
     order: VecDeque<u32>,
+}
+
+impl Chunks {
+    /// A part was written again.
+    fn forget(&mut self, number: u32) {
+        self.loaded.remove(&number);
+        self.order.retain(|loaded| *loaded != number);
+    }
 }
 
 impl Manifest {
@@ -175,13 +230,74 @@ impl Manifest {
         let key = dataset_key(topic);
         let Some(value) = store.get(&key).await? else { return Ok(None) };
         let listed = serde_json::from_slice(&value).map_err(|error| damaged(&key, error))?;
-        let (prefix, chunks) = (prefix.to_owned(), Mutex::default());
-        Ok(Some(Self { store, topic, prefix, listed, chunks }))
+        Ok(Some(Self {
+            store,
+            topic,
+            prefix: prefix.to_owned(),
+            listed: Mutex::new(listed),
+            chunks: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// How much it has.
-    pub fn listed(&self) -> &Listed {
-        &self.listed
+    pub fn listed(&self) -> Listed {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lists the source again, and appends what is new in the order of names. What was listed before stays what it was: it is an error that
+    /// names it if it was changed, and noted if it is gone.
+    ///
+    /// # Errors
+    /// [`ListError`]: the manifest is as it was.
+    pub async fn refresh(
+        &self,
+        location: &Location,
+        config: &SourceConfig,
+        now_ms: i64,
+    ) -> Result<Refreshed, ListError> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        let failed = |error: StoreError| ListError(format!("the manifest: {error}"));
+        let found = list(location, config).await?;
+        let mut new: BTreeMap<String, Entry> =
+            found.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+        let before = self.listed();
+        let chunk_objects = limits::MANIFEST_CHUNK as u64;
+        let (mut refreshed, mut last) = (Refreshed::default(), Vec::new());
+        for number in 0..before.objects.div_ceil(chunk_objects) {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            let chunk = self.chunk(number).await.map_err(failed)?;
+            let left = before.objects - u64::from(number) * chunk_objects;
+            let known = chunk.iter().take(usize::try_from(left).unwrap_or(usize::MAX));
+            for entry in known.clone() {
+                match new.remove(&entry.name) {
+                    Some(found) => check_unchanged(entry, &found)?,
+                    None => refreshed.note_missing(&entry.name),
+                }
+            }
+            last = known.cloned().collect();
+        }
+        refreshed.added_objects = new.len() as u64;
+        refreshed.added_bytes = new.values().map(|entry| entry.size).sum();
+        let listed = Listed {
+            objects: before.objects + refreshed.added_objects,
+            bytes: before.bytes + refreshed.added_bytes,
+            listed_ms: now_ms,
+        };
+        if listed.objects > limits::OBJECTS as u64 {
+            let most = limits::OBJECTS;
+            return Err(ListError(format!("the topic would have more than {most} objects")));
+        }
+        // The last part, if it has room, is written again with what is appended.
+        let full = before.objects / chunk_objects;
+        let mut entries = if last.len() < limits::MANIFEST_CHUNK { last } else { Vec::new() };
+        entries.extend(new.into_values());
+        let first = u32::try_from(full).unwrap_or(u32::MAX);
+        write(&*self.store, self.topic, &listed, first, &entries).await.map_err(failed)?;
+        self.lock().forget(first);
+        refreshed.objects = listed.objects;
+        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = listed;
+        Ok(refreshed)
     }
 
     /// The object with that ordinal.
@@ -229,7 +345,7 @@ impl Manifest {
         Ok(entries)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Chunks> {
+    fn lock(&self) -> MutexGuard<'_, Chunks> {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

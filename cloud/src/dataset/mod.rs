@@ -53,7 +53,7 @@ mod reading;
 mod status;
 mod warm;
 
-pub use manifest::{ListError, Listed};
+pub use manifest::{ListError, Listed, Refreshed};
 pub use metrics::CacheMetrics;
 pub use partition::Warming;
 pub use status::{Status, StatusError};

@@ -237,7 +237,7 @@ impl Source for super::Attached {
     fn end(&self) -> Option<Offset> {
         let state = self.0.state();
         let last = state.epochs.last()?;
-        let is_last = last.number() + 1 >= self.0.dataset.config.epochs;
+        let is_last = last.number() + 1 >= self.0.dataset.live().epochs;
         let is_all = is_last && state.epochs.counting().is_none();
         is_all.then(|| Offset(state.epochs.high_watermark()))
     }

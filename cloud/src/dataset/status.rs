@@ -6,7 +6,7 @@ use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::order::PERMUTATION;
 use serde::Serialize;
 
-use super::{Datasets, Warming};
+use super::{Datasets, ListError, Warming};
 use crate::store::StoreError;
 use crate::topics::Topic;
 
@@ -57,6 +57,9 @@ pub enum StatusError {
     /// Its records are its own.
     #[error("topic {0} has no source")]
     NoDataset(KafkaTopic),
+    /// Its source cannot be listed again.
+    #[error(transparent)]
+    List(#[from] ListError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,12 +81,11 @@ impl Datasets {
         for index in 0..topic.partitions {
             let partition = self.partition(topic.id, PartitionIndex(index)).await?;
             let Some(partition) = partition else { return Err(none()) };
-            let objects = partition.objects();
             let state = partition.state();
             let first = state.epochs.iter().next();
             let counted = first.map_or(0, |epoch| epoch.counted());
             indexed += counted;
-            is_complete &= counted == objects;
+            is_complete &= first.is_some_and(|epoch| counted == epoch.objects());
             records += first.map_or(0, |epoch| epoch.records());
             published = published.min(state.epochs.last().map_or(0, |last| last.number() + 1));
             damaged += state.damaged;
@@ -100,7 +102,7 @@ impl Datasets {
             indexed_objects: indexed,
             records: is_complete.then_some(records),
             is_index_complete: is_complete,
-            epochs: config.epochs,
+            epochs: config.live.epochs,
             published_epochs: published,
             permutation: (config.shuffle != Shuffle::None).then_some(PERMUTATION),
             damaged,

@@ -64,8 +64,9 @@ impl Drop for End {
 impl DatasetPartition {
     /// Goes through the first epoch's objects, in its order.
     async fn warm_up(self: &Arc<Self>) -> Result<(), PartitionError> {
-        for place in 0..self.objects() {
-            let object = self.counted_at(place).await?;
+        let mut place = 0;
+        while let Some(object) = self.counted_at(place).await {
+            place += 1;
             let opened = self.opened(object).await?;
             let mut loads = FuturesUnordered::new();
             for extent in &opened.index.extents {
@@ -96,17 +97,20 @@ impl DatasetPartition {
         Ok(loaded.map(drop)?)
     }
 
-    /// The object at a place of the first epoch, once it is counted.
-    async fn counted_at(&self, place: u64) -> Result<u64, PartitionError> {
+    /// The object at a place of the first epoch, once it is counted; `None` behind the last.
+    async fn counted_at(&self, place: u64) -> Option<u64> {
         loop {
             let more = self.counted.notified();
             let counted = {
                 let state = self.state();
                 let first = state.epochs.iter().next();
+                if first.is_some_and(|first| place >= first.objects()) {
+                    return None;
+                }
                 first.filter(|first| first.counted() > place).map(|first| first.object_at(place))
             };
-            if let Some(object) = counted {
-                return Ok(object);
+            if counted.is_some() {
+                return counted;
             }
             // It counts on while the topic is brought into the cache.
             self.demand.send_modify(|_| {});

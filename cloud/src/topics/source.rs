@@ -14,8 +14,12 @@ use crate::objects::ObjectStoreUrl;
 const PREFIX: &str = "robustmq.source";
 
 /// The entries that may be changed on a topic that exists: what it has published does not depend on them.
-const CHANGEABLE: &[&str] =
-    &["robustmq.source.index", "robustmq.source.on.corrupt", "robustmq.source.pin"];
+const CHANGEABLE: &[&str] = &[
+    "robustmq.source.epochs",
+    "robustmq.source.index",
+    "robustmq.source.on.corrupt",
+    "robustmq.source.pin",
+];
 
 /// What to do about a sample that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub enum OnCorrupt {
 /// What may be changed of a dataset topic's configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Live {
+    /// How often the data is repeated: may become more.
+    pub epochs: u32,
     /// Everything is indexed at once, and not as it is read.
     pub is_eager: bool,
     /// What happens to a sample that cannot be read.
@@ -44,8 +50,6 @@ pub struct SourceConfig {
     pub url: ObjectStoreUrl,
     /// How they are read; `None`: each by its name.
     pub format: Option<Format>,
-    /// How often the data is repeated.
-    pub epochs: u32,
     /// In which order.
     pub shuffle: Shuffle,
     /// What that order is made from.
@@ -105,10 +109,10 @@ impl SourceConfig {
         Ok(Some(Self {
             url,
             format: format(value("robustmq.source.format"))?,
-            epochs: number("robustmq.source.epochs", value("robustmq.source.epochs"))?,
             shuffle: shuffle(value("robustmq.source.shuffle"))?,
             seed: number("robustmq.source.seed", value("robustmq.source.seed"))?,
             live: Live {
+                epochs: number("robustmq.source.epochs", value("robustmq.source.epochs"))?,
                 is_eager: value("robustmq.source.index") == "eager",
                 on_corrupt: match value("robustmq.source.on.corrupt") {
                     "stop" => OnCorrupt::Stop,
@@ -136,6 +140,13 @@ pub(super) fn check_change(
     before: Option<&SourceConfig>,
     after: Option<&SourceConfig>,
 ) -> Result<(), ConfigError> {
+    if let (Some(before), Some(after)) = (before, after)
+        && after.live.epochs < before.live.epochs
+    {
+        let (name, value) = ("robustmq.source.epochs", after.live.epochs.to_string());
+        let why = format!("it is {} now, and can only become more", before.live.epochs);
+        return Err(invalid(name, &value, &why));
+    }
     let nothing = BTreeMap::new();
     let fixed = |config: Option<&SourceConfig>| config.map(|config| config.fixed.clone());
     let (before, after) =

@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
     CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, IncrementalAlterConfigsRequest,
     TopicName,
 };
-use robustmq_common::ids::Offset;
+use robustmq_common::ids::{KafkaTopic, Offset};
 use robustmq_common::record::{Record, RecordBatch};
 
 use super::*;
@@ -355,4 +355,60 @@ async fn read_all_or_error(client: &mut Client, topic: &str) -> Result<i64, i16>
         let batches = robustmq_common::record::split_batches(records, usize::MAX);
         next = batches.expect("batches").last().expect("one").next_offset().0;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_appends_what_is_new_and_refuses_what_was_changed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 2);
+    let memory = Arc::new(MemoryStore::new());
+    let broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    let source = format!("file://{}", directory.path().display());
+    let created = create(&mut client, "images", 1, &[("robustmq.source", &source)]).await;
+    assert_eq!(created, (0, String::new()));
+    let first = read_all(&mut client, "images", 0, 0).await;
+    let named = KafkaTopic::new("images").expect("a legal name");
+    let topic = || async { broker.kafka.topics.get(&named).await.expect("a store").expect("it") };
+    // Its name lies between those of the others.
+    let another = tar(&[("new.jpg".to_owned(), b"new".to_vec())]);
+    std::fs::write(directory.path().join("train-000-b.tar"), another).expect("a disk");
+    let refreshed = broker.kafka.datasets.refresh(&*topic().await, 7).await.expect("it is listed");
+    assert_eq!((refreshed.objects, refreshed.added_objects, refreshed.missing_objects), (3, 1, 0));
+    assert_eq!(read_all(&mut client, "images", 0, 0).await, first, "the epoch has begun");
+    let set = async |client: &mut Client, epochs: &str| {
+        let config = AlterableConfig::default()
+            .with_name(text("robustmq.source.epochs"))
+            .with_value(Some(text(epochs)));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(text("images"))
+            .with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        client.call(1, &request).await.responses[0].error_code
+    };
+    assert_eq!(set(&mut client, "2").await, 0);
+    assert_eq!(set(&mut client, "1").await, code(ResponseError::InvalidConfig), "never fewer");
+    let mut second = Vec::new();
+    while second.len() < 21 {
+        second = read_all(&mut client, "images", 0, 20).await;
+    }
+    let expected = first.iter().map(key).chain(["new".to_owned()]);
+    assert_eq!(second.iter().map(key).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    std::fs::write(directory.path().join("train-001.tar"), "another").expect("a disk");
+    let refused = broker.kafka.datasets.refresh(&*topic().await, 8).await.expect_err("it changed");
+    assert!(refused.to_string().contains("train-001.tar was changed"), "{refused}");
+    std::fs::remove_file(directory.path().join("train-001.tar")).expect("a disk");
+    let refreshed = broker.kafka.datasets.refresh(&*topic().await, 9).await.expect("it is listed");
+    assert_eq!((refreshed.objects, refreshed.missing), (3, vec!["train-001.tar".to_owned()]));
+    // Also after a restart.
+    drop((client, broker));
+    let broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    let mut all = Vec::new();
+    while all.len() < 41 {
+        all = read_all(&mut client, "images", 0, 0).await;
+    }
+    assert!(all[..10] == first[..10]);
+    assert_eq!(key(&all[40]), "new");
 }
