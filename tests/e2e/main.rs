@@ -16,4 +16,5 @@ mod share_groups;
 mod shared_groups;
 mod sharers;
 mod sizes;
+mod train_images;
 mod uplink_tls;

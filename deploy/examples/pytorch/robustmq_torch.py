@@ -1,10 +1,12 @@
-"""A `$shared/` group of RobustMQ as a PyTorch IterableDataset, on confluent-kafka. README.md shows how to use it.
+"""RobustMQ's topics as PyTorch IterableDatasets, on confluent-kafka. README.md shows how to use them.
 
-A member of the group is one consumer: that of the process itself, or of each DataLoader worker. It is made where the dataset is
-iterated, never carried over a fork. Each batch carries a receipt; the consumer that gave it out commits when the receipt comes back,
-so what was loaded and not trained stays uncommitted, however far the DataLoader reads ahead.
+`SharedDataset` is a `$shared/` group. A member of it is one consumer: that of the process itself, or of each DataLoader worker. It is
+made where the dataset is iterated, never carried over a fork. Each batch carries a receipt; the consumer that gave it out commits when
+the receipt comes back, so what was loaded and not trained stays uncommitted, however far the DataLoader reads ahead.
 
-PyTorch is needed for `equal_steps` only; without it the dataset is a plain iterable.
+`EpochDataset` is a dataset topic, epoch by epoch, without a group: a checkpoint has the offsets, and the order depends on nothing else.
+
+PyTorch is needed for `equal_steps` only; without it the datasets are plain iterables.
 """
 
 import contextlib
@@ -31,7 +33,10 @@ except ImportError:
 
 
 SLICE = 0.2  # seconds between two looks whether to go on
+PROBE = 2.0  # seconds that a broker has to say that there is nothing behind an offset
 FORKED = []
+EPOCH_HEADER = "robustmq.epoch"
+ERROR_HEADER = "robustmq.error"  # of a record without a value, which stands for a sample that cannot be read
 # A commit that fails with one of these may succeed when it is tried again; with any other of the group's errors its member is gone.
 TRANSIENT = {
     KafkaError._TRANSPORT,
@@ -403,6 +408,301 @@ class Member:
 def _offsets(messages):
     """The last offset in each partition."""
     return {(message.topic(), message.partition()): message.offset() for message in messages}
+
+
+class Stretch(NamedTuple):
+    """What was read of a partition: offsets `first` to `end`, without `end`."""
+
+    partition: int
+    start: int  # the offset of the epoch's first record there; None if none has come yet
+    first: int
+    end: int
+
+
+class Given(NamedTuple):
+    """The receipt of an EpochDataset's batch: where its records lie."""
+
+    epoch: int
+    stretches: tuple
+    records: int
+    left_out: int
+
+
+class EpochDataset(IterableDataset):
+    """Batches of one epoch of a dataset topic: of this rank's partitions, each from an exact offset.
+
+    Use it with `DataLoader(dataset, batch_size=None, ...)`. Partitions go to the ranks in turn, and a rank's to its workers. A worker takes
+    records from its partitions in turn too, so that the order depends on offsets alone, not on which partition answers first.
+
+    decode            of a Kafka message makes a sample; None leaves the record out
+    collate           of a list of samples makes `Batch.data`
+    rank, world       those of torch.distributed, if it is initialised when the dataset is made
+    prefetch_bytes    that each worker fetches ahead, of all its partitions together
+    patience_seconds  without a record in the middle of an epoch, then it raises TimeoutError; a broker that is down is waited for
+    config            more settings for the consumers
+    """
+
+    def __init__(
+        self,
+        bootstrap,
+        topic,
+        batch_size,
+        decode=lambda message: message.value(),
+        collate=default_collate,
+        rank=None,
+        world=None,
+        prefetch_bytes=32 * 1024 * 1024,
+        patience_seconds=300.0,
+        config=None,
+    ):
+        if rank is None or world is None:
+            rank, world = _rank_and_world()
+        if batch_size < 1 or not 0 <= rank < world:
+            raise ValueError("batch_size is at least 1, rank less than world")
+        self.topic, self.batch_size, self.decode, self.collate = topic, batch_size, decode, collate
+        self.rank, self.world, self.prefetch_bytes, self.patience_seconds = rank, world, prefetch_bytes, patience_seconds
+        self.config = {
+            "bootstrap.servers": bootstrap,
+            "group.id": "none",  # the client wants a name; nothing joins, nothing is committed
+            # With the default of a second, a reader that fetches little ahead waits for that second each time it has fetched enough.
+            "fetch.queue.backoff.ms": 20,
+            **(config or {}),
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+        }
+        self.epoch = self.records = self.left_out = 0
+        self.offsets, self.starts = {}, {}  # by partition: what is to be trained next; where the epoch begins
+        self._early = {}  # what was trained before something that was given out before it
+        self._readers = self._iterated = None
+
+    # What is trained
+
+    def acknowledge(self, *receipts):
+        """Says what was trained, after the optimiser's step; in any order. `state_dict()` goes as far as everything is."""
+        for receipt in receipts:
+            self.records += receipt.records
+            self.left_out += receipt.left_out
+            for partition, start, first, end in receipt.stretches:
+                if start is not None and receipt.epoch == self.epoch:
+                    self.starts[partition] = start
+                early = self._early.setdefault(partition, {})
+                early[first] = end
+                at = self.offsets.get(partition, 0)
+                while at in early:
+                    at = early.pop(at)
+                self.offsets[partition] = at
+        return True
+
+    def set_epoch(self, epoch):
+        """The epoch that the next iteration gives. Before `iter(loader)`, and not with persistent workers, which would not hear of it.
+        One that does not follow the last is read up to: from where that ended or, if it comes before that, from the topic's beginning."""
+        if epoch < self.epoch:
+            self.offsets = {}
+        if epoch != self.epoch:
+            self.epoch, self.starts, self._early = epoch, {}, {}
+
+    # Resuming
+
+    def state_dict(self):
+        """Where this rank is, with what was acknowledged and nothing that was only loaded."""
+        place = {"topic": self.topic, "rank": self.rank, "world": self.world, "epoch": self.epoch}
+        counts = {"records": self.records, "left_out": self.left_out}
+        return {**place, "offsets": dict(self.offsets), "starts": dict(self.starts), **counts}
+
+    def load_state_dict(self, *states):
+        """Goes on from there, in the middle of an epoch too. With another number of ranks: the states of all that there were, for each."""
+        ranks = sorted(state["rank"] for state in states)
+        worlds = {state["world"] for state in states}
+        if worlds != {len(ranks)} or ranks != list(range(len(ranks))):
+            if worlds != {self.world} or ranks != [self.rank]:
+                raise ValueError(f"states of ranks {ranks} of {worlds} for rank {self.rank} of {self.world}")
+        if len({(state["topic"], state["epoch"]) for state in states}) > 1 or states[0]["topic"] != self.topic:
+            raise ValueError(f"not states of one epoch of {self.topic}")
+        self.close()
+        self.epoch, self._early = states[0]["epoch"], {}
+        # Text, where a state was kept as JSON.
+        self.offsets, self.starts = (
+            {int(partition): offset for state in states for partition, offset in state[name].items()} for name in ("offsets", "starts")
+        )
+        self.records, self.left_out = (sum(state[name] for state in states) for name in ("records", "left_out"))
+
+    # What comes
+
+    def __iter__(self):
+        readers = self._open()
+        for reader in readers:
+            reader.begin(self.epoch, self.starts.get(reader.partition), self.offsets.get(reader.partition, 0))
+        running, samples, left_out = list(readers), [], 0
+        while running:
+            reader = min(running, key=PartitionReader.turn)
+            message = reader.take()
+            if message is None:
+                running.remove(reader)
+                continue
+            if message.value() is None and _header(message, ERROR_HEADER) is not None:
+                left_out += 1
+                continue
+            sample = self.decode(message)
+            if sample is not None:
+                samples.append(sample)
+            if len(samples) == self.batch_size:
+                yield self._batch(readers, samples, left_out)
+                samples, left_out = [], 0
+        # What is left out after the last sample has no batch to go with: it is passed over when the next epoch begins.
+        if samples:
+            yield self._batch(readers, samples, left_out)
+
+    def _batch(self, readers, samples, left_out):
+        stretches = tuple(stretch for stretch in map(PartitionReader.given, readers) if stretch)
+        return Batch(self.collate(samples), Given(self.epoch, stretches, len(samples), left_out))
+
+    def _open(self):
+        """The readers of this process' partitions. They stay from epoch to epoch, with what they fetched ahead."""
+        worker = get_worker_info() if get_worker_info else None
+        if worker and self._iterated == self.epoch:
+            raise RuntimeError("set_epoch does not reach persistent workers")
+        self._iterated = self.epoch
+        if self._readers is None or any(reader.pid != os.getpid() for reader in self._readers):
+            self.close()
+            mine = self._partitions()
+            if worker:
+                mine = mine[worker.id :: worker.num_workers]
+            kilobytes = max(1024, self.prefetch_bytes // 1024 // max(1, len(mine)))
+            config = {"queued.max.messages.kbytes": kilobytes, **self.config}
+            self._readers = [PartitionReader(config, self.topic, number, self.patience_seconds) for number in mine]
+        return self._readers
+
+    def _partitions(self):
+        consumer = Consumer(self.config)
+        try:
+            found = consumer.list_topics(self.topic, timeout=30).topics[self.topic]
+        finally:
+            consumer.close()
+        if found.error:
+            raise KafkaException(found.error)
+        if len(found.partitions) < self.world:
+            raise ValueError(f"{self.topic} has {len(found.partitions)} partitions for {self.world} ranks")
+        return sorted(found.partitions)[self.rank :: self.world]
+
+    def close(self):
+        for reader in self._readers or []:
+            # One that came with a fork is kept: to end it would wait for threads that are in the other process.
+            if reader.pid == os.getpid():
+                reader.close()
+            else:
+                FORKED.append(reader)
+        self._readers = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self.close()
+
+    def __getstate__(self):
+        return {**self.__dict__, "_readers": None}
+
+
+class PartitionReader:
+    """A consumer of one partition: with one for each, a worker can take them in turn and none fills the room of the others."""
+
+    def __init__(self, config, topic, partition, patience_seconds):
+        self.topic, self.partition, self.patience_seconds, self.pid = topic, partition, patience_seconds, os.getpid()
+        self.epoch, self.start, self.unsaid = 0, None, 0
+        self.next, self.message, self.is_over = None, None, False
+        self.consumer = Consumer(config)
+        # Runs at the end of a worker too, where atexit does not.
+        self.close = Finalize(self, Consumer.close, args=(self.consumer,), exitpriority=10)
+
+    def begin(self, epoch, start, offset):
+        """Goes to `offset`, if it is not there."""
+        self.epoch, self.start, self.unsaid = epoch, start, offset
+        if offset != self.next:
+            self._go_to(offset)
+
+    def turn(self):
+        """The smallest is next: who has given the fewest of this epoch's records."""
+        return (0 if self.start is None else self.next - self.start, self.partition)
+
+    def take(self):
+        """The next record of the epoch; None at its end."""
+        while self._has_next():
+            message = self.message
+            epoch = _header(message, EPOCH_HEADER)
+            if epoch is None:
+                raise ValueError(f"{self.topic} is no dataset topic: a record has no {EPOCH_HEADER}")
+            if int(epoch) > self.epoch:
+                break
+            self.message, self.next = None, message.offset() + 1
+            if int(epoch) == self.epoch:
+                if self.start is None:
+                    self.start = message.offset()
+                return message
+        return None
+
+    def given(self):
+        """What was taken since the last call."""
+        if self.unsaid == self.next:
+            return None
+        stretch = Stretch(self.partition, self.start, self.unsaid, self.next)
+        self.unsaid = self.next
+        return stretch
+
+    def _has_next(self):
+        """Waits for the next record; False where the topic ends."""
+        deadline, pause, look = time.monotonic() + self.patience_seconds, SLICE / 2, None
+        while self.message is None and not self.is_over:
+            message, now = self.consumer.poll(SLICE / 2), time.monotonic()
+            if message is None:
+                if look is not None and now >= look:
+                    self.is_over, look = self._is_at_end(), None
+                    pause = min(2 * pause, 10)
+            elif message.error() is None:
+                if message.offset() != self.next:
+                    raise RuntimeError(f"{self.topic}-{self.partition}: {message.offset()} came where {self.next} was due")
+                self.message = message
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                # Or so it seems: records are counted only a little ahead of who reads them.
+                look = now + pause
+            elif message.error().code() not in TRANSIENT:
+                raise KafkaException(message.error())
+            if self.message is None and now > deadline:
+                where = f"{self.topic}-{self.partition} at offset {self.next}"
+                raise TimeoutError(f"{where}: no record; `robustmq-cloud dataset status {self.topic}` may say why")
+        return self.message is not None
+
+    def _is_at_end(self):
+        """Whether nothing is ever to come at the next offset. A broker refuses what lies behind a partition's end only where it knows the end,
+        with all epochs counted; what is not counted yet is waited for."""
+        self.consumer.assign([TopicPartition(self.topic, self.partition, self.next + 1)])
+        deadline = time.monotonic() + PROBE
+        while time.monotonic() < deadline:
+            message = self.consumer.poll(SLICE)
+            error = message.error() if message else None
+            if error and error.code() == KafkaError._AUTO_OFFSET_RESET:
+                return True
+            if message and not error:
+                break
+        self._go_to(self.next)
+        return False
+
+    def _go_to(self, offset):
+        self.next, self.message, self.is_over = offset, None, False
+        self.consumer.assign([TopicPartition(self.topic, self.partition, offset)])
+
+
+def _header(message, wanted):
+    return next((value for name, value in message.headers() or [] if name == wanted), None)
+
+
+def _rank_and_world():
+    try:
+        import torch.distributed as dist
+    except ImportError:
+        return 0, 1
+    there_is_one = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if there_is_one else (0, 1)
 
 
 def equal_steps(batches, leave_rest=False, process_group=None):
