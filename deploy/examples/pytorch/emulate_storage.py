@@ -15,6 +15,7 @@ import io
 import multiprocessing
 import os
 import pathlib
+import queue
 import random
 import statistics
 import sys
@@ -54,7 +55,7 @@ def main():
         make(args)
     create(args)
     demand = args.batch * SAMPLE / args.compute / 1e6
-    print(f"{args.kind}: {SECONDS[args.kind]} s for {BATCH} samples; here {args.slower:g} times that: {args.compute:.3f} s for {args.batch}")
+    print(f"{args.kind}: {BATCH} samples in {SECONDS[args.kind]} s; here {args.slower:g} times that, {args.batch} in {args.compute:.3f} s")
     print(f"demand {demand:.1f} MB/s each, {args.accelerators * demand:.1f} MB/s for {args.accelerators}")
     show(args, f"topic {args.topic}", emulate(args, from_topic))
     if args.direct:
@@ -203,7 +204,7 @@ def emulate(args, source):
     while len(results) < len(processes):
         try:
             results.update([told.get(timeout=1)])
-        except multiprocessing.queues.Empty:
+        except queue.Empty:
             if any(process.exitcode for process in processes):
                 for process in processes:
                     process.terminate()

@@ -33,7 +33,7 @@ except ImportError:
 
 
 SLICE = 0.2  # seconds between two looks whether to go on
-PROBE = 2.0  # seconds that a broker has to say that there is nothing behind an offset
+PROBE = 1.0  # seconds that a broker has to say that there is nothing behind an offset
 FORKED = []
 EPOCH_HEADER = "robustmq.epoch"
 ERROR_HEADER = "robustmq.error"  # of a record without a value, which stands for a sample that cannot be read
@@ -466,6 +466,7 @@ class EpochDataset(IterableDataset):
             "group.id": "none",  # the client wants a name; nothing joins, nothing is committed
             # With the default of a second, a reader that fetches little ahead waits for that second each time it has fetched enough.
             "fetch.queue.backoff.ms": 20,
+            "fetch.wait.max.ms": 100,  # how soon a consumer can go to another offset
             **(config or {}),
             "enable.auto.commit": False,
             "enable.partition.eof": True,
@@ -514,9 +515,9 @@ class EpochDataset(IterableDataset):
         """Goes on from there, in the middle of an epoch too. With another number of ranks: the states of all that there were, for each."""
         ranks = sorted(state["rank"] for state in states)
         worlds = {state["world"] for state in states}
-        if worlds != {len(ranks)} or ranks != list(range(len(ranks))):
-            if worlds != {self.world} or ranks != [self.rank]:
-                raise ValueError(f"states of ranks {ranks} of {worlds} for rank {self.rank} of {self.world}")
+        own, all_there = worlds == {self.world} and ranks == [self.rank], worlds == {len(ranks)} and ranks == [*range(len(ranks))]
+        if not (own or all_there):
+            raise ValueError(f"states of ranks {ranks} of {worlds} for rank {self.rank} of {self.world}")
         if len({(state["topic"], state["epoch"]) for state in states}) > 1 or states[0]["topic"] != self.topic:
             raise ValueError(f"not states of one epoch of {self.topic}")
         self.close()
@@ -673,8 +674,8 @@ class PartitionReader:
         return self.message is not None
 
     def _is_at_end(self):
-        """Whether nothing is ever to come at the next offset. A broker refuses what lies behind a partition's end only where it knows the end,
-        with all epochs counted; what is not counted yet is waited for."""
+        """Whether nothing is ever to come at the next offset. A broker refuses what lies behind a partition's end only where it knows
+        the end, with all epochs counted; what is not counted yet is waited for."""
         self.consumer.assign([TopicPartition(self.topic, self.partition, self.next + 1)])
         deadline = time.monotonic() + PROBE
         while time.monotonic() < deadline:

@@ -88,7 +88,7 @@ def drawn():
     dice = random.Random(7)
     patterns = [[dice.choice((40, 215)) for _ in range(SIDE * SIDE)] for _ in range(10)]
     labels = [dice.randrange(10) for _ in range(TRAINED + 300)]
-    return [([min(255, max(0, round(dice.gauss(pixel, 90)))) for pixel in patterns[label]], label) for label in labels]
+    return [([min(255, max(0, round(dice.gauss(pixel, 160)))) for pixel in patterns[label]], label) for label in labels]
 
 
 def fill(args, images):
