@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
 use robustmq_tests::bench::dataset::accelerator::{self, A100_SECONDS, H100_SECONDS, Plan};
+use robustmq_tests::bench::dataset::jumps::Plan as JumpPlan;
 use robustmq_tests::bench::dataset::members::{self, Job};
 use robustmq_tests::bench::dataset::run::{blocking, read};
-use robustmq_tests::bench::dataset::stage::{BUCKET, PREFIX, Topic};
+use robustmq_tests::bench::dataset::stage::{BUCKET, CacheBytes, PREFIX, Topic};
 use robustmq_tests::bench::dataset::status::Cache;
 use robustmq_tests::bench::dataset::training::{train, train_directly};
-use robustmq_tests::bench::dataset::{MEGABYTE, Options, Stage, whole};
+use robustmq_tests::bench::dataset::{self, MEGABYTE, Options, Reader, Stage, whole};
 use robustmq_tests::bench::loopback;
 use robustmq_tests::dataset::account::Catalogue;
 use robustmq_tests::dataset::{Dataset, Kind, Shape};
@@ -49,6 +50,10 @@ enum What {
     Resnet,
     /// A topic over many objects
     Create,
+    /// The epoch after the broker was killed, with a cache on SSD
+    Crash,
+    /// 64 readers at random positions: the broker's memory beside the budget
+    Jumps,
 }
 
 #[tokio::main]
@@ -61,7 +66,8 @@ async fn main() -> anyhow::Result<()> {
         "S3: {} ms and on top {} ms at the median, {} times that in {} of 1",
         options.least_ms, options.median_ms, options.tail_factor, options.tail
     );
-    if [What::Scan, What::Stall, What::Cold, What::Warm].into_iter().any(wants) {
+    let on_data = [What::Scan, What::Stall, What::Cold, What::Warm, What::Crash, What::Jumps];
+    if on_data.into_iter().any(wants) {
         let data = options.data(options.gigabytes, 1)?;
         println!(
             "dataset: {:.3} GB in {} shards of {} samples of {} B",
@@ -81,6 +87,12 @@ async fn main() -> anyhow::Result<()> {
         }
         if wants(What::Warm) {
             warm(options, &data).await?;
+        }
+        if wants(What::Crash) {
+            crash(options, &data).await?;
+        }
+        if wants(What::Jumps) {
+            jumps(options, &data).await?;
         }
     }
     if wants(What::Resnet) {
@@ -285,7 +297,8 @@ async fn resnet(options: &Options) -> anyhow::Result<()> {
 async fn create(options: &Options) -> anyhow::Result<()> {
     let objects = options.objects;
     let shape = Shape { seed: 1, files: objects, samples: 1, sample_bytes: SMALL_BYTES };
-    let stage = Stage::start(&options.dir, CREATE_CACHE_BYTES, &options.consumer).await?;
+    let cache = CacheBytes { memory: CREATE_CACHE_BYTES, ssd: 0 };
+    let stage = Stage::start(&options.dir, cache, &options.consumer).await?;
     Dataset::make(Kind::Objects, &shape).put(&stage.s3, BUCKET, PREFIX);
     stage.s3.set_faults(options.faults(0));
     let began = Instant::now();
@@ -304,6 +317,58 @@ async fn create(options: &Options) -> anyhow::Result<()> {
         "\ncreate: {objects} objects of {SMALL_BYTES} B in {pages} pages\n\
          {creation:.2} s, where the listing alone takes {listing:.2} s: {:.2} s more",
         creation - listing
+    );
+    Ok(())
+}
+
+/// What memory and SSD hold together is more than the data.
+async fn crash(options: &Options, data: &Arc<Catalogue>) -> anyhow::Result<()> {
+    const SHARE: f64 = 0.3;
+    const SSD_SHARE: f64 = 1.0;
+    let mut stage = options.stage_with_ssd(data.dataset(), SHARE, SSD_SHARE, 0).await?;
+    let found = dataset::crash::read(&mut stage, data).await?;
+    let of_data = |bytes: u64| bytes as f64 / data.dataset().bytes() as f64;
+    println!(
+        "\ncrash: the broker is killed between two epochs; memory holds {SHARE} of the data and has {} MiB besides, the SSD {SSD_SHARE}\n\
+         of the data: in memory {:.3}, on SSD {:.3}; from S3 in the epoch before {:.3}, after {:.3}",
+        options.besides_mib,
+        of_data(found.in_memory),
+        of_data(found.on_ssd),
+        of_data(found.s3_before),
+        of_data(found.s3_after),
+    );
+    Ok(())
+}
+
+async fn jumps(options: &Options, data: &Arc<Catalogue>) -> anyhow::Result<()> {
+    const SHARE: f64 = 0.3;
+    let plan = JumpPlan { topic: "jumps".to_owned(), readers: 64, jumps: 10, records: 20 };
+    let stage = options.stage(data.dataset(), SHARE, 0).await?;
+    let (idle, _) = stage.process()?.resident_bytes()?;
+    let topic = Topic::over(&plan.topic, 1, "none", 1);
+    stage.create(&topic).await?;
+    // All of it is counted before anybody jumps.
+    let (kafka, catalogue, name) = (stage.kafka.clone(), Arc::clone(data), topic.name.clone());
+    let samples = data.dataset().samples.len();
+    blocking(move || {
+        let mut reader = Reader::start(&kafka, &name, [0], &catalogue)?;
+        (0..samples).try_for_each(|_| reader.next_record().map(drop))
+    })
+    .await?;
+    let (kafka, catalogue, all) = (stage.kafka.clone(), Arc::clone(data), plan.clone());
+    let longest = blocking(move || dataset::jumps::read(&kafka, &all, &catalogue)).await?;
+    let (_, peak) = stage.process()?.resident_bytes()?;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!(
+        "\njumps: {} readers go to {} places each and read {} records there, every sample's hash is checked\n\
+         the cache may take {:.0} MiB; the broker took {:.0} MiB when idle and {:.0} MiB at most; the longest wait for a record was {:.2} s",
+        plan.readers,
+        plan.jumps,
+        plan.records,
+        mib(whole(data.dataset().bytes() as f64 * SHARE)) + options.besides_mib as f64,
+        mib(idle),
+        mib(peak),
+        longest.as_secs_f64(),
     );
     Ok(())
 }

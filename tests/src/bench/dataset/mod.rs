@@ -4,7 +4,9 @@
 //! **Invariant:** other policies are simulated over the units that the broker itself fetched, in the order that its reader saw.
 
 pub mod accelerator;
+pub mod crash;
 pub mod direct;
+pub mod jumps;
 pub mod members;
 pub mod options;
 pub mod reader;

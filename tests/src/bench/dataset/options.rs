@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bench::dataset::stage::{BUCKET, PREFIX, Stage};
+use crate::bench::dataset::stage::{BUCKET, CacheBytes, PREFIX, Stage};
 use crate::bench::dataset::{accelerator, whole};
 use crate::dataset::account::Catalogue;
 use crate::dataset::{Dataset, Kind, Shape};
@@ -114,8 +114,26 @@ impl Options {
     /// # Errors
     /// When it does not get ready.
     pub async fn stage(&self, data: &Dataset, share: f64, link: u64) -> anyhow::Result<Stage> {
-        let bytes = whole(data.bytes() as f64 * share) + (self.besides_mib << 20);
-        let stage = Stage::start(&self.dir, bytes, &self.consumer).await?;
+        self.stage_with_ssd(data, share, 0.0, link).await
+    }
+
+    /// The same, and the SSD holds `ssd_share` of the data besides.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn stage_with_ssd(
+        &self,
+        data: &Dataset,
+        share: f64,
+        ssd_share: f64,
+        link: u64,
+    ) -> anyhow::Result<Stage> {
+        let of_data = |share: f64| whole(data.bytes() as f64 * share);
+        let cache = CacheBytes {
+            memory: of_data(share) + (self.besides_mib << 20),
+            ssd: of_data(ssd_share),
+        };
+        let stage = Stage::start(&self.dir, cache, &self.consumer).await?;
         data.put(&stage.s3, BUCKET, PREFIX);
         stage.s3.set_faults(self.faults(link));
         Ok(stage)

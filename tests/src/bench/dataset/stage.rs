@@ -28,6 +28,15 @@ pub struct Stage {
     admin: String,
 }
 
+/// What a broker's cache may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CacheBytes {
+    /// Of memory.
+    pub memory: u64,
+    /// Of SSD; none if 0.
+    pub ssd: u64,
+}
+
 /// A topic whose source is a prefix.
 #[derive(Debug, Clone)]
 pub struct Topic {
@@ -57,20 +66,22 @@ impl Topic {
 }
 
 impl Stage {
-    /// Starts a broker that may take so much memory for its cache; its files are below `directory`.
+    /// Starts a broker that may take so much for its cache; its files are below `directory`.
     ///
     /// # Errors
     /// When it does not get ready.
     pub async fn start(
         directory: &Path,
-        memory_bytes: u64,
+        cache: CacheBytes,
         consumer_settings: &[(String, String)],
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory)?;
         // A second call changes nothing.
         let _ = tempfile::env::override_temp_dir(directory);
         let s3 = FakeS3::start(1).await?;
-        let toml = format!("[cache]\nmemory_bytes = {memory_bytes}\n");
+        let CacheBytes { memory, ssd } = cache;
+        let ssd = if ssd > 0 { format!("ssd_bytes = {ssd}\n") } else { String::new() };
+        let toml = format!("[cache]\nmemory_bytes = {memory}\n{ssd}");
         let cloud = TestCloud::start_in(&toml, s3.environment()).await?;
         let kafka = Kafka {
             bootstrap: cloud.kafka()?,
@@ -79,6 +90,15 @@ impl Stage {
         };
         let admin = format!("http://{}", cloud.program()?.address("admin")?);
         Ok(Self { cloud, s3, kafka, admin })
+    }
+
+    /// Kills the broker and starts it again, with what its cache has on SSD.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn crash(&mut self) -> anyhow::Result<()> {
+        self.cloud.kill9().await?;
+        self.cloud.start().await
     }
 
     /// Creates a topic.
