@@ -120,6 +120,7 @@ def group(args):
             took = take(consumer, counts, member)
             taken += took
             if took:
+                counts.wait_for_others(deadline)
                 consumer.commit(asynchronous=member == 1)
             if member == 2 and taken >= args.leave_after:
                 break

@@ -33,7 +33,9 @@ def produce(args):
 
 def take(consumer, counts, member):
     took = 0
-    for records in consumer.poll(timeout_ms=200, max_records=50).values():
+    # Where a poll ends within the exchange that joins the group, this client neither uses what it was assigned nor joins again.
+    patience = 200 if consumer.assignment() else 5000
+    for records in consumer.poll(timeout_ms=patience, max_records=50).values():
         for record in records:
             counts.add(member, record.key, record.value, record.headers)
             took += 1
@@ -84,6 +86,7 @@ def group(args):
             took = take(consumer, counts, member)
             taken += took
             if took:
+                counts.wait_for_others(deadline)
                 if member == 1:
                     consumer.commit_async()
                 else:
@@ -122,8 +125,8 @@ def work(args):
     )
     ended = tally.ended()
     while not ended.is_set():
-        # Where a poll ends within the exchange that joins the group, this client neither uses what it was assigned nor joins again.
-        for messages in consumer.poll(timeout_ms=2000, max_records=50).values():
+        # See `take`.
+        for messages in consumer.poll(timeout_ms=5000, max_records=50).values():
             tally.took(message.headers for message in messages)
     consumer.close()
 

@@ -64,6 +64,7 @@ class Tally:
     def __init__(self, expected):
         self.expected = expected
         self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
         self.times_seen = {}
         self.last_of_key = {}
         self.members = [0] * MEMBERS
@@ -73,6 +74,8 @@ class Tally:
     def add(self, member, record_key, record_value, record_headers):
         with self.lock:
             self.members[member] += 1
+            if self.members[member] == 1:
+                self.changed.notify_all()
             named = dict(record_headers or [])
             try:
                 number = int(named["number"])
@@ -87,6 +90,11 @@ class Tally:
                 if number < self.last_of_key.get(record_key, -1):
                     self.out_of_order += 1
                 self.last_of_key[record_key] = number
+
+    def wait_for_others(self, deadline):
+        """Until every member has been given something: two that are quick would leave nothing for one that is slow to begin."""
+        with self.changed:
+            self.changed.wait_for(lambda: all(self.members), max(0, deadline.at - time.monotonic()))
 
     def complete(self):
         with self.lock:
