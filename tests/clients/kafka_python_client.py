@@ -2,6 +2,7 @@
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.errors import KafkaConnectionError
 from kafka.structs import OffsetAndMetadata
 
 import tally
@@ -125,8 +126,13 @@ def work(args):
     )
     ended = tally.ended()
     while not ended.is_set():
-        # See `take`.
-        for messages in consumer.poll(timeout_ms=5000, max_records=50).values():
+        try:
+            # See `take`.
+            records = consumer.poll(timeout_ms=5000, max_records=50)
+        except KafkaConnectionError:
+            # While the broker is away, looking for the coordinator may end like this.
+            continue
+        for messages in records.values():
             tally.took(message.headers for message in messages)
     consumer.close()
 

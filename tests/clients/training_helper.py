@@ -52,7 +52,9 @@ def main():
     parser.add_argument("--topic", required=True)
     parser.add_argument("--group", required=True)
     args = parser.parse_args()
-    with SharedDataset(args.bootstrap, args.topic, args.group, 10, decode=number, idle_seconds=IDLE) as dataset:
+    # All batches are full, however long they take.
+    options = {"decode": number, "idle_seconds": IDLE, "fill_seconds": 60.0}
+    with SharedDataset(args.bootstrap, args.topic, args.group, 10, **options) as dataset:
         trained, late = read_ahead(dataset)
         given_up = next(iter(dataset)).data
         rest, first = [], None
