@@ -10,16 +10,32 @@ use serde::{Deserialize, Serialize};
 use crate::cache::ExtentId;
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::decode::{DecodeError, Decoder};
-use crate::format::{Coding, Damage, Format, Input, Limits, parser};
+use crate::format::parquet::{self, Held, RowsAs};
+use crate::format::{Coding, Damage, Format, Input, Limits, Parser, parser};
 use crate::layout::Extent;
 
 /// How an object is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reading {
     /// What it holds.
     pub format: Format,
     /// How it is compressed.
     pub coding: Coding,
+    /// What is made of Parquet's rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_as: Option<RowsAs>,
+}
+
+impl Reading {
+    /// Of any format but Parquet.
+    #[must_use]
+    pub fn plain(format: Format, coding: Coding) -> Self {
+        Self { format, coding, rows_as: None }
+    }
+
+    fn parser(&self) -> &'static dyn Parser {
+        parser(self.format, self.rows_as.as_ref().map(|rows_as| rows_as.rows).unwrap_or_default())
+    }
 }
 
 /// A stretch of an object's content, and its records.
@@ -47,6 +63,9 @@ pub struct ObjectIndex {
     /// What the parser needs of its beginning.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prelude: Vec<u8>,
+    /// Of Parquet, where each extent begins: the row group, and the row in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<(u32, u64)>,
     /// Samples that cannot be read.
     #[serde(default)]
     pub damaged: u64,
@@ -57,14 +76,20 @@ pub struct ObjectIndex {
 
 impl ObjectIndex {
     fn new(reading: Reading) -> Self {
-        Self { reading, extents: Vec::new(), prelude: Vec::new(), damaged: 0, damage: Vec::new() }
+        Self {
+            reading,
+            extents: Vec::new(),
+            prelude: Vec::new(),
+            rows: Vec::new(),
+            damaged: 0,
+            damage: Vec::new(),
+        }
     }
 
     /// Of an object that is one record: nothing has to be read to know that.
     #[must_use]
     pub fn whole(object: &Object) -> Self {
-        let reading = Reading { format: Format::Object, coding: Coding::Plain };
-        let mut index = Self::new(reading);
+        let mut index = Self::new(Reading::plain(Format::Object, Coding::Plain));
         match u32::try_from(object.size).ok().filter(|size| *size as usize <= limits::RECORD_BYTES)
         {
             Some(bytes) => index.extents.push(ExtentIndex {
@@ -107,7 +132,7 @@ impl ObjectIndex {
         (record < extent.first_record + u64::from(extent.records)).then_some((at, *extent))
     }
 
-    fn note(&mut self, damage: Damage) {
+    pub(crate) fn note(&mut self, damage: Damage) {
         self.damaged += 1;
         if self.damage.len() < limits::LISTED_DAMAGES {
             self.damage.push(damage);
@@ -120,6 +145,7 @@ impl ObjectIndex {
         size_of::<Self>()
             + self.extents.capacity() * size_of::<ExtentIndex>()
             + self.prelude.capacity()
+            + self.rows.capacity() * size_of::<(u32, u64)>()
             + self.damage.iter().map(|damage| damage.reason.len() + 32).sum::<usize>()
     }
 }
@@ -152,7 +178,7 @@ struct Cutter<'a> {
     enough: usize,
 }
 
-fn stopped(object: &Object) -> FetchError {
+pub(crate) fn stopped(object: &Object) -> FetchError {
     let reason = "nobody wants the rest of it".to_owned();
     FetchError::Unavailable { object: object.path.to_string(), reason }
 }
@@ -176,6 +202,12 @@ pub async fn index(
     gets: usize,
     found: &mut impl Found,
 ) -> Result<ObjectIndex, FetchError> {
+    let coding = reading.coding;
+    if reading.format == Format::Parquet {
+        let rows_as = reading.rows_as.clone().unwrap_or_default();
+        let index = ObjectIndex::new(reading);
+        return parquet::index(source, object, index, &rows_as, gets, found).await;
+    }
     let mut cutter = Cutter {
         object,
         index: ObjectIndex::new(reading),
@@ -187,7 +219,7 @@ pub async fn index(
         carry: Vec::new(),
         enough: limits::EXTENT_BYTES,
     };
-    let mut decoder = match decoder(reading.coding) {
+    let mut decoder = match decoder(coding) {
         Ok(decoder) => decoder,
         Err(error) => {
             cutter.broken(&error.to_string());
@@ -274,9 +306,7 @@ impl Cutter<'_> {
 
     /// Cuts extents off the front of what is there, as long as there is enough of it.
     async fn cut(&mut self, is_last: bool, found: &mut impl Found) {
-        let Some(parser) = parser(self.index.reading.format) else {
-            return self.broken("this release does not read the format");
-        };
+        let parser = self.index.reading.parser();
         let most = Limits { record_bytes: limits::RECORD_BYTES, records: limits::EXTENT_RECORDS };
         while !self.is_stopped
             && !self.buffer.is_empty()
@@ -308,7 +338,7 @@ impl Cutter<'_> {
                 let content = Bytes::copy_from_slice(&self.buffer[..consumed]);
                 self.buffer.advance(consumed);
                 let extent = Extent { content, layout: parsed.layout };
-                if self.add(start, &extent) {
+                if add_extent(&mut self.index, start, &extent) {
                     self.is_stopped |= !found.extent(&self.index, Arc::new(extent)).await;
                 }
             }
@@ -335,21 +365,41 @@ impl Cutter<'_> {
             self.index.note(Damage { at: self.at, reason: format!("{bytes} bytes are no record") });
         }
     }
+}
 
-    /// Whether its size can be told.
-    fn add(&mut self, start: u64, extent: &Extent) -> bool {
-        let bytes = u32::try_from(extent.content.len());
-        let records = u32::try_from(extent.layout.records.len());
-        let (Ok(bytes), Ok(records)) = (bytes, records) else { return false };
-        self.index.extents.push(ExtentIndex {
-            start,
-            bytes,
-            first_record: self.index.records(),
-            records,
-            crc: Some(crc32c::crc32c(&extent.content)),
-        });
-        true
-    }
+/// Adds an extent. Whether its size can be told.
+pub(crate) fn add_extent(index: &mut ObjectIndex, start: u64, extent: &Extent) -> bool {
+    let bytes = u32::try_from(extent.content.len());
+    let records = u32::try_from(extent.layout.records.len());
+    let (Ok(bytes), Ok(records)) = (bytes, records) else { return false };
+    index.extents.push(ExtentIndex {
+        start,
+        bytes,
+        first_record: index.records(),
+        records,
+        crc: Some(crc32c::crc32c(&extent.content)),
+    });
+    true
+}
+
+/// Finds the records of whole content.
+pub(crate) fn layout_of(
+    object: &Object,
+    index: &ObjectIndex,
+    start: u64,
+    content: Bytes,
+) -> Extent {
+    let input = Input {
+        bytes: &content,
+        is_first: start == 0,
+        is_last: true,
+        prelude: &index.prelude,
+        carry: &[],
+        object: object.path.as_ref(),
+    };
+    let most = Limits { record_bytes: limits::RECORD_BYTES, records: limits::EXTENT_RECORDS };
+    let layout = index.reading.parser().parse(input, most).layout;
+    Extent { content, layout }
 }
 
 /// The content of an extent read again, checked and with its records found.
@@ -369,27 +419,16 @@ pub fn open(
     if extent.crc.is_some_and(|crc| crc != crc32c::crc32c(&content)) {
         return Err(damaged("another checksum".to_owned()));
     }
-    let parser = parser(index.reading.format);
-    let parser = parser.ok_or_else(|| damaged("this release does not read it".to_owned()))?;
-    let input = Input {
-        bytes: &content,
-        is_first: extent.start == 0,
-        is_last: true,
-        prelude: &index.prelude,
-        carry: &[],
-        object: object.path.as_ref(),
-    };
-    let most = Limits { record_bytes: limits::RECORD_BYTES, records: limits::EXTENT_RECORDS };
-    let parsed = parser.parse(input, most);
-    if parsed.layout.records.len() != extent.records as usize {
-        let (found, records) = (parsed.layout.records.len(), extent.records);
+    let found = layout_of(object, index, extent.start, content);
+    if found.layout.records.len() != extent.records as usize {
+        let (found, records) = (found.layout.records.len(), extent.records);
         return Err(damaged(format!("{found} records of {records}")));
     }
-    Ok(Extent { content, layout: parsed.layout })
+    Ok(found)
 }
 
 /// The content of an extent, from the source. Of a compressed object everything before it is read as well, and `beside` is given what was
-/// passed by.
+/// passed by. Row groups of Parquet that are read for it are `held` for a while, of the object of that identity.
 ///
 /// # Errors
 /// [`FetchError`].
@@ -398,10 +437,14 @@ pub async fn fetch(
     object: &Object,
     index: &ObjectIndex,
     extent: &ExtentIndex,
+    held: (&Arc<Held>, u128),
     mut beside: impl FnMut(&ExtentIndex, Bytes) + Send,
 ) -> Result<Bytes, FetchError> {
     let end = extent.start + u64::from(extent.bytes);
     let damaged = |reason: String| FetchError::Damaged { object: object.path.to_string(), reason };
+    if index.reading.format == Format::Parquet {
+        return parquet::fetch(source, object, index, extent, held).await;
+    }
     let decoder = decoder(index.reading.coding).map_err(|error| damaged(error.to_string()))?;
     let Some(mut decoder) = decoder else {
         return source.get(object, extent.start..end).await;

@@ -24,6 +24,48 @@ pub const TAR_OVERHEAD_BYTES: usize = 4 * 1024 * 1024;
 pub const GZIP_HEADER_BYTES: usize = 128 * 1024;
 /// The largest window of a zstd frame, as a power of two: what the `zstd` tool takes without being asked to.
 pub const ZSTD_WINDOW_LOG: u32 = 27;
+/// The first GET of a Parquet file is for so many of its last bytes: most footers fit.
+pub const PARQUET_TAIL_BYTES: u64 = 64 * 1024;
+/// The largest footer of a Parquet file. Reading it takes some times as much memory.
+pub const PARQUET_FOOTER_BYTES: u64 = 16 * 1024 * 1024;
+/// Elements of a Parquet file's schema: columns, and the groups that they are in.
+pub const PARQUET_COLUMNS: usize = 16_384;
+/// Column chunks of a Parquet file, all row groups together.
+pub const PARQUET_CHUNKS: usize = 262_144;
+/// Elements of any other list in a footer.
+pub const PARQUET_LIST: usize = 65_536;
+/// How deep a Parquet file's columns may lie. A row as JSON is about as deep, and the parser of JSON takes 127 levels.
+pub const PARQUET_DEPTH: usize = 48;
+/// The most bytes of a row group's columns that are read, as they lie in the file: they are in memory together.
+pub const PARQUET_GROUP_BYTES: u64 = 512 * 1024 * 1024;
+/// The largest page of a Parquet file, decompressed. It has to hold the largest record.
+pub const PARQUET_PAGE_BYTES: usize = RECORD_BYTES + 1024 * 1024;
+/// The largest header of a page: it may have two values of the column as statistics.
+pub const PARQUET_PAGE_HEADER_BYTES: usize = 1024 * 1024;
+/// The largest value of a column of a fixed width.
+pub const PARQUET_VALUE_WIDTH: usize = 1024 * 1024;
+/// What one page and the dictionary of each column that is read may take together.
+pub const PARQUET_OPEN_BYTES: u64 = 1024 * 1024 * 1024;
+/// The most values of one page in a column of lists, and of what one step may read of it: each takes 16 bytes and more.
+pub const PARQUET_STEP_VALUES: u64 = 16 * 1024 * 1024;
+/// The most bytes of pages that one step may read of one column.
+pub const PARQUET_STEP_BYTES: u64 = 2 * PARQUET_PAGE_BYTES as u64;
+/// Rows that are decoded in one step: fewer where they are large.
+pub const PARQUET_STEP_ROWS: usize = 1024;
+/// Rows are written as JSON in stretches of about this size.
+pub const PARQUET_RENDERED_BYTES: u64 = 1024 * 1024;
+/// A record of `robustmq.source.rows = arrow` has rows of about so many bytes,
+pub const ARROW_BATCH_BYTES: u64 = 512 * 1024;
+/// or so many rows.
+pub const ARROW_BATCH_ROWS: usize = 1024;
+/// The content of a small Parquet file may be that large, whatever [`EXPANSION`] says: rows of a few values compress well.
+pub const PARQUET_CONTENT_BYTES: u64 = 1024 * 1024 * 1024;
+/// Row groups whose extents are read again, in memory, of all topics together. One has to fit.
+pub const PARQUET_HELD_BYTES: u64 = PARQUET_GROUP_BYTES + PARQUET_GROUP_BYTES / 2;
+/// A row group that nobody has read for so long is not held any more.
+pub const PARQUET_HELD: Duration = Duration::from_secs(15);
+/// How often it is looked whether there is room for another.
+pub const PARQUET_HELD_LOOK: Duration = Duration::from_millis(100);
 /// The largest window of `robustmq.source.shuffle`.
 pub const WINDOW_RECORDS: u32 = 65_536;
 /// Objects of one topic.

@@ -12,6 +12,7 @@ pub mod detect;
 mod jsonl;
 mod mds;
 mod object;
+pub mod parquet;
 mod tar;
 #[cfg(test)]
 mod testing;
@@ -175,16 +176,16 @@ pub trait Parser: Send + Sync {
     fn parse(&self, input: Input<'_>, limits: Limits) -> Parsed;
 }
 
-/// What reads a format; `None` for Parquet, whose rows are not found by reading on.
+/// What reads a format's content; of Parquet, that is what its rows are written as.
 #[must_use]
-pub fn parser(format: Format) -> Option<&'static dyn Parser> {
-    match format {
-        Format::WebDataset => Some(&webdataset::WebDataset),
-        Format::Tar => Some(&tar::Tar),
-        Format::Object => Some(&object::WholeObject),
-        Format::Jsonl => Some(&jsonl::Jsonl),
-        Format::Mds => Some(&mds::Mds),
-        Format::TfRecord => Some(&tfrecord::TfRecord),
-        Format::Parquet => None,
+pub fn parser(format: Format, rows: parquet::Rows) -> &'static dyn Parser {
+    match (format, rows) {
+        (Format::WebDataset, _) => &webdataset::WebDataset,
+        (Format::Tar, _) => &tar::Tar,
+        (Format::Object, _) => &object::WholeObject,
+        (Format::Jsonl, _) | (Format::Parquet, parquet::Rows::Json) => &jsonl::Jsonl,
+        (Format::Mds, _) => &mds::Mds,
+        (Format::TfRecord, _) => &tfrecord::TfRecord,
+        (Format::Parquet, parquet::Rows::Arrow) => &parquet::frames::Frames,
     }
 }

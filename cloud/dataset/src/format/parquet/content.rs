@@ -1,0 +1,211 @@
+//! A file's content: all of it once, and extents of it again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use robustmq_common::limits::dataset as limits;
+
+use super::group::{self, Group};
+use super::held::Held;
+use super::render::{Part, Renderer, Stop};
+use super::table::Table;
+use super::{RowsAs, decode, footer};
+use crate::fetch::{FetchError, Object, Source};
+use crate::format::Damage;
+use crate::index::{ExtentIndex, Found, ObjectIndex, add_extent, layout_of, stopped};
+
+/// The footer, or what is wrong with it.
+async fn table(
+    source: &dyn Source,
+    object: &Object,
+    rows_as: &RowsAs,
+) -> Result<Result<Table, String>, FetchError> {
+    let tail_start = object.size.saturating_sub(limits::PARQUET_TAIL_BYTES);
+    let tail = source.get(object, tail_start..object.size).await?;
+    let length = match footer::length(&tail, object.size) {
+        Ok(length) => length,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let end = object.size - footer::TAIL as u64;
+    let start = end - length;
+    let footer = match start.checked_sub(tail_start).and_then(|skip| usize::try_from(skip).ok()) {
+        Some(skip) => tail.slice(skip..tail.len() - footer::TAIL),
+        None => source.get(object, start..end).await?,
+    };
+    let rows_as = rows_as.clone();
+    Ok(decode(move || Table::open(&footer, &rows_as)).await)
+}
+
+/// A row group in memory, or what is wrong with it.
+async fn group(
+    source: &dyn Source,
+    object: &Object,
+    table: &Arc<Table>,
+    number: usize,
+    gets: usize,
+) -> Result<Result<Group, String>, FetchError> {
+    let fetched = match group::fetch(source, object, table, number, gets).await? {
+        Ok(fetched) => fetched,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let (table, size) = (Arc::clone(table), object.size);
+    Ok(decode(move || fetched.open(&table, number, size)).await)
+}
+
+/// One step: the renderer comes back with what it has written.
+async fn step(mut renderer: Renderer, stop: Stop) -> Result<(Renderer, Part), String> {
+    decode(move || {
+        let part = renderer.part(stop);
+        Ok((renderer, part))
+    })
+    .await
+}
+
+/// Reads a file and says what it holds.
+///
+/// # Errors
+/// [`FetchError`]: nothing is known of it then.
+pub(crate) async fn index(
+    source: &dyn Source,
+    object: &Object,
+    mut index: ObjectIndex,
+    rows_as: &RowsAs,
+    gets: usize,
+    found: &mut impl Found,
+) -> Result<ObjectIndex, FetchError> {
+    let table = match table(source, object, rows_as).await? {
+        Ok(table) => Arc::new(table),
+        Err(reason) => {
+            index.note(Damage { at: 0, reason });
+            return Ok(index);
+        }
+    };
+    let mut file = File { object, index, at: 0 };
+    for number in 0..table.groups() {
+        let group = group(source, object, &table, number, gets).await?;
+        let renderer = match group {
+            Ok(group) if group.rows == 0 => continue,
+            Ok(group) => decode(move || Renderer::new(Arc::new(group), 0)).await,
+            Err(fault) => Err(fault),
+        };
+        let read = match renderer {
+            Ok(renderer) => file.read(renderer, number, found).await?,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = read {
+            file.damaged(0, format!("row group {number}: {fault}"));
+        }
+        if file.is_bomb() {
+            let at = file.at;
+            file.damaged(
+                0,
+                format!("{} bytes became {at} bytes: the rest is not read", object.size),
+            );
+            break;
+        }
+    }
+    Ok(file.index)
+}
+
+/// A file that is read.
+struct File<'a> {
+    object: &'a Object,
+    index: ObjectIndex,
+    /// Bytes of content so far.
+    at: u64,
+}
+
+impl File<'_> {
+    fn damaged(&mut self, at: u64, reason: String) {
+        self.index.note(Damage { at: self.at + at, reason });
+    }
+
+    fn is_bomb(&self) -> bool {
+        let most = self.object.size.saturating_mul(limits::EXPANSION);
+        self.at > most.max(limits::PARQUET_CONTENT_BYTES)
+    }
+
+    /// Reads a row group to its end.
+    async fn read(
+        &mut self,
+        mut renderer: Renderer,
+        number: usize,
+        found: &mut impl Found,
+    ) -> Result<Result<(), String>, FetchError> {
+        let records = u32::try_from(limits::EXTENT_RECORDS).unwrap_or(u32::MAX);
+        let stop = Stop { bytes: limits::EXTENT_BYTES, records };
+        loop {
+            let part = match step(renderer, stop).await {
+                Ok((back, part)) => {
+                    renderer = back;
+                    part
+                }
+                Err(fault) => return Ok(Err(fault)),
+            };
+            let listed = part.damage.len() as u64;
+            for (at, fault) in part.damage {
+                self.damaged(at as u64, format!("row group {number}, {fault}"));
+            }
+            self.index.damaged += part.damaged.saturating_sub(listed);
+            let is_end = part.is_end;
+            if part.records > 0 {
+                let group = u32::try_from(number).unwrap_or(u32::MAX);
+                let goes_on =
+                    self.extent(part.content.into(), (group, part.first_row), found).await;
+                if !goes_on {
+                    return Err(stopped(self.object));
+                }
+            }
+            if is_end || self.is_bomb() {
+                return Ok(Ok(()));
+            }
+        }
+    }
+
+    /// Adds an extent. Whether to go on.
+    async fn extent(&mut self, content: Bytes, first: (u32, u64), found: &mut impl Found) -> bool {
+        let (object, index, start) = (self.object, &self.index, self.at);
+        let extent = layout_of(object, index, start, content);
+        self.at += extent.content.len() as u64;
+        if extent.layout.records.is_empty() || !add_extent(&mut self.index, start, &extent) {
+            return true;
+        }
+        self.index.rows.push(first);
+        found.extent(&self.index, Arc::new(extent)).await
+    }
+}
+
+/// The content of an extent again.
+///
+/// # Errors
+/// [`FetchError`].
+pub(crate) async fn fetch(
+    source: &dyn Source,
+    object: &Object,
+    index: &ObjectIndex,
+    extent: &ExtentIndex,
+    (held, id): (&Arc<Held>, u128),
+) -> Result<Bytes, FetchError> {
+    let damaged = |reason: String| FetchError::Damaged { object: object.path.to_string(), reason };
+    let at = index.extents.partition_point(|other| other.start < extent.start);
+    let found = index.rows.get(at).copied();
+    let (number, first) = found.ok_or_else(|| damaged("no rows are known of an extent".into()))?;
+    let rows_as = index.reading.rows_as.clone().unwrap_or_default();
+    let cell = held.cell((id, number));
+    let group = cell.get_or_try_init(|| async {
+        let table = table(source, object, &rows_as).await?.map_err(damaged)?;
+        let (table, number) = (Arc::new(table), number as usize);
+        let bytes = table.chunks(number, object.size).map_err(damaged)?;
+        let bytes = bytes.iter().map(|placed| placed.range.end - placed.range.start).sum();
+        let room = held.room(bytes).await;
+        let group = group(source, object, &table, number, limits::INDEXING_GETS).await?;
+        let mut group = group.map_err(damaged)?;
+        group.room = room;
+        Ok::<_, FetchError>(Arc::new(group))
+    });
+    let group = Arc::clone(group.await?);
+    let renderer = decode(move || Renderer::new(group, first)).await.map_err(damaged)?;
+    let stop = Stop { bytes: extent.bytes as usize, records: extent.records };
+    let (_, part) = step(renderer, stop).await.map_err(damaged)?;
+    Ok(part.content.into())
+}
