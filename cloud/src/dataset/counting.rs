@@ -179,7 +179,7 @@ impl DatasetPartition {
     async fn count_object(self: Arc<Self>, number: u64) -> Result<Counted, PartitionError> {
         let (object, id) = self.object(number).await?;
         let group = &self.dataset.group;
-        let Some(reading) = super::reading_of(&self.dataset, &object) else {
+        let Some(reading) = super::reading_of(&self.dataset.config, &object) else {
             return Ok((number, object.size, Arc::new(ObjectIndex::whole(&object))));
         };
         if let Some(known) = group.known(id).await? {

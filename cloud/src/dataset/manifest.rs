@@ -14,6 +14,7 @@ use robustmq_common::ids::TopicId;
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::fetch::Object;
 use robustmq_dataset::format::detect::is_sidecar;
+use robustmq_dataset::format::parquet::{RENDERING, RowsAs};
 use serde::{Deserialize, Serialize};
 
 use crate::objects::Location;
@@ -350,19 +351,25 @@ impl Manifest {
     }
 }
 
-/// What names a version of an object, however it is reached: two topics over one prefix share what is cached of it.
+/// What names a version of an object, however it is reached: two topics over one prefix share what is cached of it. What is made of Parquet's
+/// rows makes it another.
 pub(super) fn identity(config: &SourceConfig, object: &Object) -> u128 {
     let bucket = match &config.url {
         crate::objects::ObjectStoreUrl::S3 { bucket, .. } => format!("s3://{bucket}"),
         crate::objects::ObjectStoreUrl::File { dir } => dir.display().to_string(),
     };
+    let reading = super::reading_of(config, object);
+    let rows_as = reading.and_then(|reading| reading.rows_as);
+    let rows_as =
+        rows_as.map(|RowsAs { rows, columns }| format!("\0{RENDERING}\0{rows:?}\0{columns:?}"));
     let version = format!(
-        "{bucket}\0{}\0{}\0{}\0{}\0{:?}",
+        "{bucket}\0{}\0{}\0{}\0{}\0{:?}{}",
         object.path,
         object.etag.as_deref().unwrap_or(""),
         object.size,
         object.modified_ms,
-        config.format
+        config.format,
+        rows_as.unwrap_or_default()
     );
     xxhash_rust::xxh3::xxh3_128(version.as_bytes())
 }

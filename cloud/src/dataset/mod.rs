@@ -23,6 +23,7 @@ use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_dataset::cache::{Cache, Tier};
 use robustmq_dataset::fetch::{Object, ObjectSource, Source as ByteSource};
 use robustmq_dataset::format::detect::detect;
+use robustmq_dataset::format::parquet::Held;
 use robustmq_dataset::format::{Coding, Format};
 use robustmq_dataset::index::{Reading, extent_id};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +64,7 @@ pub struct Datasets {
     store: Arc<dyn Store>,
     topics: Weak<Catalogue>,
     cache: Arc<Cache>,
+    held: Arc<Held>,
     /// Directories whose files may become topics; `None` for all.
     file_roots: Option<Vec<PathBuf>>,
     cancel: CancellationToken,
@@ -83,17 +85,17 @@ struct Inner {
 struct Attached(Arc<DatasetPartition>);
 
 /// How an object is read; `None` where it is one record as a whole.
-fn reading_of(dataset: &Dataset, object: &Object) -> Option<Reading> {
+fn reading_of(config: &SourceConfig, object: &Object) -> Option<Reading> {
     let detected = detect(object.path.as_ref(), &[]);
-    let reading = match (dataset.config.format, detected) {
+    let (format, coding) = match (config.format, detected) {
         (None, None) | (Some(Format::Object), _) => return None,
-        (None, Some((format, coding))) => Reading { format, coding },
-        (Some(format), detected) => {
-            let coding = detected.map_or(Coding::Plain, |(_, coding)| coding);
-            Reading { format, coding }
-        }
+        (None, Some(detected)) => detected,
+        // What compresses it is within.
+        (Some(Format::Parquet), _) => (Format::Parquet, Coding::Plain),
+        (Some(format), detected) => (format, detected.map_or(Coding::Plain, |(_, coding)| coding)),
     };
-    (reading.format != Format::Object).then_some(reading)
+    let rows_as = (format == Format::Parquet).then(|| config.rows_as.clone());
+    (format != Format::Object).then_some(Reading { format, coding, rows_as })
 }
 
 /// What topics with the same source have in common.
@@ -149,6 +151,7 @@ impl Datasets {
             store,
             topics,
             cache,
+            held: Arc::default(),
             file_roots,
             cancel,
             active: Arc::default(),
@@ -170,11 +173,6 @@ impl Datasets {
         config: &SourceConfig,
         now_ms: i64,
     ) -> Result<Listed, ListError> {
-        if config.format == Some(Format::Parquet) {
-            return Err(ListError(
-                "robustmq.source.format cannot be parquet in this release".into(),
-            ));
-        }
         if let ObjectStoreUrl::File { dir } = &config.url {
             self.check_root(dir)?;
         }
@@ -285,6 +283,7 @@ impl Datasets {
             manifest,
             group,
             cache: Arc::clone(&self.cache),
+            held: Arc::clone(&self.held),
             store: Arc::clone(&self.store),
             cancel: self.cancel.clone(),
             warming: Mutex::default(),

@@ -12,6 +12,7 @@ use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{Cache, UserId};
 use robustmq_dataset::epochs::{Epochs, Place, Shuffle, Stretch};
 use robustmq_dataset::fetch::{FetchError, Object};
+use robustmq_dataset::format::parquet::Held;
 use robustmq_dataset::index::ObjectIndex;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
@@ -38,6 +39,8 @@ pub(super) struct Dataset {
     pub manifest: Manifest,
     pub group: Arc<Group>,
     pub cache: Arc<Cache>,
+    /// Row groups of Parquet that are read again.
+    pub held: Arc<Held>,
     pub store: Arc<dyn Store>,
     pub cancel: CancellationToken,
     /// It is being brought into the cache.
@@ -266,7 +269,7 @@ impl DatasetPartition {
         if let Some(index) = growing {
             return Ok(Arc::new(Opened { object, id, index }));
         }
-        let index = match super::reading_of(&self.dataset, &object) {
+        let index = match super::reading_of(&self.dataset.config, &object) {
             None => Arc::new(ObjectIndex::whole(&object)),
             Some(_) => {
                 let known = self.dataset.group.known(id).await?;

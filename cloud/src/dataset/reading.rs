@@ -40,7 +40,8 @@ impl Load for ExtentLoad {
                 cache.put(extent_id(*id, extent), user, Arc::new(extent_found));
             }
         };
-        index::fetch(source, object, index, &self.extent, beside).await
+        let held = (&self.dataset.held, *id);
+        index::fetch(source, object, index, &self.extent, held, beside).await
     }
 
     fn open(&self, content: Bytes) -> Result<Extent, FetchError> {

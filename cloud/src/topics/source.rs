@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use globset::{GlobBuilder, GlobMatcher};
 use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::format::Format;
+use robustmq_dataset::format::parquet::{Rows, RowsAs};
 
 use super::config_keys::KEYS;
 use crate::entries::ConfigError;
@@ -58,6 +59,8 @@ pub struct SourceConfig {
     pub live: Live,
     /// What becomes the value of a sample with several members: the first of these extensions that it has, or the largest.
     pub value: Vec<String>,
+    /// What becomes of Parquet's rows.
+    pub rows_as: RowsAs,
     include: Vec<GlobMatcher>,
     exclude: Vec<GlobMatcher>,
     /// As it was written, to compare.
@@ -103,12 +106,14 @@ impl SourceConfig {
             return Err(invalid("robustmq.storage.mode", mode, why));
         }
         let globs = |name: &str| globs(name, value(name));
+        let format = format(value("robustmq.source.format"))?;
+        let rows_as = rows_as(overrides, &value, format)?;
         let fixed = overrides
             .iter()
             .filter(|(name, _)| name.starts_with(PREFIX) && !CHANGEABLE.contains(&name.as_str()));
         Ok(Some(Self {
             url,
-            format: format(value("robustmq.source.format"))?,
+            format,
             shuffle: shuffle(value("robustmq.source.shuffle"))?,
             seed: number("robustmq.source.seed", value("robustmq.source.seed"))?,
             live: Live {
@@ -121,6 +126,7 @@ impl SourceConfig {
                 is_pinned: value("robustmq.source.pin") == "true",
             },
             value: list(value("robustmq.source.value")).map(str::to_ascii_lowercase).collect(),
+            rows_as,
             include: globs("robustmq.source.include")?,
             exclude: globs("robustmq.source.exclude")?,
             fixed: fixed.map(|(name, value)| (name.clone(), value.clone())).collect(),
@@ -194,6 +200,37 @@ fn format(value: &str) -> Result<Option<Format>, ConfigError> {
     }))
 }
 
+/// Which columns of Parquet are read, and as what; an error where nothing is Parquet.
+fn rows_as<'a>(
+    overrides: &BTreeMap<String, String>,
+    value: &impl Fn(&str) -> &'a str,
+    format: Option<Format>,
+) -> Result<RowsAs, ConfigError> {
+    const COLUMNS: &str = "robustmq.source.columns";
+    const ROWS: &str = "robustmq.source.rows";
+    let columns: Vec<String> = list(value(COLUMNS)).map(str::to_owned).collect();
+    let rows = match value(ROWS) {
+        "arrow" => Rows::Arrow,
+        _ => Rows::Json,
+    };
+    let is_read = matches!(format, None | Some(Format::Parquet));
+    let stray =
+        if columns.is_empty() { (rows != Rows::Json).then_some(ROWS) } else { Some(COLUMNS) };
+    if let Some(name) = stray.filter(|_| !is_read) {
+        let written = overrides.get(name).map_or("", String::as_str);
+        let why = "it is for Parquet: robustmq.source.format is auto or parquet with it";
+        return Err(invalid(name, written, why));
+    }
+    let (mut sorted, before) = (columns.clone(), columns.len());
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() < before {
+        return Err(invalid(COLUMNS, value(COLUMNS), "each column is named once"));
+    }
+    // Columns come in the order of the file: topics that name the same ones share what is known.
+    Ok(RowsAs { rows, columns: sorted })
+}
+
 fn shuffle(value: &str) -> Result<Shuffle, ConfigError> {
     let most = robustmq_common::limits::dataset::WINDOW_RECORDS;
     let window = value.strip_prefix("window:").and_then(|records| records.parse().ok());
@@ -264,6 +301,14 @@ mod tests {
         check(("robustmq.source.include", "[a"), "unclosed");
         check(("cleanup.policy", "compact"), "delete");
         check(("robustmq.storage.mode", "memory"), "robustmq.source");
+        check(("robustmq.source.rows", "csv"), "arrow");
+        check(("robustmq.source.columns", "a,b,a"), "named once");
+        let tar = ("robustmq.source.format", "tar");
+        for entry in [("robustmq.source.columns", "a"), ("robustmq.source.rows", "arrow")] {
+            let why = read(&[SOURCE, tar, entry]).expect_err("no Parquet");
+            assert!(why.contains(entry.0) && why.contains("it is for Parquet"), "{why}");
+            read(&[SOURCE, entry]).expect("there may be Parquet");
+        }
         let stray = read(&[("robustmq.source.epochs", "2")]).expect_err("no source");
         assert!(stray.contains("robustmq.source is set"), "{stray}");
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use arrow_array::{ArrayRef, BinaryArray, Int64Array, StringArray};
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -411,4 +412,71 @@ async fn a_refresh_appends_what_is_new_and_refuses_what_was_changed() {
     }
     assert!(all[..10] == first[..10]);
     assert_eq!(key(&all[40]), "new");
+}
+
+/// A table of a number, a text and bytes, in row groups of four.
+fn table(path: &Path, rows: std::ops::Range<i64>) {
+    let texts = rows.clone().map(|row| format!("text {row}"));
+    let bytes = rows.clone().map(|row| row.to_le_bytes());
+    let columns: [(&str, ArrayRef); 3] = [
+        ("id", Arc::new(Int64Array::from_iter_values(rows.clone()))),
+        ("text", Arc::new(StringArray::from_iter_values(texts))),
+        ("bytes", Arc::new(BinaryArray::from_iter_values(bytes))),
+    ];
+    let batch = arrow_array::RecordBatch::try_from_iter(columns).expect("columns of one length");
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(4))
+        .build();
+    let file = std::fs::File::create(path).expect("a disk");
+    let writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties));
+    let mut writer = writer.expect("a schema");
+    writer.write(&batch).expect("a disk");
+    writer.close().expect("a disk");
+}
+
+/// The values of all records from an offset on.
+async fn lines(client: &mut Client, topic: &str, from: i64) -> Vec<String> {
+    let records = read_all(client, topic, 0, from).await;
+    let line = |record: &Record| {
+        String::from_utf8_lossy(record.value.as_ref().expect("a value")).into_owned()
+    };
+    records.iter().map(line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_parquet_are_records_with_the_columns_that_a_topic_asks_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    table(&directory.path().join("0.parquet"), 0..10);
+    table(&directory.path().join("1.parquet"), 10..15);
+    let memory = Arc::new(MemoryStore::new());
+    let source = format!("file://{}", directory.path().display());
+    let arrow = ("robustmq.source.rows", "arrow");
+    let topics = [
+        ("all", vec![]),
+        ("some", vec![("robustmq.source.columns", "text,id")]),
+        ("batches", vec![("robustmq.source.format", "parquet"), arrow]),
+        ("none", vec![("robustmq.source.columns", "image")]),
+    ];
+    let broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    for (name, mut configs) in topics {
+        configs.push(("robustmq.source", &source));
+        assert_eq!(create(&mut client, name, 1, &configs).await, (0, String::new()));
+    }
+    let all = lines(&mut client, "all", 0).await;
+    assert_eq!(all.len(), 15);
+    assert_eq!(all[14], "{\"id\":14,\"text\":\"text 14\",\"bytes\":\"DgAAAAAAAAA=\"}");
+    let some = lines(&mut client, "some", 0).await;
+    assert_eq!(some[14], "{\"id\":14,\"text\":\"text 14\"}");
+    let batches = lines(&mut client, "batches", 0).await;
+    assert_eq!(batches.len(), 5, "one for each row group");
+    assert_eq!(lines(&mut client, "none", 0).await.len(), 0);
+    let first = read_all(&mut client, "some", 0, 0).await.remove(0);
+    assert_eq!(header(&first, "robustmq.object"), "0.parquet");
+    broker.shutdown.cancel();
+    // Nothing is cached, and what was counted is known.
+    let broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    assert_eq!(lines(&mut client, "some", 6).await, some[6..]);
+    assert_eq!(lines(&mut client, "all", 0).await, all);
 }

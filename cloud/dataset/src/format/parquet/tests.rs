@@ -208,3 +208,62 @@ async fn files_without_rows_have_no_records() {
         assert!(seen.damage().contains(said), "{}", seen.damage());
     }
 }
+
+/// As pyarrow 26 writes it: zstd, row groups of two rows, Arrow's schema in the footer, and types that are read as plainer ones.
+#[tokio::test]
+async fn a_file_of_pyarrow_is_read() {
+    let file = Bytes::from_static(include_bytes!("tests/pyarrow.parquet"));
+    let seen = read(file, as_json(&[])).await;
+    assert_eq!(seen.damage(), "");
+    let line = |id: u32, text: &str, kind: &str, price: &str, rest: &str| {
+        let at = "2024-05-06T07:08:09.000010Z";
+        format!(
+            "{{\"id\":{id},\"text\":{text},\"kind\":\"{kind}\",\"price\":{price},\"at\":\"{at}\",{rest}}}"
+        )
+    };
+    let image = r#""image":{"bytes":"iVBORw==","path":"1.png"},"scores":[1.5,null]"#;
+    let empty = r#""image":{"bytes":"","path":null},"scores":null"#;
+    let lines = [
+        line(1, "\"a\"", "x", "1.50", image),
+        line(2, "null", "y", "-0.05", r#""image":null,"scores":[]"#),
+        line(3, "\"\u{fc}\"", "x", "null", empty),
+    ];
+    assert_eq!(seen.lines(), lines);
+}
+
+#[tokio::test]
+async fn zz_dump() {
+    let Ok(dir) = std::env::var("PQ_DIR") else { return };
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    for name in names.iter().filter(|name| name.extension().is_some_and(|ext| ext == "parquet")) {
+        let file = std::fs::read(name).unwrap();
+        let began = std::time::Instant::now();
+        let seen = read(file.clone(), as_json(&[])).await;
+        let took = began.elapsed();
+        std::fs::write(
+            name.with_extension("jsonl"),
+            seen.records.iter().flat_map(|r| [&r[..], b"\n"].concat()).collect::<Vec<u8>>(),
+        )
+        .unwrap();
+        let frames = read(file, as_arrow(&[])).await;
+        std::fs::write(
+            name.with_extension("frames"),
+            frames
+                .records
+                .iter()
+                .flat_map(|r| [&u32::try_from(r.len()).unwrap().to_le_bytes()[..], &r[..]].concat())
+                .collect::<Vec<u8>>(),
+        )
+        .unwrap();
+        println!(
+            "{name:?} {} records, {} frames, damage {:?} {:?} {took:?} extents {}",
+            seen.records.len(),
+            frames.records.len(),
+            seen.damage(),
+            frames.damage(),
+            seen.index.extents.len()
+        );
+    }
+}
