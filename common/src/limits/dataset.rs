@@ -38,6 +38,8 @@ pub const PARQUET_LIST: usize = 65_536;
 pub const PARQUET_DEPTH: usize = 48;
 /// The most bytes of a row group's columns that are read, as they lie in the file: they are in memory together.
 pub const PARQUET_GROUP_BYTES: u64 = 512 * 1024 * 1024;
+/// Row groups that are fetched at once where they have no more bytes than an extent together.
+pub const PARQUET_BUNDLE: usize = 8;
 /// The largest page of a Parquet file, decompressed. It has to hold the largest record.
 pub const PARQUET_PAGE_BYTES: usize = RECORD_BYTES + 1024 * 1024;
 /// The largest header of a page: it may have two values of the column as statistics.
@@ -62,6 +64,8 @@ pub const ARROW_BATCH_ROWS: usize = 1024;
 pub const PARQUET_CONTENT_BYTES: u64 = 1024 * 1024 * 1024;
 /// Row groups whose extents are read again, in memory, of all topics together. One has to fit.
 pub const PARQUET_HELD_BYTES: u64 = PARQUET_GROUP_BYTES + PARQUET_GROUP_BYTES / 2;
+/// The footers of their files, in memory.
+pub const PARQUET_FOOTERS_BYTES: usize = 64 * 1024 * 1024;
 /// A row group that nobody has read for so long is not held any more.
 pub const PARQUET_HELD: Duration = Duration::from_secs(15);
 /// How often it is looked whether there is room for another.

@@ -1,8 +1,10 @@
 //! A file's content: all of it once, and extents of it again.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use robustmq_common::limits::dataset as limits;
 
 use super::group::{self, Group};
@@ -81,33 +83,48 @@ pub(crate) async fn index(
         }
     };
     let mut file = File { object, index, at: 0 };
-    for number in 0..table.groups() {
-        // What writers put into a row group without rows is no page at times.
-        if table.group(number).is_ok_and(|(_, rows)| rows == 0) {
-            continue;
-        }
-        let group = group(source, object, &table, number, gets).await?;
-        let renderer = match group {
-            Ok(group) => decode(move || Renderer::new(Arc::new(group), 0)).await,
-            Err(fault) => Err(fault),
-        };
-        let read = match renderer {
-            Ok(renderer) => file.read(renderer, number, found).await?,
-            Err(fault) => Err(fault),
-        };
-        if let Err(fault) = read {
-            file.damaged(0, format!("row group {number}: {fault}"));
-        }
-        if file.is_bomb() {
-            let at = file.at;
-            file.damaged(
-                0,
-                format!("{} bytes became {at} bytes: the rest is not read", object.size),
-            );
-            break;
+    let mut numbers = 0..table.groups();
+    while !numbers.is_empty() && !file.is_bomb() {
+        let bundle = bundle(&table, &mut numbers, object.size);
+        let groups = bundle.iter().map(|number| group(source, object, &table, *number, gets));
+        let groups = join_all(groups).await;
+        for (number, group) in bundle.into_iter().zip(groups) {
+            let renderer = match group? {
+                Ok(group) => decode(move || Renderer::new(Arc::new(group), 0)).await,
+                Err(fault) => Err(fault),
+            };
+            let read = match renderer {
+                Ok(renderer) => file.read(renderer, number, found).await?,
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = read {
+                file.damaged(0, format!("row group {number}: {fault}"));
+            }
         }
     }
+    if file.is_bomb() {
+        let at = file.at;
+        file.damaged(0, format!("{} bytes became {at} bytes: the rest is not read", object.size));
+    }
     Ok(file.index)
+}
+
+/// Small row groups that are fetched together, or the next one.
+fn bundle(table: &Table, numbers: &mut Range<usize>, file_bytes: u64) -> Vec<usize> {
+    let (mut bundle, mut bytes) = (Vec::new(), 0);
+    while bundle.len() < limits::PARQUET_BUNDLE && numbers.start < numbers.end {
+        // What writers put into a row group without rows is no page at times.
+        if table.group(numbers.start).is_ok_and(|(_, rows)| rows == 0) {
+            numbers.start += 1;
+            continue;
+        }
+        bytes += table.group_bytes(numbers.start, file_bytes);
+        if !bundle.is_empty() && bytes > limits::EXTENT_BYTES as u64 {
+            break;
+        }
+        bundle.extend(numbers.next());
+    }
+    bundle
 }
 
 /// A file that is read.
@@ -194,14 +211,15 @@ pub(crate) async fn fetch(
     let found = index.rows.get(at).copied();
     let (number, first) = found.ok_or_else(|| damaged("no rows are known of an extent".into()))?;
     let rows_as = index.reading.rows_as.clone().unwrap_or_default();
-    let cell = held.cell((id, number));
-    let group = cell.get_or_try_init(|| async {
-        let table = table(source, object, &rows_as).await?.map_err(damaged)?;
-        let (table, number) = (Arc::new(table), number as usize);
-        let bytes = table.chunks(number, object.size).map_err(damaged)?;
-        let bytes = bytes.iter().map(|placed| placed.range.end - placed.range.start).sum();
-        let room = held.room(bytes).await;
-        let group = group(source, object, &table, number, limits::INDEXING_GETS).await?;
+    let (table_cell, group_cell) = (held.table(id), held.group(id, number));
+    let group = group_cell.get_or_try_init(|| async {
+        let table = table_cell.get_or_try_init(|| async {
+            let table = table(source, object, &rows_as).await?.map_err(damaged)?;
+            Ok::<_, FetchError>(Arc::new(table))
+        });
+        let (table, number) = (table.await?, number as usize);
+        let room = held.room(table.group_bytes(number, object.size)).await;
+        let group = group(source, object, table, number, limits::INDEXING_GETS).await?;
         let mut group = group.map_err(damaged)?;
         group.room = room;
         Ok::<_, FetchError>(Arc::new(group))

@@ -1,27 +1,64 @@
 //! Row groups that are in memory because their extents are read again: an extent is a small part of its row group, and what comes next is
-//! mostly another part of it.
+//! mostly another part of it. And their files' footers, for the row groups after them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use robustmq_common::limits::dataset as limits;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::group::Group;
-
-/// Which row group: of which object, as it is read, and its number.
-pub(super) type Key = (u128, u32);
+use super::table::Table;
 
 /// Who comes first fetches it, and others wait for that.
-pub(super) type Cell = Arc<OnceCell<Arc<Group>>>;
+pub(super) type Cell<T> = Arc<OnceCell<Arc<T>>>;
 
-/// Row groups in memory, all together within [`limits::PARQUET_HELD_BYTES`].
+/// Row groups in memory, all together within [`limits::PARQUET_HELD_BYTES`], and footers, within [`limits::PARQUET_FOOTERS_BYTES`].
 #[derive(Debug)]
 pub struct Held {
     room: Arc<Semaphore>,
-    /// The one that was used last comes last.
-    entries: Mutex<VecDeque<(Key, Cell, Instant)>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By object, as it is read, and number.
+    groups: Recent<(u128, u32), Group>,
+    tables: Recent<u128, Table>,
+    /// Somebody looks for what nobody uses.
+    is_watched: bool,
+}
+
+/// What was used last comes last.
+#[derive(Debug)]
+struct Recent<K, T>(VecDeque<(K, Cell<T>, Instant)>);
+
+impl<K, T> Default for Recent<K, T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<K: PartialEq, T> Recent<K, T> {
+    fn cell(&mut self, key: K) -> Cell<T> {
+        let found = self.0.iter().position(|(held, _, _)| *held == key);
+        let found = found.and_then(|at| self.0.remove(at));
+        let cell = found.map_or_else(Cell::default, |(_, cell, _)| cell);
+        self.0.push_back((key, Arc::clone(&cell), Instant::now()));
+        cell
+    }
+
+    /// Takes out what was not used for the longest time.
+    fn oldest(&mut self) -> Option<Cell<T>> {
+        let at = self.0.iter().position(|(_, cell, _)| cell.initialized())?;
+        self.0.remove(at).map(|(_, cell, _)| cell)
+    }
+
+    /// Lets go of what nobody has used for a while.
+    fn forget(&mut self) {
+        self.0.retain(|(_, _, used)| used.elapsed() < limits::PARQUET_HELD);
+    }
 }
 
 /// Permits are for so many bytes each.
@@ -31,29 +68,34 @@ impl Default for Held {
     fn default() -> Self {
         let permits = usize::try_from(limits::PARQUET_HELD_BYTES / PERMIT_BYTES);
         let room = Arc::new(Semaphore::new(permits.unwrap_or(Semaphore::MAX_PERMITS)));
-        Self { room, entries: Mutex::default() }
+        Self { room, inner: Mutex::default() }
     }
 }
 
 impl Held {
-    fn entries(&self) -> MutexGuard<'_, VecDeque<(Key, Cell, Instant)>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The place of a row group.
-    pub(super) fn cell(self: &Arc<Self>, key: Key) -> Cell {
-        let mut entries = self.entries();
-        let found = entries.iter().position(|(held, _, _)| *held == key);
-        let cell = match found.and_then(|at| entries.remove(at)) {
-            Some((_, cell, _)) => cell,
-            None => {
-                if entries.is_empty() {
-                    tokio::spawn(forget(Arc::downgrade(self)));
-                }
-                Cell::default()
-            }
-        };
-        entries.push_back((key, Arc::clone(&cell), Instant::now()));
+    pub(super) fn group(self: &Arc<Self>, object: u128, number: u32) -> Cell<Group> {
+        let mut inner = self.lock();
+        self.watch(&mut inner);
+        inner.groups.cell((object, number))
+    }
+
+    /// The place of a footer.
+    pub(super) fn table(self: &Arc<Self>, object: u128) -> Cell<Table> {
+        let mut inner = self.lock();
+        self.watch(&mut inner);
+        let cell = inner.tables.cell(object);
+        let tables = inner.tables.0.iter().filter_map(|(_, cell, _)| cell.get());
+        let mut bytes: usize = tables.map(|table| table.bytes).sum();
+        while bytes > limits::PARQUET_FOOTERS_BYTES
+            && let Some(oldest) = inner.tables.oldest()
+        {
+            bytes -= oldest.get().map_or(0, |table| table.bytes);
+        }
         cell
     }
 
@@ -65,31 +107,35 @@ impl Held {
             if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(permits) {
                 return Some(room);
             }
-            let oldest = {
-                let mut entries = self.entries();
-                let at = entries.iter().position(|(_, cell, _)| cell.initialized());
-                at.and_then(|at| entries.remove(at))
-            };
+            let oldest = self.lock().groups.oldest();
             if oldest.is_none() {
                 // All are in use: whoever is done makes room.
                 let room = Arc::clone(&self.room).acquire_many_owned(permits);
-                match tokio::time::timeout(limits::PARQUET_HELD_LOOK, room).await {
-                    Ok(room) => return room.ok(),
-                    Err(_) => continue,
+                if let Ok(room) = tokio::time::timeout(limits::PARQUET_HELD_LOOK, room).await {
+                    return room.ok();
                 }
             }
+        }
+    }
+
+    fn watch(self: &Arc<Self>, inner: &mut Inner) {
+        if !inner.is_watched {
+            inner.is_watched = true;
+            tokio::spawn(forget(Arc::downgrade(self)));
         }
     }
 }
 
 /// Lets go of what nobody has used for a while, until nothing is held.
-async fn forget(held: std::sync::Weak<Held>) {
+async fn forget(held: Weak<Held>) {
     loop {
         tokio::time::sleep(limits::PARQUET_HELD / 2).await;
         let Some(held) = held.upgrade() else { return };
-        let mut entries = held.entries();
-        entries.retain(|(_, _, used)| used.elapsed() < limits::PARQUET_HELD);
-        if entries.is_empty() {
+        let mut inner = held.lock();
+        inner.groups.forget();
+        inner.tables.forget();
+        if inner.groups.0.is_empty() && inner.tables.0.is_empty() {
+            inner.is_watched = false;
             return;
         }
     }

@@ -15,7 +15,7 @@
 //! Deliberately absent: page indexes (a row group is read as a whole), encryption, statistics, LZO.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -65,16 +65,20 @@ pub struct RowsAs {
 const PANICKED: &str = "its decoder failed: the file is damaged, or has what it does not know";
 
 /// Decoders that work at the same time.
-static DECODERS: LazyLock<Semaphore> = LazyLock::new(|| {
-    Semaphore::new(std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
+static DECODERS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    Arc::new(Semaphore::new(cores))
 });
 
 /// Does what takes time, on a thread that may take it. A panic is an error in words.
 async fn decode<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    let _turn = DECODERS.acquire().await;
-    let caught =
-        move || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(PANICKED.into()));
+    let turn = Arc::clone(&DECODERS).acquire_owned().await;
+    let caught = move || {
+        // Who does not wait any more does not end it.
+        let _turn = turn;
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(PANICKED.into()))
+    };
     tokio::task::spawn_blocking(caught).await.unwrap_or_else(|_| Err(PANICKED.into()))
 }

@@ -27,6 +27,8 @@ pub(super) struct Table {
     pub schema: SchemaRef,
     /// Of the columns that are read, in the order of the file.
     leaves: Vec<usize>,
+    /// Memory that the footer takes.
+    pub bytes: usize,
 }
 
 /// A column chunk that is read.
@@ -63,12 +65,19 @@ impl Table {
         let leaves = leaves.collect();
         let given = fields(schema.fields(), &given_as);
         let given = roots.iter().filter_map(|root| given.get(*root).cloned());
+        let bytes = metadata.memory_size();
         let schema = Arc::new(Schema::new(given.collect::<Vec<_>>()));
-        Ok(Self { metadata, rows: rows_as.rows, levels, schema, leaves })
+        Ok(Self { metadata, rows: rows_as.rows, levels, schema, leaves, bytes })
     }
 
     pub fn groups(&self) -> usize {
         self.metadata.num_row_groups()
+    }
+
+    /// Bytes of a row group's columns that are read; 0 if it cannot be.
+    pub fn group_bytes(&self, number: usize, file_bytes: u64) -> u64 {
+        let chunks = self.chunks(number, file_bytes).unwrap_or_default();
+        chunks.iter().map(|placed| placed.range.end - placed.range.start).sum()
     }
 
     /// A row group, and how many rows it is to have.

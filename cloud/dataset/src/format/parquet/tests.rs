@@ -49,6 +49,8 @@ struct Seen {
     records: Vec<Bytes>,
     /// Ranges that indexing read.
     asked: Vec<Range<u64>>,
+    /// Ranges that were read to have all extents again.
+    asked_again: Vec<Range<u64>>,
 }
 
 impl Seen {
@@ -102,7 +104,8 @@ async fn read(file: impl Into<Bytes>, rows_as: RowsAs) -> Seen {
         start += u64::from(extent.bytes);
     }
     let records = kept.0.iter().flat_map(|extent| values(extent).collect::<Vec<_>>()).collect();
-    Seen { index, records, asked }
+    let asked_again = std::mem::take(&mut *source.asked.lock().unwrap());
+    Seen { index, records, asked, asked_again }
 }
 
 fn batch(columns: &[(&str, ArrayRef)]) -> RecordBatch {
@@ -171,10 +174,29 @@ async fn extents_are_cut_within_row_groups_and_read_again_from_any_row() {
         assert_eq!(seen.damage(), "");
         let groups: Vec<u32> = seen.index.rows.iter().map(|(group, _)| *group).collect();
         assert_eq!(groups, [0, 0, 0, 1, 1], "{:?}", seen.index.rows);
+        let in_order = |asked: &[Range<u64>]| {
+            let mut asked = asked.to_vec();
+            asked.sort_by_key(|range| range.start);
+            asked
+        };
+        let again = in_order(&seen.asked_again);
+        assert_eq!(in_order(&seen.asked), again, "each row group is read once for its extents");
         if rows_as.rows == Rows::Json {
             assert_eq!(seen.records.len(), 30_000);
             assert!(seen.lines()[29_999].starts_with("{\"n\":29999,\"t\":\"029999xx"));
         }
+    }
+}
+
+#[tokio::test]
+async fn small_row_groups_are_read_in_order() {
+    let all = batch(&[("n", numbers(100)), ("t", texts(100, 50))]);
+    for rows in [1, 3, 30] {
+        let seen = read(written(&all, groups_of(rows)), as_json(&["n"])).await;
+        assert_eq!(seen.damage(), "");
+        let lines: Vec<String> = (0..100).map(|row| format!("{{\"n\":{row}}}")).collect();
+        assert_eq!(seen.lines(), lines);
+        assert_eq!(seen.index.extents.len(), 100_usize.div_ceil(rows));
     }
 }
 
@@ -229,41 +251,4 @@ async fn a_file_of_pyarrow_is_read() {
         line(3, "\"\u{fc}\"", "x", "null", empty),
     ];
     assert_eq!(seen.lines(), lines);
-}
-
-#[tokio::test]
-async fn zz_dump() {
-    let Ok(dir) = std::env::var("PQ_DIR") else { return };
-    let mut names: Vec<_> =
-        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.sort();
-    for name in names.iter().filter(|name| name.extension().is_some_and(|ext| ext == "parquet")) {
-        let file = std::fs::read(name).unwrap();
-        let began = std::time::Instant::now();
-        let seen = read(file.clone(), as_json(&[])).await;
-        let took = began.elapsed();
-        std::fs::write(
-            name.with_extension("jsonl"),
-            seen.records.iter().flat_map(|r| [&r[..], b"\n"].concat()).collect::<Vec<u8>>(),
-        )
-        .unwrap();
-        let frames = read(file, as_arrow(&[])).await;
-        std::fs::write(
-            name.with_extension("frames"),
-            frames
-                .records
-                .iter()
-                .flat_map(|r| [&u32::try_from(r.len()).unwrap().to_le_bytes()[..], &r[..]].concat())
-                .collect::<Vec<u8>>(),
-        )
-        .unwrap();
-        println!(
-            "{name:?} {} records, {} frames, damage {:?} {:?} {took:?} extents {}",
-            seen.records.len(),
-            frames.records.len(),
-            seen.damage(),
-            frames.damage(),
-            seen.index.extents.len()
-        );
-    }
 }
