@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures_util::{StreamExt as _, stream};
 use robustmq_common::limits::dataset as limits;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +12,10 @@ use crate::format::decode::{DecodeError, Decoder};
 use crate::format::parquet::{self, Held, RowsAs};
 use crate::format::{Coding, Damage, Format, Input, Limits, Parser, parser};
 use crate::layout::Extent;
+
+mod pieces;
+
+use self::pieces::Pieces;
 
 /// How an object is read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -226,25 +229,25 @@ pub async fn index(
             return Ok(cutter.index);
         }
     };
-    let step = limits::EXTENT_BYTES as u64;
-    let ranges = (0..object.size.div_ceil(step))
-        .map(|number| number * step..((number + 1) * step).min(object.size));
-    let mut pieces = stream::iter(ranges).map(|range| source.get(object, range)).buffered(gets);
+    let mut pieces = Pieces::new(source, object, gets);
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
-        let Some(decoder) = &mut decoder else {
-            cutter.take(&piece);
-            cutter.cut(false, found).await;
-            if cutter.is_stopped {
-                return Err(stopped(object));
+        let work = async {
+            match &mut decoder {
+                None => {
+                    cutter.take(&piece);
+                    cutter.cut(false, found).await;
+                }
+                Some(decoder) => {
+                    if let Err(error) = cutter.decode(decoder, &piece, found).await {
+                        cutter.broken(&error.to_string());
+                    }
+                }
             }
-            if cutter.is_end {
-                break;
-            }
-            continue;
         };
-        if let Err(error) = cutter.decode(decoder, &piece, found).await {
-            cutter.broken(&error.to_string());
+        tokio::select! {
+            () = work => {}
+            never = pieces.settle() => match never {},
         }
         if cutter.is_stopped {
             return Err(stopped(object));
