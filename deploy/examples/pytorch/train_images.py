@@ -43,7 +43,7 @@ def main():
     parser.add_argument("--directory", type=pathlib.Path, help="of the shards, as the broker sees it too; named like the topic")
     parser.add_argument("--partitions", type=int, default=2)
     parser.add_argument("--shard", type=int, default=100, help="images in a shard")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=0, help="of the DataLoader")
     parser.add_argument("--stop-after", type=int, metavar="STEPS", help="also trains with a stop there, and resumes from the checkpoint")
