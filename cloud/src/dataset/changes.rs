@@ -26,7 +26,8 @@ impl Datasets {
         let dataset = self.dataset(topic.id).await?.ok_or_else(none)?;
         let location = locate_source(&config.url)
             .map_err(|reason| ListError(format!("{}: {reason}", config.url)))?;
-        let refreshed = dataset.manifest.refresh(&location, config, now_ms).await?;
+        let refreshed =
+            dataset.manifest.refresh(&location, config, self.file_roots.as_deref(), now_ms).await?;
         self.wake(topic.id);
         Ok(refreshed)
     }

@@ -3,6 +3,7 @@
 //! **Invariant:** an object's ordinal never changes. A refresh appends.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -16,8 +17,9 @@ use robustmq_dataset::fetch::Object;
 use robustmq_dataset::format::detect::is_sidecar;
 use robustmq_dataset::format::parquet::{RENDERING, RowsAs};
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
-use crate::objects::Location;
+use crate::objects::{Location, ObjectStoreUrl};
 use crate::store::keys::damaged;
 use crate::store::keys::dataset::{dataset_key, manifest_key};
 use crate::store::{self, Store, StoreError, WriteBatch};
@@ -51,7 +53,11 @@ struct Entry {
 pub struct ListError(pub String);
 
 /// Lists what `config` takes of what is at `location`, in the order of names.
-async fn list(location: &Location, config: &SourceConfig) -> Result<Vec<Entry>, ListError> {
+async fn list(
+    location: &Location,
+    config: &SourceConfig,
+    roots: Option<&[PathBuf]>,
+) -> Result<Vec<Entry>, ListError> {
     let url = &config.url;
     let prefix = (!location.path.is_empty()).then(|| Path::from(location.path.as_str()));
     let mut listing = location.objects.list(prefix.as_ref());
@@ -90,6 +96,32 @@ async fn list(location: &Location, config: &SourceConfig) -> Result<Vec<Entry>, 
         }));
     }
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    match (&config.url, roots) {
+        (ObjectStoreUrl::File { dir }, Some(roots)) => {
+            let (dir, roots) = (dir.clone(), roots.to_vec());
+            let checked = spawn_blocking(move || check_links(&dir, &roots, entries)).await;
+            checked.map_err(|error| ListError(format!("{url}: {error}")))?
+        }
+        _ => Ok(entries),
+    }
+}
+
+/// Links are followed, but not out of the directories that may become topics.
+fn check_links(
+    dir: &std::path::Path,
+    roots: &[PathBuf],
+    entries: Vec<Entry>,
+) -> Result<Vec<Entry>, ListError> {
+    let roots: Vec<PathBuf> = roots.iter().filter_map(|root| root.canonicalize().ok()).collect();
+    for Entry { name, .. } in &entries {
+        let real = dir.join(name).canonicalize();
+        let real = real.map_err(|error| ListError(format!("{name} cannot be read: {error}")))?;
+        if !roots.iter().any(|root| real.starts_with(root)) {
+            return Err(ListError(format!(
+                "{name} is a link out of the directories that [dataset] file_roots allows"
+            )));
+        }
+    }
     Ok(entries)
 }
 
@@ -108,9 +140,10 @@ pub(super) async fn create(
     topic: TopicId,
     location: &Location,
     config: &SourceConfig,
+    roots: Option<&[PathBuf]>,
     now_ms: i64,
 ) -> Result<Listed, ListError> {
-    let entries = list(location, config).await?;
+    let entries = list(location, config, roots).await?;
     let objects = entries.len() as u64;
     let bytes = entries.iter().map(|entry| entry.size).sum();
     let listed = Listed { objects, bytes, listed_ms: now_ms };
@@ -255,11 +288,12 @@ impl Manifest {
         &self,
         location: &Location,
         config: &SourceConfig,
+        roots: Option<&[PathBuf]>,
         now_ms: i64,
     ) -> Result<Refreshed, ListError> {
         let _one_at_a_time = self.refreshing.lock().await;
         let failed = |error: StoreError| ListError(format!("the manifest: {error}"));
-        let found = list(location, config).await?;
+        let found = list(location, config, roots).await?;
         let mut new: BTreeMap<String, Entry> =
             found.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         let before = self.listed();
@@ -355,8 +389,8 @@ impl Manifest {
 /// rows makes it another.
 pub(super) fn identity(config: &SourceConfig, object: &Object) -> u128 {
     let bucket = match &config.url {
-        crate::objects::ObjectStoreUrl::S3 { bucket, .. } => format!("s3://{bucket}"),
-        crate::objects::ObjectStoreUrl::File { dir } => dir.display().to_string(),
+        ObjectStoreUrl::S3 { bucket, .. } => format!("s3://{bucket}"),
+        ObjectStoreUrl::File { dir } => dir.display().to_string(),
     };
     let reading = super::reading_of(config, object);
     let rows_as = reading.and_then(|reading| reading.rows_as);
@@ -372,4 +406,32 @@ pub(super) fn identity(config: &SourceConfig, object: &Object) -> u128 {
         rows_as.unwrap_or_default()
     );
     xxhash_rust::xxh3::xxh3_128(version.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, check_links};
+
+    /// A link below a directory that was allowed served whatever it led to.
+    #[test]
+    fn links_out_of_what_is_allowed_are_refused_by_name() {
+        let outside = tempfile::tempdir().expect("a directory");
+        let inside = tempfile::tempdir().expect("a directory");
+        std::fs::write(outside.path().join("secret"), "").expect("a disk");
+        std::fs::write(inside.path().join("data"), "").expect("a disk");
+        let link = |to: &std::path::Path, name: &str| {
+            std::os::unix::fs::symlink(to, inside.path().join(name)).expect("a disk");
+        };
+        link(&inside.path().join("data"), "within");
+        link(&outside.path().join("secret"), "out");
+        let entry =
+            |name: &str| Entry { name: name.to_owned(), etag: None, size: 0, modified_ms: 0 };
+        let check = |names: &[&str]| {
+            let entries = names.iter().map(|name| entry(name)).collect();
+            check_links(inside.path(), &[inside.path().to_owned()], entries)
+        };
+        assert_eq!(check(&["data", "within"]).map(|entries| entries.len()), Ok(2));
+        let refused = check(&["data", "out"]).expect_err("it leads out");
+        assert!(refused.0.starts_with("out is a link"), "{refused}");
+    }
 }

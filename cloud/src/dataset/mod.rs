@@ -178,7 +178,9 @@ impl Datasets {
         }
         let location = locate_source(&config.url)
             .map_err(|reason| ListError(format!("{}: {reason}", config.url)))?;
-        let listed = manifest::create(&*self.store, topic, &location, config, now_ms).await?;
+        let roots = self.file_roots.as_deref();
+        let listed =
+            manifest::create(&*self.store, topic, &location, config, roots, now_ms).await?;
         self.lock().topics.insert(topic);
         if config.live.is_pinned {
             self.cache.pin(changes::user(topic));

@@ -92,7 +92,9 @@ impl SourceConfig {
                 name.starts_with("robustmq.source.") && !is_default(name, value)
             });
             return match stray {
-                Some((name, value)) => Err(invalid(name, value, "robustmq.source is set as well")),
+                Some((name, value)) => {
+                    Err(invalid(name, value, "it is for topics with robustmq.source"))
+                }
                 None => Ok(None),
             };
         };
@@ -310,6 +312,6 @@ mod tests {
             read(&[SOURCE, entry]).expect("there may be Parquet");
         }
         let stray = read(&[("robustmq.source.epochs", "2")]).expect_err("no source");
-        assert!(stray.contains("robustmq.source is set"), "{stray}");
+        assert!(stray.contains("for topics with robustmq.source"), "{stray}");
     }
 }

@@ -63,26 +63,29 @@ pub(in crate::group::shared) async fn cut(
         if base >= limit {
             break;
         }
-        if next <= limit {
+        // A member drops what comes before its position; nobody else does.
+        let begins_before = base < cut.offsets.end && wanted == Wanted::Everything;
+        if next <= limit && !begins_before {
             cut.offsets.end = next;
             cut.batches.push(batch);
             continue;
         }
+        let to = limit.min(next);
         // It ends after what may be given. What the offer itself ends with has to be cut now or later.
         let is_needed =
             cut.batches.is_empty() || limit == offered.end || wanted != Wanted::WholeBatches;
         if is_needed {
             let from = cut.offsets.end.max(base);
             let header = (wanted != Wanted::Everything).then_some(OFFSET_HEADER);
-            match slice(&batch, Offset(from), Offset(limit), header).await {
+            match slice(&batch, Offset(from), Offset(to), header).await {
                 Ok(part) => {
                     cut.batches.extend(part);
-                    cut.offsets.end = limit;
+                    cut.offsets.end = to;
                 }
                 // No client can read its records either: it stays in one piece.
                 Err(_) if wanted == Wanted::Everything => {
                     cut.batches.push(batch);
-                    cut.offsets.end = limit;
+                    cut.offsets.end = to;
                 }
                 Err(_) if !cut.batches.is_empty() => {}
                 Err(_) if next <= offered.end => {

@@ -80,6 +80,10 @@ async fn a_batch_is_cut_behind_what_may_be_given() {
             let placed = RecordBatch::parse(Bytes::from([head, rest].concat()));
             assert_eq!(placed.expect("a good checksum").base_offset(), Offset(1 << 52));
         }
+        // The dead-letter topic was given whole batches, with records in front that had been acknowledged.
+        let rest = cut(one.clone(), &(3..10), 7, Wanted::Everything).await.expect("a good batch");
+        assert_eq!((rest.offsets.clone(), rest.hole.clone()), (3..10, None));
+        assert_eq!(values(&rest.batches[0]), plain(3..10), "{compression}");
         let letters = cut(one, &(3..10), 4, Wanted::Everything).await.expect("a good batch");
         assert_eq!(values(&letters.batches[0]), plain(3..7), "{compression}");
     }
