@@ -83,9 +83,16 @@ pub(crate) async fn index(
         }
     };
     let mut file = File { object, index, at: 0 };
-    let mut numbers = 0..table.groups();
+    let (mut numbers, mut read_bytes) = (0..table.groups(), 0_u64);
     while !numbers.is_empty() && !file.is_bomb() {
         let bundle = bundle(&table, &mut numbers, object.size);
+        let bytes = bundle.iter().map(|number| table.group_bytes(*number, object.size));
+        read_bytes = read_bytes.saturating_add(bytes.sum());
+        if read_bytes > object.size {
+            let fault = "its row groups have more bytes together than it has: the rest is not read";
+            file.damaged(0, fault.into());
+            break;
+        }
         let groups = bundle.iter().map(|number| group(source, object, &table, *number, gets));
         let groups = join_all(groups).await;
         for (number, group) in bundle.into_iter().zip(groups) {

@@ -138,6 +138,20 @@ async fn a_row_group_has_as_many_rows_as_it_says_or_is_damage() {
 }
 
 #[tokio::test]
+async fn row_groups_at_one_place_are_not_read_without_end() {
+    let file = small(Compression::UNCOMPRESSED);
+    let lying = with_footer(&file, |metadata| {
+        let mut builder = metadata.into_builder();
+        let group = builder.take_row_groups().remove(0);
+        builder.set_row_groups(vec![group; 1000]).build()
+    });
+    let seen = read(lying, as_json(&[])).await;
+    assert!(seen.damage().contains("more bytes together than it has"), "{}", seen.damage());
+    let bytes: u64 = seen.asked.iter().map(|range| range.end - range.start).sum();
+    assert!(bytes < 1_000_000, "{bytes}");
+}
+
+#[tokio::test]
 async fn encrypted_files_are_told() {
     let mut file = small(Compression::UNCOMPRESSED);
     let magic = file.len() - 4;
