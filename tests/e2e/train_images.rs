@@ -21,3 +21,22 @@ async fn who_is_stopped_in_an_epoch_goes_on_with_the_same_images_in_the_same_ord
     ensure!(printed.contains(same), "{printed}");
     Ok(())
 }
+
+/// It gave nothing, as an epoch without samples would.
+#[tokio::test]
+async fn an_epoch_that_a_topic_does_not_have_is_an_error_that_says_so() -> anyhow::Result<()> {
+    let cloud = TestCloud::start().await?;
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("lines.jsonl"), "{}\n{}\n{}\n")?;
+    let mut command = programs::python("epoch_dataset.py")?;
+    let source = format!("file://{}", dir.path().display());
+    command.args(["--bootstrap", &cloud.kafka()?, "--source", &source]);
+    let printed = programs::output(command).await?;
+    let lines: Vec<&str> = printed.lines().collect();
+    let [first, second, beyond, longer] = lines[..] else { anyhow::bail!("{printed}") };
+    ensure!(first == "epoch 0: 3 samples" && second == "epoch 1: 3 samples", "{printed}");
+    let said = "epoch 2: lines has no epoch 2: it has epochs 0 to 1;";
+    ensure!(beyond.starts_with(said), "{printed}");
+    ensure!(longer == "epoch 2: 3 samples", "{printed}");
+    Ok(())
+}

@@ -22,6 +22,7 @@ from multiprocessing.util import Finalize
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 try:
     from torch.utils.data import IterableDataset, default_collate, get_worker_info
@@ -36,6 +37,8 @@ SLICE = 0.2  # seconds between two looks whether to go on
 PROBE = 1.0  # seconds that a broker has to say that there is nothing behind an offset
 FORKED = []
 EPOCH_HEADER = "robustmq.epoch"
+EPOCHS_CONFIG = "robustmq.source.epochs"
+CONNECTION_SETTINGS = ("bootstrap.servers", "broker.", "client.", "oauth_cb", "sasl.", "security.", "socket.", "ssl.")  # of an AdminClient too
 ERROR_HEADER = "robustmq.error"  # of a record without a value, which stands for a sample that cannot be read
 # A commit that fails with one of these may succeed when it is tried again; with any other of the group's errors its member is gone.
 TRANSIENT = {
@@ -476,6 +479,7 @@ class EpochDataset(IterableDataset):
         self.offsets, self.starts = {}, {}  # by partition: what is to be trained next; where the epoch begins
         self._early = {}  # what was trained before something that was given out before it
         self._readers = self._iterated = None
+        self._epochs = 0  # that the topic has, as far as is known
 
     # What is trained
 
@@ -497,7 +501,8 @@ class EpochDataset(IterableDataset):
 
     def set_epoch(self, epoch):
         """The epoch that the next iteration gives. Before `iter(loader)`, and not with persistent workers, which would not hear of it.
-        One that does not follow the last is read up to: from where that ended or, if it comes before that, from the topic's beginning."""
+        One that does not follow the last is read up to: from where that ended or, if it comes before that, from the topic's beginning.
+        The iteration raises ValueError for one that the topic does not have."""
         if epoch < self.epoch:
             self.offsets = {}
         if epoch != self.epoch:
@@ -564,6 +569,7 @@ class EpochDataset(IterableDataset):
         if worker and self._iterated == self.epoch:
             raise RuntimeError("set_epoch does not reach persistent workers")
         self._iterated = self.epoch
+        self._check_epoch()
         if self._readers is None or any(reader.pid != os.getpid() for reader in self._readers):
             self.close()
             mine = self._partitions()
@@ -573,6 +579,26 @@ class EpochDataset(IterableDataset):
             config = {"queued.max.messages.kbytes": kilobytes, **self.config}
             self._readers = [PartitionReader(config, self.topic, number, self.patience_seconds) for number in mine]
         return self._readers
+
+    def _check_epoch(self):
+        """Behind the last epoch there is nothing, which would look like an epoch without samples."""
+        if self.epoch >= self._epochs:
+            # It may have become more.
+            self._epochs = self._topic_epochs()
+        if not 0 <= self.epoch < self._epochs:
+            there_are = "epoch 0 only" if self._epochs == 1 else f"epochs 0 to {self._epochs - 1}"
+            more = f"`robustmq-cloud topic alter {self.topic} --config {EPOCHS_CONFIG}=N` gives it more"
+            raise ValueError(f"{self.topic} has no epoch {self.epoch}: it has {there_are}; {more}")
+
+    def _topic_epochs(self):
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.topic)
+        settings = {name: value for name, value in self.config.items() if name.startswith(CONNECTION_SETTINGS)}
+        # 5 is NOTICE: how it is closed is of no interest.
+        admin = AdminClient({"log_level": 5, **settings})
+        entries = admin.describe_configs([resource])[resource].result(timeout=30)
+        if EPOCHS_CONFIG not in entries or not entries["robustmq.source"].value:
+            raise ValueError(f"{self.topic} is no dataset topic")
+        return int(entries[EPOCHS_CONFIG].value)
 
     def _partitions(self):
         consumer = Consumer(self.config)
@@ -617,9 +643,9 @@ class PartitionReader:
         self.close = Finalize(self, Consumer.close, args=(self.consumer,), exitpriority=10)
 
     def begin(self, epoch, start, offset):
-        """Goes to `offset`, if it is not there."""
+        """Goes to `offset`, if it is not there. Where the topic ended before it may go on now."""
         self.epoch, self.start, self.unsaid = epoch, start, offset
-        if offset != self.next:
+        if offset != self.next or self.is_over:
             self._go_to(offset)
 
     def turn(self):

@@ -40,7 +40,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bootstrap", required=True, help="the broker, HOST:PORT")
     parser.add_argument("--topic", default=None, help="images, or light-images")
-    parser.add_argument("--directory", type=pathlib.Path, help="of the shards, as the broker sees it too; named like the topic")
+    parser.add_argument("--directory", type=pathlib.Path, help="of the shards, as the broker sees it too; data/TOPIC beside this program")
     parser.add_argument("--partitions", type=int, default=2)
     parser.add_argument("--shard", type=int, default=100, help="images in a shard")
     parser.add_argument("--epochs", type=int, default=5)
@@ -50,7 +50,8 @@ def main():
     parser.add_argument("--light", action="store_true", help="without PyTorch, scikit-learn and Pillow")
     args = parser.parse_args()
     args.topic = args.topic or ("light-images" if args.light else "images")
-    args.directory = (args.directory or pathlib.Path(args.topic)).resolve()
+    # They are to last as long as the topic does, so it is no temporary directory.
+    args.directory = (args.directory or pathlib.Path(__file__).parent / "data" / args.topic).resolve()
     images = drawn() if args.light else digits()
     names = {name(number) for number in range(TRAINED)}
     fill(args, images[:TRAINED])
