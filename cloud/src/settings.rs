@@ -267,6 +267,7 @@ impl config::Settings for Settings {
             return Err(Invalid::new("admin.metrics_topics", format!("{topics} is above {most}")));
         }
         self.cache.validate()?;
+        self.dataset.validate()?;
         if self.storage.upkeep_interval_ms < limits::UPKEEP_INTERVAL_MIN_MS {
             let (ms, least) = (self.storage.upkeep_interval_ms, limits::UPKEEP_INTERVAL_MIN_MS);
             return Err(Invalid::new(
@@ -417,6 +418,12 @@ impl Settings {
             session_min: Duration::from_millis(self.groups.min_session_timeout_ms),
             session_max: Duration::from_millis(self.groups.max_session_timeout_ms),
         }
+    }
+
+    /// What is legal, and probably not meant, a line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.dataset.warnings()
     }
 
     /// Directories whose files may become topics; `None` for all.

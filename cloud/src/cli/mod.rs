@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use robustmq_common::cli::{self, ServeWish, print, print_json};
-use robustmq_common::config::Sources;
+use robustmq_common::config::{Invalid, Sources};
 use robustmq_common::net::{self, StartError};
 
 use self::client::{Client, ClientError};
@@ -175,7 +175,7 @@ async fn execute(command: Command) -> Result<(), CommandError> {
         Command::Serve(args) => serve(&args).await.map_err(Into::into),
         Command::CheckConfig(args) => {
             let sources = Sources::of_process(args.config.as_deref());
-            Ok(cli::check_config(&sources, broker::check, args.print_config)?)
+            Ok(cli::check_config(&sources, check, args.print_config)?)
         }
         Command::Topic(args) => topic::run(args).await,
         Command::Group(args) => group::run(args).await,
@@ -183,6 +183,15 @@ async fn execute(command: Command) -> Result<(), CommandError> {
         Command::Edge(args) => edge::run(args).await,
         Command::Store(args) => store::run(args).await,
     }
+}
+
+/// As the broker does; warns of what is legal, and probably not meant.
+fn check(settings: &Settings) -> Result<(), Invalid> {
+    broker::check(settings)?;
+    for warning in settings.warnings() {
+        cli::complain("robustmq-cloud", &format!("warning: {warning}"));
+    }
+    Ok(())
 }
 
 async fn serve(args: &Serve) -> Result<(), StartError> {
@@ -196,7 +205,7 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
         .flag("admin.listen", args.admin_listen.clone())
         .flag("cluster.object_store", args.object_store.clone());
     let wish = ServeWish { check_config: args.check_config, print_config: args.print_config };
-    let Some(settings) = cli::load_to_serve::<Settings>(&sources, broker::check, wish)? else {
+    let Some(settings) = cli::load_to_serve::<Settings>(&sources, check, wish)? else {
         return Ok(());
     };
     let log_level = cli::start_log(&settings.log)?;

@@ -65,3 +65,29 @@ pub struct DatasetSection {
     /// nothing.
     pub file_roots: Option<Vec<PathBuf>>,
 }
+
+impl DatasetSection {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        let relative = self.file_roots.iter().flatten().find(|root| !root.is_absolute());
+        match relative {
+            Some(root) => {
+                let why = format!(
+                    "{root:?} is not absolute: what it leads to would depend on where the broker is started"
+                );
+                Err(Invalid::new("dataset.file_roots", why))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What is legal, and probably not meant: directories that are not there, perhaps not yet.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let missing = self.file_roots.iter().flatten().filter(|root| !root.is_dir());
+        let told = |root: &PathBuf| {
+            format!(
+                "[dataset] file_roots: {root:?} is no directory now, and no topic can be created below it before it is"
+            )
+        };
+        missing.map(told).collect()
+    }
+}

@@ -57,6 +57,8 @@ fn what_makes_no_sense_is_refused_by_its_key() {
     check("[storage]\nupkeep_interval_ms = 1", "[storage] upkeep_interval_ms");
     check("[cache]\nmemory_bytes = 10", "[cache] memory_bytes");
     check("[tier]\nobject_store = 'ftp://x'", "[tier] object_store");
+    check("[dataset]\nfile_roots = ['datasets']", "[dataset] file_roots");
+    check("[dataset]\nfile_roots = ['/srv', '']", "[dataset] file_roots");
     check("[kafka]\nmax_connections = 0", "[kafka] max_connections");
     check("[groups]\nmin_session_timeout_ms = 9999999", "[groups] min_session_timeout_ms");
     check("[uplink]\ntls_cert = 'a.pem'", "[uplink] tls_cert");
@@ -117,4 +119,16 @@ fn one_address_for_two_listeners_is_refused() {
     let free = "[kafka]\nlisten = '127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'";
     from(free).expect("each gets its own port");
     from("[kafka]\nlisten = '127.0.0.2:8090'").expect("another address");
+}
+
+/// `check-config` said nothing of them, and creating a topic failed.
+#[test]
+fn directories_that_are_not_there_are_warned_about() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (there, missing) = (dir.path().join("there"), dir.path().join("missing"));
+    std::fs::create_dir(&there).expect("a disk");
+    let settings = from(&format!("[dataset]\nfile_roots = [{there:?}, {missing:?}]"));
+    let warnings = settings.expect("legal").warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains(&format!("{missing:?} is no directory now")), "{warnings:?}");
 }
