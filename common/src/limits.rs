@@ -161,6 +161,8 @@ pub const ADMIN_CONNECTIONS: usize = 64;
 pub const ADMIN_BODY_BYTES: usize = 1024 * 1024;
 /// An admin request that is not answered after this long gets 408.
 pub const ADMIN_REQUEST: Duration = Duration::from_secs(30);
+/// What takes long is answered with 202 after this time, and goes on: [`ADMIN_REQUEST`] is not to end the wait.
+pub const ADMIN_WAIT: Duration = Duration::from_secs(20);
 /// HTTP/2 window of an admin connection.
 pub const ADMIN_HTTP2_WINDOW_BYTES: u32 = 256 * 1024;
 /// Requests in work at once on one HTTP/2 admin connection.

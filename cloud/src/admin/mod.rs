@@ -10,7 +10,7 @@
 //! POST /v1/groups/{group}/snapshots/{name}/rewind        has the group go back to it
 //! GET /v1/datasets/{topic}      a topic with a source: what is counted, what the cache did
 //! POST /v1/datasets/{topic}/warm brings it into the cache
-//! POST /v1/datasets/{topic}/refresh lists its source again
+//! POST, GET /v1/datasets/{topic}/refresh   lists its source again, tells how that went
 //! GET /v1/store                 the store's figures
 //! GET, POST /v1/edges, DELETE /v1/edges/{edge}   see `uplink`
 //! ```
@@ -35,7 +35,7 @@ use robustmq_common::telemetry::LogLevel;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Datasets;
-use crate::group::coordinator::Coordinator;
+use crate::group::coordinator::{Coordinator, CoordinatorError};
 use crate::log::Log;
 use crate::store::Store;
 use crate::topics::{Catalogue, Topic};
@@ -83,7 +83,7 @@ pub fn router(
         .route("/v1/groups/{group}/snapshots/{name}/rewind", post(snapshots::rewind))
         .route("/v1/datasets/{topic}", get(dataset::show))
         .route("/v1/datasets/{topic}/warm", post(dataset::warm))
-        .route("/v1/datasets/{topic}/refresh", post(dataset::refresh))
+        .route("/v1/datasets/{topic}/refresh", get(dataset::refreshed).post(dataset::refresh))
         .route("/v1/store", get(store))
         .with_state(state);
     admin::router(readiness, Arc::new(registry), log_level).merge(own)
@@ -124,6 +124,22 @@ struct Page {
 
 fn unavailable(error: &impl ToString) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, error.to_string() + "\n").into_response()
+}
+
+/// 404 with what is not there.
+fn missing(what: &str) -> Response {
+    (StatusCode::NOT_FOUND, format!("{what}\n")).into_response()
+}
+
+fn no_group(group: &str) -> Response {
+    missing(&format!("there is no group {group}"))
+}
+
+/// A topic by its name; 404 if there is none.
+async fn find(state: &State, name: &str) -> Result<Arc<Topic>, Response> {
+    let none = || missing(&format!("there is no topic {name}"));
+    let topic = state.topics.get(&KafkaTopic::new(name).map_err(|_| none())?).await;
+    topic.map_err(|error| unavailable(&error))?.ok_or_else(none)
 }
 
 async fn topics(Shared(state): Shared<State>, Query(page): Query<Page>) -> Response {
@@ -189,7 +205,7 @@ struct ShownGroupDetail {
 async fn group(Shared(state): Shared<State>, Path(id): Path<String>) -> Response {
     let described = match state.groups.describe(&id).await {
         Ok(Some(described)) => described,
-        Ok(None) => return StatusCode::NOT_FOUND.into_response(),
+        Ok(None) | Err(CoordinatorError::InvalidGroupId { .. }) => return no_group(&id),
         Err(error) => return unavailable(&error),
     };
     let committed = match state.groups.all_committed(&id).await {

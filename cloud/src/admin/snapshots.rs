@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
-use super::{State, unavailable};
+use super::{State, no_group, unavailable};
 use crate::group::coordinator::CoordinatorError;
 use crate::group::shared::coordinator::SharedGroups;
 use crate::group::shared::pools::PoolError;
@@ -52,8 +52,18 @@ async fn of<'a>(
 pub(super) async fn list(Shared(state): Shared<State>, Path(group): Path<String>) -> Response {
     let Some(sharing) = state.groups.sharing() else { return refused(&SnapshotError::NoGroup) };
     match sharing.snapshots(&group).await {
+        Ok(listed) if listed.is_empty() && !is_there(&state, &group).await => no_group(&group),
         Ok(listed) => Json(listed).into_response(),
         Err(error) => refused(&error),
+    }
+}
+
+/// Whether anybody has ever heard of a group. What cannot be read is.
+async fn is_there(state: &State, group: &str) -> bool {
+    match state.groups.describe(group).await {
+        Ok(None) => !state.groups.all_committed(group).await.is_ok_and(|known| known.is_empty()),
+        Err(CoordinatorError::InvalidGroupId { .. }) => false,
+        Ok(Some(_)) | Err(_) => true,
     }
 }
 

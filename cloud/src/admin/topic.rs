@@ -12,13 +12,11 @@
 
 use axum::Json;
 use axum::extract::{Path, State as Shared};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use robustmq_common::ids::KafkaTopic;
 use robustmq_common::limits;
 use serde::Serialize;
 
-use super::{ShownTopic, State, unavailable};
+use super::{ShownTopic, State, find, unavailable};
 use crate::traffic::report::{self, GroupLag, PartitionReport};
 use crate::traffic::{Rates, Totals};
 
@@ -38,11 +36,9 @@ struct ShownDetail {
 }
 
 pub(super) async fn show(Shared(state): Shared<State>, Path(name): Path<String>) -> Response {
-    let Ok(name) = KafkaTopic::new(&name) else { return StatusCode::NOT_FOUND.into_response() };
-    let topic = match state.topics.get(&name).await {
-        Ok(Some(topic)) => topic,
-        Ok(None) => return StatusCode::NOT_FOUND.into_response(),
-        Err(error) => return unavailable(&error),
+    let topic = match find(&state, &name).await {
+        Ok(topic) => topic,
+        Err(response) => return response,
     };
     let log = match report::partitions(&state.log, &topic).await {
         Ok(log) => log,

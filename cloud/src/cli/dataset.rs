@@ -4,11 +4,13 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
-use super::edge::{Admin, admin_client, good};
+use super::edge::{Admin, admin_client};
 use super::snapshots::{call, json, number, url};
+use super::status::shown;
+use super::units::{counted, grouped};
 use super::{CommandError, print, print_json};
 
 #[derive(Args)]
@@ -51,8 +53,8 @@ enum DatasetCommand {
     },
 }
 
-/// How long a source may take to be listed again: a million objects are a thousand pages.
-const LISTING: Duration = Duration::from_secs(3600);
+/// How long a source may take to be listed: a million objects are a thousand pages.
+pub(super) const LISTING: Duration = Duration::from_secs(3600);
 
 /// How often a topic that is being brought into the cache is asked about.
 const LOOK: Duration = Duration::from_millis(250);
@@ -69,15 +71,14 @@ pub(super) async fn run(args: Dataset) -> Result<(), CommandError> {
             Ok(())
         }
         DatasetCommand::Refresh { topic, admin } => {
-            let url = url(&admin, &["datasets", &topic, "refresh"])?;
-            let asked = client.request(Method::POST, url).timeout(LISTING);
-            let done = json(good(asked.send().await).await?).await?;
+            let done = refresh(&client, &admin, &topic).await?;
             let (added, all) = (number(&done, "added_objects"), number(&done, "objects"));
-            print(&format!("{topic}: {added} new objects, {all} in all\n"));
-            let missing = number(&done, "missing_objects");
-            if missing > 0 {
-                print(&format!("{missing} that were listed before are gone\n"));
-            }
+            print(&format!(
+                "{topic}: {} added, {} in all\n",
+                counted(added, "object"),
+                grouped(all)
+            ));
+            print(&missing(&done));
             Ok(())
         }
         DatasetCommand::Warm { topic, no_wait, admin } => {
@@ -88,6 +89,39 @@ pub(super) async fn run(args: Dataset) -> Result<(), CommandError> {
             }
         }
     }
+}
+
+/// Has a source listed again, and waits until it is.
+async fn refresh(client: &Client, admin: &Admin, topic: &str) -> Result<Value, CommandError> {
+    let url = url(admin, &["datasets", topic, "refresh"])?;
+    let listed = async {
+        let mut answer = call(client, Method::POST, url.clone()).await?;
+        // It goes on, and each of these waits for it for a while.
+        while answer.status() == StatusCode::ACCEPTED {
+            answer = call(client, Method::GET, url.clone()).await?;
+        }
+        json(answer).await
+    };
+    let too_long = |_| {
+        CommandError::Failed(format!(
+            "{topic} is still being listed after an hour, and goes on: `robustmq-cloud dataset status {topic}` says when it is over"
+        ))
+    };
+    tokio::time::timeout(LISTING, listed).await.map_err(too_long)?
+}
+
+/// The objects that a refresh did not find any more.
+fn missing(refreshed: &Value) -> String {
+    let all = number(refreshed, "missing_objects");
+    if all == 0 {
+        return String::new();
+    }
+    let named = refreshed.get("missing").and_then(Value::as_array).cloned().unwrap_or_default();
+    let names: Vec<&str> = named.iter().filter_map(Value::as_str).collect();
+    let more = all.saturating_sub(names.len() as u64);
+    let more = if more > 0 { format!(" and {} more", grouped(more)) } else { String::new() };
+    let all = counted(all, "object");
+    format!("gone, though listed before: {all}: {}{more}\n", names.join(", "))
 }
 
 async fn status(client: &Client, admin: &Admin, topic: &str) -> Result<Value, CommandError> {
@@ -131,42 +165,19 @@ async fn follow(client: &Client, admin: &Admin, topic: &str) -> Result<(), Comma
     }
 }
 
-/// One line for each thing, nested ones with a dot.
-fn shown(status: &Value) -> String {
-    let mut lines = Vec::new();
-    collect("", status, &mut lines);
-    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-    lines.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
-}
-
-fn collect(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let name =
-                    if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                collect(&name, value, lines);
-            }
-        }
-        Value::Array(items) if items.is_empty() => {}
-        Value::Null => lines.push((prefix.to_owned(), "-".to_owned())),
-        Value::String(text) => lines.push((prefix.to_owned(), text.clone())),
-        other => lines.push((prefix.to_owned(), other.to_string())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::shown;
+    use super::missing;
 
     #[test]
-    fn a_status_is_one_line_for_each_thing() {
-        let status =
-            json!({"topic": "images", "records": null, "trouble": [], "cache": {"reads": 3}});
-        let text = shown(&status);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines, ["cache.reads  3", "records      -", "topic        images"]);
+    fn objects_that_are_gone_are_named() {
+        assert_eq!(missing(&json!({"missing_objects": 0, "missing": []})), "");
+        let some = json!({"missing_objects": 3, "missing": ["a.tar", "b.tar"]});
+        assert_eq!(
+            missing(&some),
+            "gone, though listed before: 3 objects: a.tar, b.tar and 1 more\n"
+        );
     }
 }

@@ -21,9 +21,11 @@ mod dataset;
 mod edge;
 mod group;
 mod snapshots;
+mod status;
 mod store;
 mod table;
 mod topic;
+mod units;
 
 /// Kafka-compatible broker that takes in the records of MQTT edges.
 #[derive(Parser)]

@@ -1,11 +1,12 @@
 //! `robustmq-cloud group snapshot`, through the admin listener of the running broker: Kafka has no call for it.
 
 use clap::Subcommand;
-use reqwest::{Client, Method, Response, Url};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::edge::{Admin, admin_client, base, failed, good};
 use super::table::print_listing;
+use super::units::{counted, time};
 use super::{CommandError, print};
 
 #[derive(Subcommand)]
@@ -74,39 +75,45 @@ pub(super) async fn run(command: SnapshotCommand) -> Result<(), CommandError> {
             if replace {
                 url.set_query(Some("replace=true"));
             }
-            let taken = json(call(&client, Method::PUT, url).await?).await?;
-            let partitions = number(&taken, "partitions");
-            print(&format!("took {name} of {group}: {partitions} partitions\n"));
+            let asked = client.request(Method::PUT, url).send().await;
+            if asked.as_ref().is_ok_and(|answer| answer.status() == StatusCode::CONFLICT) {
+                return Err(CommandError::Failed(format!(
+                    "{group} has a snapshot {name} already: take it under another name, or replace that one with --replace"
+                )));
+            }
+            let taken = json(good(asked).await?).await?;
+            let partitions = counted(number(&taken, "partitions"), "partition");
+            print(&format!("took {name} of {group}: {partitions}\n"));
         }
         SnapshotCommand::List { group, json: as_json, admin } => {
             let url = url(&admin, &["groups", &group, "snapshots"])?;
             let listed = json(call(&client, Method::GET, url).await?).await?;
             let listed = listed.as_array().cloned().unwrap_or_default();
-            let heading = ["SNAPSHOT", "TAKEN (MS SINCE 1970)", "PARTITIONS"];
+            let heading = ["SNAPSHOT", "TAKEN", "PARTITIONS"];
             print_listing(as_json, &listed, &heading, |taken| {
                 let name = taken.get("name").and_then(Value::as_str).unwrap_or_default();
-                let count = |key| number(taken, key).to_string();
-                vec![name.to_owned(), count("taken_ms"), count("partitions")]
+                let partitions = number(taken, "partitions").to_string();
+                vec![name.to_owned(), time(number(taken, "taken_ms")), partitions]
             })?;
         }
         SnapshotCommand::Rewind { group, name, admin } => {
             let url = url(&admin, &["groups", &group, "snapshots", &name, "rewind"])?;
             let done = json(call(&client, Method::POST, url).await?).await?;
-            let partitions = number(&done, "partitions");
-            print(&format!("{group} is at {name} again on {partitions} partitions\n"));
+            let partitions = counted(number(&done, "partitions"), "partition");
+            print(&format!("{group} is at {name} again on {partitions}\n"));
             let anew = number(&done, "begun_anew");
             if anew > 0 {
                 print(&format!("it begins anew on {anew} that it had not read then\n"));
             }
             let deleted = number(&done, "deleted");
             if deleted > 0 {
-                print(&format!(
-                    "{deleted} partitions of the snapshot were deleted with their topics\n"
-                ));
+                let deleted = counted(deleted, "partition");
+                print(&format!("deleted with their topics since: {deleted} of the snapshot\n"));
             }
             let gone = number(&done, "gone");
             if gone > 0 {
-                print(&format!("{gone} records have been deleted since, and cannot come again\n"));
+                let gone = counted(gone, "record");
+                print(&format!("deleted since, and cannot come again: {gone}\n"));
             }
         }
         SnapshotCommand::Delete { group, name, admin } => {

@@ -27,7 +27,7 @@ pub(super) fn print_table<T>(items: &[T], heading: &[&str], row: impl Fn(&T) -> 
 }
 
 /// Rows under a heading, each column as wide as its widest cell.
-fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.len()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

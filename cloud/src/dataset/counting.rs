@@ -11,10 +11,12 @@ use futures_util::stream::FuturesOrdered;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::fetch::FetchError;
+use robustmq_dataset::format::Damage;
 use robustmq_dataset::index::{self, Found, ObjectIndex, extent_id};
 use robustmq_dataset::layout::Extent;
 
 use super::partition::{DatasetPartition, PartitionError};
+use super::status::Damaged;
 use crate::store::keys::dataset::StoredEpoch;
 use crate::store::{self, WriteBatch};
 use crate::topics::OnCorrupt;
@@ -32,8 +34,9 @@ pub(super) async fn run(partition: Weak<DatasetPartition>) {
             () = cancel.cancelled() => return,
         };
         let wait = match outcome {
-            Ok(()) => {
-                this.state().trouble = None;
+            // What nobody reads now is looked at again when somebody does.
+            Ok(()) | Err(PartitionError::Unwanted { .. }) => {
+                this.goes_on();
                 pause = limits::RETRY;
                 // So that one that nobody uses any more can go.
                 limits::RETRY_MOST
@@ -74,13 +77,19 @@ type Counted = (u64, u64, Arc<ObjectIndex>);
 
 impl DatasetPartition {
     fn report(&self, error: &PartitionError) {
-        let (topic, partition) = (self.dataset.topic, self.partition);
-        let text = error.to_string();
-        let is_new = self.state().trouble.as_ref() != Some(&text);
-        if is_new {
-            tracing::warn!(%topic, %partition, %error, "a dataset cannot be read on");
+        let (topic, partition) = self.id();
+        let end = self.state().epochs.high_watermark();
+        if self.dataset.troubles.ends(self.id(), end, error) {
+            tracing::warn!(%topic, %partition, end, %error, "a dataset cannot be read on");
         }
-        self.state().trouble = Some(text);
+    }
+
+    fn goes_on(&self) {
+        let (end, is_complete) = {
+            let state = self.state();
+            (state.epochs.high_watermark(), state.epochs.counting().is_none())
+        };
+        self.dataset.troubles.goes_on(self.id(), end, is_complete);
     }
 
     /// Counts as long as there is demand.
@@ -153,26 +162,37 @@ impl DatasetPartition {
             };
             let (number, size, index) = counted?;
             bytes -= size;
-            self.check(number, &index).await?;
-            self.state().count(number, &index);
+            let damages = self.check(number, &index).await?;
+            self.state().count(number, &index, damages);
             self.publish();
         }
     }
 
-    /// Whether what cannot be read stops the topic.
-    async fn check(&self, number: u64, index: &ObjectIndex) -> Result<(), PartitionError> {
+    /// The first samples of an object that cannot be read; an error if they stop the topic.
+    async fn check(
+        &self,
+        number: u64,
+        index: &ObjectIndex,
+    ) -> Result<Vec<Damaged>, PartitionError> {
         if index.damaged == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let (object, _) = self.object(number).await?;
         let reason =
             index.damage.first().map(|first| format!("{} at byte {}", first.reason, first.at));
+        let name = self.dataset.manifest.name(&object).to_owned();
         let (object, reason) = (object.path.to_string(), reason.unwrap_or_default());
         if self.dataset.live().on_corrupt == OnCorrupt::Stop {
             return Err(PartitionError::Corrupt { object, reason });
         }
         tracing::warn!(topic = %self.dataset.topic, object, samples = index.damaged, reason, "samples cannot be read and are left out");
-        Ok(())
+        let damaged = |damage: &Damage| Damaged {
+            partition: self.partition.0,
+            object: name.clone(),
+            at: damage.at,
+            reason: damage.reason.clone(),
+        };
+        Ok(index.damage.iter().map(damaged).collect())
     }
 
     /// What an object holds: known, or found by reading it.
@@ -189,10 +209,14 @@ impl DatasetPartition {
         if let Some(known) = group.known(id).await? {
             return Ok((number, object.size, known));
         }
-        let mut growing = Growing { partition: &self, number, object: id };
+        let mut growing = Growing { partition: &self, number, object: id, is_wanted: true };
         let source = &*group.source;
         let found = index::index(source, &object, reading, limits::INDEXING_GETS, &mut growing);
-        let index = Arc::new(found.await.map_err(|error| named(error, &object))?);
+        let found = found.await;
+        if found.is_err() && !growing.is_wanted {
+            return Err(PartitionError::Unwanted { object: object.path.to_string() });
+        }
+        let index = Arc::new(found.map_err(|error| named(error, &object))?);
         group.save(id, &index).await?;
         Ok((number, object.size, index))
     }
@@ -208,6 +232,8 @@ struct Growing<'a> {
     partition: &'a Arc<DatasetPartition>,
     number: u64,
     object: u128,
+    /// Somebody may still read it.
+    is_wanted: bool,
 }
 
 impl Found for Growing<'_> {
@@ -225,6 +251,7 @@ impl Found for Growing<'_> {
         while !self.partition.has_demand() && !dataset.group.is_wanted(self.object) {
             let _ = tokio::time::timeout(limits::RETRY, demand.changed()).await;
             if !self.partition.is_shown() {
+                self.is_wanted = false;
                 return false;
             }
         }

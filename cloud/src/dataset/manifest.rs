@@ -11,7 +11,7 @@ use futures_util::TryStreamExt as _;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use robustmq_common::chain::chain;
-use robustmq_common::ids::TopicId;
+use robustmq_common::ids::{KafkaTopic, TopicId};
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::fetch::Object;
 use robustmq_dataset::format::detect::is_sidecar;
@@ -192,6 +192,22 @@ pub struct Refreshed {
 }
 
 impl Refreshed {
+    /// Says what was found, and which objects are not there any more.
+    pub(super) fn log(&self, topic: &KafkaTopic) {
+        let Self { objects, added_objects, missing_objects, missing, .. } = self;
+        let topic = topic.as_str();
+        tracing::info!(topic, objects, added_objects, missing_objects, "a source was listed again");
+        if *missing_objects > 0 {
+            let missing = missing.join(", ");
+            tracing::warn!(
+                topic,
+                missing_objects,
+                missing,
+                "objects that were listed before are gone"
+            );
+        }
+    }
+
     fn note_missing(&mut self, name: &str) {
         self.missing_objects += 1;
         if self.missing.len() < limits::LISTED_DAMAGES {

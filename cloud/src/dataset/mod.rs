@@ -3,7 +3,7 @@
 //! Roles: `manifest` (which objects there are, in which order), `changes` (of a topic's configuration), `group` (what is known of objects, shared by topics with one source),
 //! `partition` (offsets, as far as they are counted), `counting` (finds out what objects hold, a little ahead of readers), `reading` (offsets to
 //! record batches), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as Kafka has them), `lost` (those
-//! that are not there any more). How objects
+//! that are not there any more), `troubles` (why one does not go on), `refreshing` (listing a source again). How objects
 //! are read, cached and ordered is in the crate `robustmq-dataset`; that a partition's records come from here is known to the log only by
 //! the seam [`Source`].
 //!
@@ -32,6 +32,7 @@ use self::active::Active;
 use self::group::Group;
 use self::manifest::Manifest;
 use self::partition::{Dataset, DatasetPartition, PartitionError};
+use self::troubles::Troubles;
 use crate::log::{Source, Sources};
 use crate::objects::{Location, ObjectStoreUrl, locate_source};
 use crate::store::keys::dataset::{indexes_of_group, parse_dataset_key, ranges_of_topic};
@@ -51,13 +52,16 @@ mod metrics;
 mod partition;
 mod readers;
 mod reading;
+mod refreshing;
 mod status;
+mod troubles;
 mod warm;
 
 pub use manifest::{ListError, Listed, Refreshed};
 pub use metrics::CacheMetrics;
 pub use partition::Warming;
-pub use status::{Status, StatusError};
+pub use refreshing::Refreshing;
+pub use status::{Damaged, Status, StatusError};
 
 /// All dataset topics.
 pub struct Datasets {
@@ -69,6 +73,7 @@ pub struct Datasets {
     file_roots: Option<Vec<PathBuf>>,
     cancel: CancellationToken,
     active: Arc<Active>,
+    troubles: Arc<Troubles>,
     inner: Mutex<Inner>,
 }
 
@@ -79,6 +84,8 @@ struct Inner {
     datasets: HashMap<TopicId, Weak<Dataset>>,
     partitions: HashMap<(TopicId, PartitionIndex), Weak<DatasetPartition>>,
     groups: HashMap<u128, Weak<Group>>,
+    /// The last listing of each source, where there was one since the start.
+    refreshing: HashMap<TopicId, Refreshing>,
 }
 
 /// A partition as the log knows it.
@@ -155,6 +162,7 @@ impl Datasets {
             file_roots,
             cancel,
             active: Arc::default(),
+            troubles: Arc::default(),
             inner,
         }))
     }
@@ -214,8 +222,13 @@ impl Datasets {
     /// # Errors
     /// [`StoreError`]: its manifest goes at the next start.
     pub async fn forget(&self, topic: TopicId) -> Result<(), StoreError> {
-        self.lock().topics.remove(&topic);
+        {
+            let mut inner = self.lock();
+            inner.topics.remove(&topic);
+            inner.refreshing.remove(&topic);
+        }
         self.cache.unpin(changes::user(topic));
+        self.troubles.forget(topic);
         let mut write = WriteBatch::new();
         for range in ranges_of_topic(topic) {
             write.delete_range(range);
@@ -290,6 +303,7 @@ impl Datasets {
             cancel: self.cancel.clone(),
             warming: Mutex::default(),
             active: Arc::clone(&self.active),
+            troubles: Arc::clone(&self.troubles),
         });
         inner.datasets.insert(topic, Arc::downgrade(&dataset));
         Ok(Some(dataset))

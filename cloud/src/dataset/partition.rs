@@ -23,6 +23,8 @@ use super::group::Group;
 use super::lost::Lost;
 use super::manifest::{Manifest, identity};
 use super::readers::Readers;
+use super::status::Damaged;
+use super::troubles::Troubles;
 use crate::log;
 use crate::store::keys::damaged;
 use crate::store::keys::dataset::{StoredEpoch, epochs_of};
@@ -46,6 +48,7 @@ pub(super) struct Dataset {
     /// It is being brought into the cache.
     pub warming: Mutex<Warming>,
     pub active: Arc<Active>,
+    pub troubles: Arc<Troubles>,
 }
 
 /// How far a topic is brought into the cache.
@@ -87,6 +90,20 @@ pub(super) enum PartitionError {
         "{object} has samples that cannot be read, the first: {reason}; robustmq.source.on.corrupt = skip leaves them out"
     )]
     Corrupt { object: String, reason: String },
+    /// An object was not read to its end, since nobody would have read on.
+    #[error("nobody reads {object}")]
+    Unwanted { object: String },
+}
+
+impl PartitionError {
+    /// Whether it stays as it is until somebody does something about it.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Fetch(error) => error.is_final(),
+            Self::Corrupt { .. } => true,
+            Self::Store(_) | Self::Unwanted { .. } => false,
+        }
+    }
 }
 
 /// An object with what it holds.
@@ -122,11 +139,11 @@ pub(super) struct State {
     /// Content and records of what was counted, for their ratio.
     counted_bytes: u64,
     counted_records: u64,
+    /// Samples that were left out, and the first of them.
     pub damaged: u64,
+    pub damages: Vec<Damaged>,
     /// Published, and not there any more.
     pub lost: Lost,
-    /// Why it does not go on.
-    pub trouble: Option<String>,
 }
 
 /// Objects with what they hold that a partition has at hand.
@@ -163,8 +180,8 @@ impl DatasetPartition {
                 counted_bytes: 0,
                 counted_records: 0,
                 damaged: 0,
+                damages: Vec::new(),
                 lost: Lost::default(),
-                trouble: None,
             }),
             shown: Mutex::default(),
             demand: watch::channel(0).0,
@@ -176,6 +193,11 @@ impl DatasetPartition {
         tokio::spawn(super::counting::run(Arc::downgrade(&this)));
         tokio::spawn(super::ahead::run(Arc::downgrade(&this)));
         Ok(this)
+    }
+
+    /// Which it is.
+    pub(super) fn id(&self) -> (TopicId, PartitionIndex) {
+        (self.dataset.topic, self.partition)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -329,8 +351,13 @@ impl State {
         self.growing.insert(number, Arc::new(index.clone()));
     }
 
-    /// The next object of the epoch that is being counted has these records.
-    pub fn count(&mut self, number: u64, index: &ObjectIndex) {
+    /// Objects whose records are known.
+    pub fn known_objects(&self) -> u64 {
+        self.counts.iter().flatten().count() as u64
+    }
+
+    /// The next object of the epoch that is being counted has these records. `damages` are the first samples of it that cannot be read.
+    pub fn count(&mut self, number: u64, index: &ObjectIndex, damages: Vec<Damaged>) {
         self.growing.remove(&number);
         self.epochs.count(index.records());
         let at = usize::try_from(number).unwrap_or(usize::MAX);
@@ -341,6 +368,8 @@ impl State {
             self.counted_bytes += index.content_bytes();
             self.counted_records += index.records();
             self.damaged += index.damaged;
+            let room = limits::LISTED_DAMAGES.saturating_sub(self.damages.len());
+            self.damages.extend(damages.into_iter().take(room));
             self.counts[at] = Some(index.records());
         }
         // What was found so far of the next one may be read now.

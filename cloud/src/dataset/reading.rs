@@ -253,19 +253,21 @@ impl Source for super::Attached {
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
         let this = &self.0;
-        let id = (this.dataset.topic, this.partition);
+        let id = this.id();
         let sharing = this.dataset.active.note(id, Instant::now());
         this.sharing.store(sharing, Ordering::Relaxed);
         this.want(from.0);
         let answer = this.answer(from.0..end.0, max_bytes.min(limits::ANSWER_BYTES)).await;
-        let answer = answer.map_err(|error| match error {
-            PartitionError::Store(error) => error,
-            error => {
-                tracing::debug!(%error, "a record of a dataset cannot be read");
-                StoreError::Read(error.to_string())
+        let answer = answer.map_err(|error| {
+            let (topic, partition) = id;
+            let is_ours = matches!(error, PartitionError::Store(_));
+            if !is_ours && this.dataset.troubles.is_unreadable(id, from.0, &error) {
+                tracing::warn!(%topic, %partition, offset = from.0, %error, "a record of a dataset cannot be read");
             }
+            StoreError::from(error)
         })?;
         if answer.at > from.0 {
+            this.dataset.troubles.was_read(id, &(from.0..answer.at));
             this.want(answer.at);
             let begins = this.state().epochs.iter().any(|epoch| epoch.first_offset() == from.0);
             let most = this.ahead_bytes();

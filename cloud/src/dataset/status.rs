@@ -1,6 +1,7 @@
 //! What an operator asks about a dataset topic.
 
 use robustmq_common::ids::{KafkaTopic, PartitionIndex};
+use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::CacheStats;
 use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::order::PERMUTATION;
@@ -23,11 +24,15 @@ pub struct Status {
     pub bytes: u64,
     /// When they were listed, milliseconds since 1970.
     pub listed_ms: i64,
-    /// Objects whose records are counted.
+    /// Objects that were listed after the last epoch began: they are in those that begin from now on.
+    pub new_objects: u64,
+    /// Its partitions.
+    pub partitions: i32,
+    /// Objects whose records are counted, in any epoch.
     pub indexed_objects: u64,
-    /// Records of an epoch, once all are counted.
+    /// Records of the first epoch, once all are counted.
     pub records: Option<u64>,
-    /// All are.
+    /// All objects of the first epoch are counted.
     pub is_index_complete: bool,
     /// How often the data is repeated.
     pub epochs: u32,
@@ -35,20 +40,37 @@ pub struct Status {
     pub published_epochs: u32,
     /// The name of the order's permutation, where there is one.
     pub permutation: Option<&'static str>,
-    /// Samples that cannot be read.
+    /// Samples that cannot be read and are left out.
     pub damaged: u64,
+    /// The first of them.
+    pub damaged_samples: Vec<Damaged>,
     /// Records that readers have come upon since the topic was opened, and that are not there any more: their objects were deleted or changed.
     pub lost_records: u64,
     /// The first of these objects, and what has become of them.
     pub lost: Vec<String>,
-    /// Why partitions do not go on.
+    /// Why partitions do not go on: where each ends, and the object that has to be looked at.
     pub trouble: Vec<String>,
+    /// Its source is listed again at the moment.
+    pub is_refreshing: bool,
     /// How far it is brought into the cache, where that was asked for.
     pub warming: Warming,
     /// What the cache did for it.
     pub cache: CacheStats,
     /// What the cache did for all.
     pub cache_total: CacheStats,
+}
+
+/// A sample that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damaged {
+    /// The partition.
+    pub partition: i32,
+    /// The object, below the source's prefix.
+    pub object: String,
+    /// Where it begins: a byte of the object's content, decompressed.
+    pub at: u64,
+    /// What is wrong.
+    pub reason: String,
 }
 
 /// Why there is none.
@@ -60,6 +82,9 @@ pub enum StatusError {
     /// Its source cannot be listed again.
     #[error(transparent)]
     List(#[from] ListError),
+    /// The broker stops.
+    #[error("the broker stops")]
+    Stopping,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -78,27 +103,34 @@ impl Datasets {
         let (mut indexed, mut records, mut damaged, mut trouble) = (0, 0, 0, Vec::new());
         let (mut is_complete, mut published) = (true, u32::MAX);
         let (mut lost_records, mut lost) = (0, Vec::new());
+        let (mut begun_objects, mut damaged_samples) = (0, Vec::new());
         for index in 0..topic.partitions {
             let partition = self.partition(topic.id, PartitionIndex(index)).await?;
             let Some(partition) = partition else { return Err(none()) };
             let state = partition.state();
             let first = state.epochs.iter().next();
-            let counted = first.map_or(0, |epoch| epoch.counted());
-            indexed += counted;
-            is_complete &= first.is_some_and(|epoch| counted == epoch.objects());
+            indexed += state.known_objects();
+            is_complete &= first.is_some_and(|epoch| epoch.is_complete());
+            begun_objects +=
+                state.epochs.last().map_or_else(|| partition.objects(), |last| last.objects());
             records += first.map_or(0, |epoch| epoch.records());
             published = published.min(state.epochs.last().map_or(0, |last| last.number() + 1));
             damaged += state.damaged;
             lost_records += state.lost.records;
             lost.extend(state.lost.reasons.iter().cloned());
-            trouble.extend(state.trouble.clone());
+            damaged_samples.extend(state.damages.iter().cloned());
+            drop(state);
+            trouble.extend(dataset.troubles.of(partition.id()));
         }
+        damaged_samples.truncate(limits::SHOWN_DAMAGES);
         Ok(Status {
             topic: topic.name.clone(),
             source: config.url.to_string(),
             objects: listed.objects,
             bytes: listed.bytes,
             listed_ms: listed.listed_ms,
+            new_objects: listed.objects.saturating_sub(begun_objects),
+            partitions: topic.partitions,
             indexed_objects: indexed,
             records: is_complete.then_some(records),
             is_index_complete: is_complete,
@@ -106,9 +138,11 @@ impl Datasets {
             published_epochs: published,
             permutation: (config.shuffle != Shuffle::None).then_some(PERMUTATION),
             damaged,
+            damaged_samples,
             lost_records,
             lost,
             trouble,
+            is_refreshing: self.is_refreshing(topic.id),
             warming: *dataset.warming(),
             cache: self.cache.stats(Some(dataset.user())),
             cache_total: self.cache.stats(None),

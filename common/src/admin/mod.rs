@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
@@ -53,7 +53,8 @@ pub fn router(readiness: Readiness, registry: Arc<Registry>, log_level: LogLevel
 /// Serves a router on the admin listener until `shutdown`. Bodies are limited to [`limits::ADMIN_BODY_BYTES`],
 /// connections to [`limits::ADMIN_CONNECTIONS`].
 pub async fn run(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let router = router.layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES));
+    let router =
+        router.fallback(nothing_there).layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES));
     let cost = HttpLimits {
         connections: limits::ADMIN_CONNECTIONS,
         http2_window_bytes: limits::ADMIN_HTTP2_WINDOW_BYTES,
@@ -61,6 +62,10 @@ pub async fn run(listener: TcpListener, router: Router, shutdown: CancellationTo
         request_timeout: limits::ADMIN_REQUEST,
     };
     serve_http(listener, None, router, cost, shutdown).await;
+}
+
+async fn nothing_there(uri: Uri) -> (StatusCode, String) {
+    (StatusCode::NOT_FOUND, format!("there is nothing at {}\n", uri.path()))
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {

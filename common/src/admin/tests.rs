@@ -95,7 +95,8 @@ async fn the_log_level_can_be_read_and_changed() {
 async fn own_routes_are_served_and_large_bodies_refused() {
     let admin = Running::start().await;
     assert_eq!(admin.ask("GET /edges", "").await, answer(200, "[]"));
-    assert_eq!(admin.ask("GET /nothing", "").await, answer(404, ""));
+    let nothing = answer(404, "there is nothing at /nothing\n");
+    assert_eq!(admin.ask("GET /nothing?a=b", "").await, nothing);
     let body = "x".repeat(limits::ADMIN_BODY_BYTES + 1);
     assert_eq!(admin.ask("PUT /log-level", &body).await.0, 413);
 }

@@ -14,7 +14,7 @@ pub const LOST_EXTENTS: usize = 65_536;
 pub const PRELUDE_BYTES: usize = 64 * 1024;
 /// How many times larger than its bytes an object's content may be: more is a bomb.
 pub const EXPANSION: u64 = 200;
-/// Damages of one object that are listed; all are counted.
+/// Damages of one object that are listed, and of one partition; all are counted.
 pub const LISTED_DAMAGES: usize = 16;
 /// The headers before one that say more of a tar's member (pax, GNU's long names), together.
 pub const TAR_EXTENSION_BYTES: usize = 1024 * 1024;
@@ -110,6 +110,11 @@ pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
 pub const RETRY: Duration = Duration::from_secs(2);
 /// The longest of these.
 pub const RETRY_MOST: Duration = Duration::from_secs(10);
+
+/// Why a partition did not go on is told for so long after it was met last, if it may pass by itself.
+pub const TROUBLE_TOLD: Duration = Duration::from_secs(300);
+/// Damaged samples that the status of a topic lists; all are counted.
+pub const SHOWN_DAMAGES: usize = 64;
 
 // Of GETs.
 

@@ -243,6 +243,52 @@ async fn sources_that_cannot_be_listed_are_refused_with_the_reason() {
     assert_eq!(created, (0, String::new()));
 }
 
+/// The status of a topic by its name.
+async fn status(broker: &Broker, name: &str) -> crate::dataset::Status {
+    let name = KafkaTopic::new(name).expect("a legal name");
+    let topic = broker.kafka.topics.get(&name).await.expect("a store").expect("the topic");
+    broker.kafka.datasets.status(&topic).await.expect("its status")
+}
+
+/// A consumer stood still, and the status had nothing to say; what was left out was in the log only.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_lists_what_is_left_out_and_where_a_log_ends_and_why() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 3);
+    let cut = directory.path().join("train-001.tar");
+    let archive = std::fs::read(&cut).expect("a disk");
+    std::fs::write(&cut, &archive[..archive.len() / 2]).expect("a disk");
+    let memory = Arc::new(MemoryStore::new());
+    let broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    let source = format!("file://{}", directory.path().display());
+    let mut configs = vec![("robustmq.source", &source[..])];
+    create(&mut client, "skips", 1, &configs).await;
+    configs.push(("robustmq.source.on.corrupt", "stop"));
+    create(&mut client, "stops", 1, &configs).await;
+    let read = read_all(&mut client, "skips", 0, 0).await.len() as u64;
+    let skips = status(&broker, "skips").await;
+    assert_eq!((skips.records, skips.indexed_objects, skips.trouble.len()), (Some(read), 3, 0));
+    assert_eq!((skips.damaged, skips.damaged_samples.len()), (1, 1));
+    assert_eq!(skips.damaged_samples[0].object, "train-001.tar");
+    let end = read_all(&mut client, "stops", 0, 0).await.len();
+    let trouble = loop {
+        let stops = status(&broker, "stops").await;
+        if let Some(trouble) = stops.trouble.first() {
+            break trouble.clone();
+        }
+        tokio::task::yield_now().await;
+    };
+    let said =
+        format!("partition 0 ends at offset {end}: train-001.tar has samples that cannot be read");
+    assert!(trouble.starts_with(&said), "{trouble}");
+    // Nobody reads any more: the partition is closed, and it is told still.
+    let name = KafkaTopic::new("stops").expect("a legal name");
+    let topic = broker.kafka.topics.get(&name).await.expect("a store").expect("the topic");
+    broker.kafka.log.close_topics([topic.id].into_iter());
+    assert_eq!(status(&broker, "stops").await.trouble, [trouble]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_is_read_only_and_stays_what_it_is() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -303,6 +349,10 @@ async fn what_was_published_and_is_deleted_or_replaced_then_is_null_and_says_why
     }
     let told = read_all_or_error(&mut client, "stops").await;
     assert_eq!(told, Err(code(ResponseError::KafkaStorageError)));
+    // Clients try that again without a word: the status has to say it.
+    let said = "partition 0 cannot be read at offset 10: train-001.tar is gone";
+    let trouble = status(&broker, "stops").await.trouble;
+    assert!(trouble.iter().any(|trouble| trouble.starts_with(said)), "{trouble:?}");
     // What may be changed is in effect at once, and a topic that is deleted leaves nothing.
     let skip = AlterableConfig::default()
         .with_name(text("robustmq.source.on.corrupt"))
@@ -316,6 +366,7 @@ async fn what_was_published_and_is_deleted_or_replaced_then_is_null_and_says_why
     while read_all_or_error(&mut client, "stops").await != Ok(40) {
         tokio::task::yield_now().await;
     }
+    assert!(status(&broker, "stops").await.trouble.is_empty(), "it is over");
     let named = |name| DeleteTopicState::default().with_name(Some(TopicName(text(name))));
     let delete = DeleteTopicsRequest::default().with_topics(vec![named("stops"), named("skips")]);
     let deleted = client.call(6, &delete).await;
@@ -376,6 +427,10 @@ async fn a_refresh_appends_what_is_new_and_refuses_what_was_changed() {
     std::fs::write(directory.path().join("train-000-b.tar"), another).expect("a disk");
     let refreshed = broker.kafka.datasets.refresh(&*topic().await, 7).await.expect("it is listed");
     assert_eq!((refreshed.objects, refreshed.added_objects, refreshed.missing_objects), (3, 1, 0));
+    // It said 2 of 3, and complete.
+    let shown = status(&broker, "images").await;
+    assert_eq!((shown.objects, shown.new_objects, shown.indexed_objects), (3, 1, 2));
+    assert!(shown.is_index_complete);
     assert_eq!(read_all(&mut client, "images", 0, 0).await, first, "the epoch has begun");
     let set = async |client: &mut Client, epochs: &str| {
         let config = AlterableConfig::default()
@@ -396,6 +451,8 @@ async fn a_refresh_appends_what_is_new_and_refuses_what_was_changed() {
     }
     let expected = first.iter().map(key).chain(["new".to_owned()]);
     assert_eq!(second.iter().map(key).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    let shown = status(&broker, "images").await;
+    assert_eq!((shown.objects, shown.new_objects, shown.indexed_objects), (3, 0, 3));
     std::fs::write(directory.path().join("train-001.tar"), "another").expect("a disk");
     let refused = broker.kafka.datasets.refresh(&*topic().await, 8).await.expect_err("it changed");
     assert!(refused.to_string().contains("train-001.tar was changed"), "{refused}");

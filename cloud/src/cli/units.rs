@@ -1,0 +1,80 @@
+//! Numbers as people read them.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+/// With commas: 1,234,567.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// So many of something: `1 partition`, `1,200 partitions`.
+pub(super) fn counted(number: u64, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{} {what}{ending}", grouped(number))
+}
+
+/// 1.2 GB: decimal, as disks and links are sold.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] =
+        [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)];
+    match UNITS.iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(*unit);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+/// A part of a whole, in percent; 0 of nothing.
+pub(super) fn percent(part: u64, whole: u64) -> String {
+    let tenths = u128::from(part.min(whole)) * 1000 / u128::from(whole.max(1));
+    format!("{}.{} %", tenths / 10, tenths % 10)
+}
+
+/// Milliseconds since 1970 as a time.
+pub(super) fn time(ms: u64) -> String {
+    match UNIX_EPOCH.checked_add(Duration::from_millis(ms)) {
+        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
+        None => ms.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, counted, grouped, percent, time};
+
+    #[test]
+    fn numbers_are_for_people() {
+        for (number, expected) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(grouped(number), expected);
+        }
+        for (number, expected) in [(0, "0 objects"), (1, "1 object"), (2000, "2,000 objects")] {
+            assert_eq!(counted(number, "object"), expected);
+        }
+        for (number, expected) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (1_990_000, "1.9 MB"),
+            (15_230_000_000, "15.2 GB"),
+            (u64::MAX, "18446744.0 TB"),
+        ] {
+            assert_eq!(bytes(number), expected);
+        }
+        for (part, whole, expected) in [(1, 3, "33.3 %"), (3, 3, "100.0 %"), (0, 0, "0.0 %")] {
+            assert_eq!(percent(part, whole), expected);
+        }
+        assert_eq!(time(1_795_723_200_000), "2026-11-26T20:00:00Z");
+    }
+}

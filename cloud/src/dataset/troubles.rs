@@ -1,0 +1,156 @@
+//! Why partitions do not go on: where their logs end, or cannot be read, and what has to be looked at. It outlives the partition, which is
+//! closed when nobody uses it: a consumer that seems to hang is looked into when it has been stopped, too.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use robustmq_common::ids::{PartitionIndex, TopicId};
+use robustmq_common::limits::dataset as limits;
+use tokio::time::Instant;
+
+use super::partition::PartitionError;
+
+/// Of all dataset topics. One entry for each partition that has some.
+#[derive(Debug, Default)]
+pub(super) struct Troubles(Mutex<HashMap<(TopicId, PartitionIndex), Partition>>);
+
+#[derive(Debug, Default)]
+struct Partition {
+    counting: Option<Trouble>,
+    reading: Option<Trouble>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    offset: i64,
+    reason: String,
+    /// It does not pass by itself.
+    is_final: bool,
+    /// When it was met last.
+    met: Instant,
+}
+
+impl Trouble {
+    fn new(offset: i64, error: &PartitionError) -> Self {
+        let (reason, is_final) = (error.to_string(), error.is_final());
+        Self { offset, reason, is_final, met: Instant::now() }
+    }
+
+    /// What may have passed, and was not met again for long, is not told any more.
+    fn is_told(&self) -> bool {
+        self.is_final || self.met.elapsed() < limits::TROUBLE_TOLD
+    }
+}
+
+/// Puts one in the place of another. Whether it is another.
+fn replace(place: &mut Option<Trouble>, trouble: Trouble) -> bool {
+    let is_new = place.as_ref().is_none_or(|before| before.reason != trouble.reason);
+    *place = Some(trouble);
+    is_new
+}
+
+impl Troubles {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(TopicId, PartitionIndex), Partition>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A partition's log ends at `offset`. Whether that is new.
+    pub fn ends(&self, id: (TopicId, PartitionIndex), offset: i64, error: &PartitionError) -> bool {
+        replace(&mut self.lock().entry(id).or_default().counting, Trouble::new(offset, error))
+    }
+
+    /// Its log ends at `end` now, and it is not known to end there. What does not pass by itself may just not have been met again: it is over when
+    /// the log has come past it, or has come to its end (`is_complete`).
+    pub fn goes_on(&self, id: (TopicId, PartitionIndex), end: i64, is_complete: bool) {
+        self.change(id, |partition| {
+            let is_over =
+                |trouble: &mut Trouble| !trouble.is_final || is_complete || end > trouble.offset;
+            partition.counting.take_if(is_over);
+        });
+    }
+
+    /// A reader could not be given what is at `offset`. Whether that is new.
+    pub fn is_unreadable(
+        &self,
+        id: (TopicId, PartitionIndex),
+        offset: i64,
+        error: &PartitionError,
+    ) -> bool {
+        replace(&mut self.lock().entry(id).or_default().reading, Trouble::new(offset, error))
+    }
+
+    /// A reader was given these.
+    pub fn was_read(&self, id: (TopicId, PartitionIndex), offsets: &Range<i64>) {
+        self.change(id, |partition| {
+            partition.reading.take_if(|trouble| offsets.contains(&trouble.offset));
+        });
+    }
+
+    fn change(&self, id: (TopicId, PartitionIndex), change: impl FnOnce(&mut Partition)) {
+        let mut all = self.lock();
+        let Some(partition) = all.get_mut(&id) else { return };
+        change(partition);
+        if partition.counting.is_none() && partition.reading.is_none() {
+            all.remove(&id);
+        }
+    }
+
+    /// What there is of a partition, in words.
+    pub fn of(&self, id: (TopicId, PartitionIndex)) -> Vec<String> {
+        let all = self.lock();
+        let Some(Partition { counting, reading }) = all.get(&id) else { return Vec::new() };
+        let told = |trouble: &Option<Trouble>, what: &str, more: &str| {
+            let Trouble { offset, reason, .. } = trouble.as_ref().filter(|t| t.is_told())?;
+            Some(format!("partition {} {what} at offset {offset}: {reason}{more}", id.1))
+        };
+        let readers =
+            "; readers are told KAFKA_STORAGE_ERROR, which most clients try again without end";
+        let told = [told(counting, "ends", ""), told(reading, "cannot be read", readers)];
+        told.into_iter().flatten().collect()
+    }
+
+    /// A topic is deleted.
+    pub fn forget(&self, topic: TopicId) {
+        self.lock().retain(|(of, _), _| *of != topic);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use robustmq_dataset::fetch::FetchError;
+
+    use super::{PartitionError, PartitionIndex, TopicId, Troubles, limits};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_pass_by_itself_is_told_until_it_is_over() {
+        let troubles = Troubles::default();
+        let id = (TopicId::random(), PartitionIndex(3));
+        let gone = PartitionError::Fetch(FetchError::Gone("a.tar".to_owned()));
+        let busy = FetchError::Unavailable { object: "b.tar".to_owned(), reason: "503".to_owned() };
+        assert!(troubles.is_unreadable(id, 7, &gone) && !troubles.is_unreadable(id, 7, &gone));
+        assert!(troubles.ends(id, 10, &busy.into()));
+        let told = troubles.of(id);
+        assert!(told[0].starts_with("partition 3 ends at offset 10: b.tar"), "{told:?}");
+        assert!(
+            told[1].starts_with("partition 3 cannot be read at offset 7: a.tar is gone"),
+            "{told:?}"
+        );
+        tokio::time::advance(limits::TROUBLE_TOLD).await;
+        assert_eq!(troubles.of(id), told[1..], "the other may be over");
+        troubles.was_read(id, &(8..12));
+        assert_eq!(troubles.of(id).len(), 1, "others' reads say nothing of it");
+        troubles.was_read(id, &(5..8));
+        assert!(troubles.of(id).is_empty());
+        troubles.goes_on(id, 5, false);
+        assert!(troubles.lock().is_empty(), "nothing is left");
+        for (end, is_complete, left) in [(10, false, 1), (11, false, 0), (3, true, 0)] {
+            troubles.ends(id, 10, &gone);
+            troubles.goes_on(id, end, is_complete);
+            assert_eq!(troubles.of(id).len(), left, "{end} {is_complete}");
+        }
+        troubles.ends(id, 10, &gone);
+        troubles.forget(id.0);
+        assert!(troubles.of(id).is_empty());
+    }
+}
