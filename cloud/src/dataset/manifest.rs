@@ -8,18 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use object_store::ObjectMeta;
 use object_store::path::Path;
-use robustmq_common::chain::chain;
+use object_store::{ObjectMeta, ObjectStoreExt as _};
 use robustmq_common::ids::{KafkaTopic, TopicId};
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::fetch::Object;
-use robustmq_dataset::format::detect::is_sidecar;
+use robustmq_dataset::format::detect::{detect, is_sidecar, may_be};
 use robustmq_dataset::format::parquet::{RENDERING, RowsAs};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use crate::objects::{Location, ObjectStoreUrl};
+use crate::objects::{Location, ObjectStoreUrl, told};
 use crate::store::keys::damaged;
 use crate::store::keys::dataset::{dataset_key, manifest_key};
 use crate::store::{self, Store, StoreError, WriteBatch};
@@ -71,7 +70,7 @@ async fn list(
             object_store::Error::NotFound { .. } => "there is no such bucket or directory",
             _ => "it cannot be listed",
         };
-        ListError(format!("{url}: {why} ({})", chain(&error)))
+        ListError(format!("{url}: {why} ({})", told(&error)))
     };
     while let Some(meta) = listing.try_next().await.map_err(failed)? {
         seen += 1;
@@ -87,13 +86,13 @@ async fn list(
         let modified_ms = meta.last_modified.timestamp_millis();
         entries.push(Entry { name, etag: meta.e_tag, size: meta.size, modified_ms });
     }
+    if entries.is_empty() && seen == 0 {
+        return Err(nothing_at(location, url).await);
+    }
     if entries.is_empty() {
-        return Err(ListError(match seen {
-            0 => format!("{url} has no objects"),
-            _ => format!(
-                "none of the {seen} objects at {url} is taken: see robustmq.source.include and exclude"
-            ),
-        }));
+        return Err(ListError(format!(
+            "none of the {seen} objects at {url} is taken: see robustmq.source.include and exclude"
+        )));
     }
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     match (&config.url, roots) {
@@ -104,6 +103,45 @@ async fn list(
         }
         _ => Ok(entries),
     }
+}
+
+/// Why nothing is there: it may be an object itself, which lies under no prefix.
+async fn nothing_at(location: &Location, url: &ObjectStoreUrl) -> ListError {
+    let (what, name) = match url {
+        ObjectStoreUrl::File { dir } => {
+            let is_file = tokio::fs::metadata(dir).await.is_ok_and(|found| found.is_file());
+            let name = dir.file_name().map(|name| name.to_string_lossy().into_owned());
+            ("a file: name the directory that it is in", name.filter(|_| is_file))
+        }
+        ObjectStoreUrl::S3 { prefix, .. } => {
+            let is_object = location.objects.head(&Path::from(prefix.as_str())).await.is_ok();
+            let name = prefix.rsplit('/').next().filter(|name| !name.is_empty() && is_object);
+            ("an object: name the prefix before it", name.map(str::to_owned))
+        }
+    };
+    ListError(match name {
+        Some(name) => {
+            format!("{url} is {what}, and robustmq.source.include={name} to take it alone")
+        }
+        None => format!("{url} has no objects"),
+    })
+}
+
+/// A format that is set is to be that of some object at least, as far as names tell: otherwise all of them would be damaged.
+fn check_format(config: &SourceConfig, entries: &[Entry]) -> Result<(), ListError> {
+    let Some(format) = config.format else { return Ok(()) };
+    if entries.iter().any(|entry| may_be(format, &entry.name)) {
+        return Ok(());
+    }
+    let first = entries.first().map_or("", |entry| entry.name.as_str());
+    let named = detect(first, &[]).map_or("something else", |(format, _)| format.name());
+    Err(ListError(format!(
+        "robustmq.source.format={} fits none of the {} objects at {}: by their names they are something else (the first, {first}, is \
+         {named})",
+        format.name(),
+        entries.len(),
+        config.url
+    )))
 }
 
 /// Links are followed, but not out of the directories that may become topics.
@@ -144,6 +182,7 @@ pub(super) async fn create(
     now_ms: i64,
 ) -> Result<Listed, ListError> {
     let entries = list(location, config, roots).await?;
+    check_format(config, &entries)?;
     let objects = entries.len() as u64;
     let bytes = entries.iter().map(|entry| entry.size).sum();
     let listed = Listed { objects, bytes, listed_ms: now_ms };

@@ -129,6 +129,23 @@ pub fn locate_source(url: &ObjectStoreUrl) -> Result<Location, String> {
     }
 }
 
+/// Where the machine's own credentials come from on EC2: asked for where the environment has none.
+const INSTANCE_METADATA: &str = "169.254.169.254";
+
+/// An error of an object store, on one line. Where it is that nobody gave credentials, it says by which names they are looked for.
+#[must_use]
+pub fn told(error: &object_store::Error) -> String {
+    let text = chain(error);
+    match text.contains(INSTANCE_METADATA) {
+        true => format!(
+            "no credentials: the broker's environment has neither AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), nor \
+             AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN, nor AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI, and this machine \
+             gives none; AWS_SKIP_SIGNATURE=true reads what is public: {text}"
+        ),
+        false => text,
+    }
+}
+
 /// Few: who uses it tries again for as long as it takes, and what is wrong is to be seen meanwhile.
 fn retries() -> RetryConfig {
     RetryConfig {
@@ -144,7 +161,21 @@ fn retries() -> RetryConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::check_endpoint;
+    use object_store::Error;
+
+    use super::{check_endpoint, told};
+
+    /// It spoke of 169.254.169.254 alone.
+    #[test]
+    fn who_has_no_credentials_is_told_which_names_are_looked_for() {
+        let error = |text: &str| Error::Generic { store: "S3", source: text.into() };
+        let without = "Error performing PUT http://169.254.169.254/latest/api/token";
+        let said = told(&error(without));
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ROLE_ARN", without] {
+            assert!(said.contains(name), "{said}");
+        }
+        assert_eq!(told(&error("gone")), "Generic S3 error: gone");
+    }
 
     #[test]
     fn plain_http_is_for_loopback_or_for_those_who_say_so() {

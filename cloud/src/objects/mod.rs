@@ -10,6 +10,6 @@ mod location;
 mod url;
 mod watched;
 
-pub use location::{Location, check_environment, locate, locate_source};
+pub use location::{Location, check_environment, locate, locate_source, told};
 pub use url::ObjectStoreUrl;
 pub use watched::{Health, Watched};

@@ -14,8 +14,9 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
-use robustmq_common::chain::chain;
 use tokio::time::Instant;
+
+use super::told;
 
 /// What is known of an object store's answers.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Health {
     fn note<T>(&self, outcome: &Result<T>) {
         let mut seen = self.lock();
         match outcome {
-            Err(error) if !is_answer(error) => seen.error = Some(chain(error)),
+            Err(error) if !is_answer(error) => seen.error = Some(told(error)),
             _ => *seen = Seen { answered: Instant::now(), error: None },
         }
     }

@@ -3,7 +3,7 @@
 //! **Invariant:** a change that was begun is carried out, whether or not its caller still waits ([`Log::finish`]): what the store, the
 //! cache and the partitions have of it is never left half of it, but by a crash.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use robustmq_common::ids::{KafkaTopic, TopicId};
 use robustmq_common::limits;
 
 use super::catalogue::{Catalogue, NewTopic, StoredTopic, Topic, TopicError};
-use super::config::{TopicConfig, apply_changes};
+use super::config::{TopicConfig, apply_changes, check_set};
 use super::source::check_change;
 use crate::entries::{ConfigChange, ConfigError};
 use crate::log::{LogError, StorageMode};
@@ -241,6 +241,7 @@ fn check_new(
         return Err(TopicError::Partitions { name, partitions, from: 1, to });
     }
     let config = TopicConfig::parse(&overrides)?;
+    check_set(&BTreeMap::new(), &overrides)?;
     check_mode(&config, has_archive)?;
     if !taken.insert(name.clone()) {
         return Err(TopicError::Exists(name));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use robustmq_common::limits;
 
 use super::config_keys::TABLE;
-use super::source::SourceConfig;
+use super::source::{SourceConfig, check_stored_only};
 use crate::entries::{ConfigChange, ConfigEntry, ConfigError};
 use crate::log::{AppendRules, CompactionRules, Retention, StorageMode, TierRules};
 
@@ -149,5 +149,39 @@ pub fn apply_changes(
 ) -> Result<BTreeMap<String, String>, ConfigError> {
     let changed = TABLE.apply(overrides, changes)?;
     TopicConfig::parse(&changed)?;
+    check_set(overrides, &changed)?;
     Ok(changed)
+}
+
+/// Sizes and ages of which one is a part of the other, as Apache Kafka has it.
+const PARTS: [(&str, &str); 2] =
+    [("local.retention.bytes", "retention.bytes"), ("local.retention.ms", "retention.ms")];
+
+/// Checks what a topic is to set from now on beyond what [`TopicConfig::parse`] does. What it set `before` stays as it is: a store may have it
+/// from a release that took it.
+///
+/// # Errors
+/// [`ConfigError`] names the first entry that is wrong.
+pub(super) fn check_set(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Result<(), ConfigError> {
+    check_stored_only(before, after)?;
+    for (part, whole) in PARTS {
+        if [part, whole].iter().all(|name| before.get(*name) == after.get(*name)) {
+            continue;
+        }
+        // Checked by `parse`, so these are numbers.
+        let number = |name| TABLE.value(after, name).trim().parse::<i64>().unwrap_or(-1);
+        let (local, all) = (number(part), number(whole));
+        // -2 is as much as `whole`.
+        if all >= 0 && local != -2 && (local == -1 || local > all) {
+            return Err(ConfigError::Invalid {
+                name: part.to_owned(),
+                value: local.to_string(),
+                expected: format!("it is at most {whole}, {all}, or -2 for as much"),
+            });
+        }
+    }
+    Ok(())
 }

@@ -22,6 +22,25 @@ const CHANGEABLE: &[&str] = &[
     "robustmq.source.pin",
 ];
 
+/// The entries that are for records that are stored here: none of them would have an effect on those of a source, whatever it promises.
+const STORED_ONLY: &[&str] = &[
+    "cleanup.policy",
+    "delete.retention.ms",
+    "local.retention.bytes",
+    "local.retention.ms",
+    "max.compaction.lag.ms",
+    "max.message.bytes",
+    "message.timestamp.type",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
+    "retention.bytes",
+    "retention.ms",
+    "robustmq.flush.ms",
+    "robustmq.storage.mode",
+    "robustmq.tier.hot.bytes",
+    "robustmq.tier.local.ms",
+];
+
 /// What to do about a sample that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCorrupt {
@@ -99,14 +118,6 @@ impl SourceConfig {
             };
         };
         let url = source.parse().map_err(|why: String| invalid(PREFIX, source, &why))?;
-        if value("cleanup.policy").contains("compact") {
-            let policy = value("cleanup.policy");
-            return Err(invalid("cleanup.policy", policy, "it is delete with robustmq.source"));
-        }
-        if let Some(mode) = overrides.get("robustmq.storage.mode") {
-            let why = "it is not set with robustmq.source, whose records are not stored here";
-            return Err(invalid("robustmq.storage.mode", mode, why));
-        }
         let globs = |name: &str| globs(name, value(name));
         let format = format(value("robustmq.source.format"))?;
         let rows_as = rows_as(overrides, &value, format)?;
@@ -165,6 +176,24 @@ pub(super) fn check_change(
             let value = after.get(name).cloned().unwrap_or_default();
             let why = "a topic's source is set when it is created, since its offsets stand for it; create another topic, \
                        which shares cache and index with this one";
+            Err(invalid(name, &value, why))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A topic with a source sets nothing that is for records which are stored here, but for what it had `before`.
+pub(super) fn check_stored_only(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Result<(), ConfigError> {
+    let is_set =
+        |name: &&&str| after.contains_key(**name) && before.get(**name) != after.get(**name);
+    match STORED_ONLY.iter().find(is_set).filter(|_| after.contains_key(PREFIX)) {
+        Some(name) => {
+            let value = after.get(*name).cloned().unwrap_or_default();
+            let why = "it is not set with robustmq.source: records of a source are not stored here, so nothing of them is deleted, \
+                       compacted or moved, and they stay as long as their objects do";
             Err(invalid(name, &value, why))
         }
         None => Ok(()),
@@ -267,6 +296,13 @@ mod tests {
         TopicConfig::parse(&entries.collect::<BTreeMap<_, _>>()).map_err(|error| error.to_string())
     }
 
+    /// As on a topic that is created.
+    fn set(entries: &[(&str, &str)]) -> Result<(), String> {
+        let entries = entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let checked = super::check_stored_only(&BTreeMap::new(), &entries.collect());
+        checked.map_err(|error| error.to_string())
+    }
+
     const SOURCE: (&str, &str) = ("robustmq.source", "s3://bucket/images/");
 
     #[test]
@@ -301,8 +337,6 @@ mod tests {
         check(("robustmq.source.shuffle", "window:1"), "window:RECORDS");
         check(("robustmq.source.epochs", "0"), "1");
         check(("robustmq.source.include", "[a"), "unclosed");
-        check(("cleanup.policy", "compact"), "delete");
-        check(("robustmq.storage.mode", "memory"), "robustmq.source");
         check(("robustmq.source.rows", "csv"), "arrow");
         check(("robustmq.source.columns", "a,b,a"), "named once");
         let tar = ("robustmq.source.format", "tar");
@@ -310,6 +344,12 @@ mod tests {
             let why = read(&[SOURCE, tar, entry]).expect_err("no Parquet");
             assert!(why.contains(entry.0) && why.contains("it is for Parquet"), "{why}");
             read(&[SOURCE, entry]).expect("there may be Parquet");
+        }
+        // `retention.ms` was taken, and nothing was ever deleted.
+        for name in super::STORED_ONLY {
+            let why = set(&[SOURCE, (name, "-1")]).expect_err(name);
+            assert!(why.contains(name) && why.contains("are not stored here"), "{why}");
+            set(&[(name, "-1")]).expect("another topic");
         }
         let stray = read(&[("robustmq.source.epochs", "2")]).expect_err("no source");
         assert!(stray.contains("for topics with robustmq.source"), "{stray}");

@@ -378,6 +378,28 @@ fn changes_set_delete_append_and_subtract() {
     assert!(matches!(apply(&twice), Err(ConfigError::Twice { .. })));
 }
 
+/// They were taken, and meant nothing.
+#[test]
+fn what_is_kept_here_is_a_part_of_what_is_kept() {
+    let set = |before: &[(&str, &str)], name: &str, value: &str| {
+        let op = ConfigOp::Set(value.to_owned());
+        apply_changes(&entries(before), &[ConfigChange { name: name.to_owned(), op }]).is_ok()
+    };
+    let local = "local.retention.bytes";
+    assert!(set(&[], local, "6"), "everything is kept");
+    assert!(set(&[("retention.bytes", "6")], local, "6"));
+    assert!(set(&[("retention.bytes", "6")], local, "-2"), "as much");
+    assert!(!set(&[("retention.bytes", "6")], local, "7"));
+    assert!(!set(&[("retention.bytes", "6")], local, "-1"), "no limit");
+    assert!(!set(&[(local, "7")], "retention.bytes", "6"));
+    assert!(!set(&[], "local.retention.ms", "604800001"), "the default of retention.ms");
+    let taken_before = [("retention.bytes", "6"), (local, "7")];
+    assert!(set(&taken_before, "segment.ms", "5"), "it is not touched");
+    let source = [("robustmq.source", "s3://bucket/images/"), ("retention.ms", "5")];
+    assert!(set(&source, "robustmq.source.pin", "true"), "nor is this");
+    assert!(!set(&source, "retention.ms", "6"));
+}
+
 #[test]
 fn a_description_says_where_values_come_from() {
     let overrides = entries(&[("retention.ms", "5")]);

@@ -43,6 +43,22 @@ pub enum Format {
     TfRecord,
 }
 
+impl Format {
+    /// As `robustmq.source.format` has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebDataset => "webdataset",
+            Self::Tar => "tar",
+            Self::Object => "object",
+            Self::Parquet => "parquet",
+            Self::Jsonl => "jsonl",
+            Self::Mds => "mds",
+            Self::TfRecord => "tfrecord",
+        }
+    }
+}
+
 /// How an object's bytes become its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

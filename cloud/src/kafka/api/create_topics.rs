@@ -3,7 +3,7 @@
 //! All topics of a request are created by one atomic write, thousands of them as well as one. A replication factor above 1 is
 //! refused as by a cluster of one broker; durability comes from the store. `timeout_ms` is not needed: the answer comes
 //! when the topics exist. The configuration in the answer (from 5 on) is complete for few topics; for many it is what each topic sets
-//! itself, since everything else is the same for all.
+//! itself, since everything else is the same for all. The message of a topic that was created is null, or says what is odd about it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -51,7 +51,8 @@ pub(super) async fn handle(
             }
         }
     }
-    let topics = with_sources(kafka, request.validate_only, new, &mut refused).await;
+    let mut notes: HashMap<usize, String> = HashMap::new();
+    let topics = with_sources(kafka, request.validate_only, new, &mut refused, &mut notes).await;
     let mut created =
         kafka.topics.create(topics.clone(), request.validate_only, wall_ms()).await.into_iter();
     let wish = Wish { version, defaults: request.topics.len() <= limits::FULLY_DESCRIBED_TOPICS };
@@ -68,27 +69,30 @@ pub(super) async fn handle(
                 None => Err((ResponseError::UnknownServerError, "no outcome".to_owned())),
             },
         };
-        answers.push(answer(wish, topic.name.clone(), outcome));
+        answers.push(answer(wish, topic.name.clone(), outcome, notes.remove(&at)));
     }
     CreateTopicsResponse::default().with_topics(answers)
 }
 
-/// Lists the sources of topics that have one, if they could be created otherwise. What cannot be listed is refused.
+/// Lists the sources of topics that have one, if they could be created otherwise. What cannot be listed is refused; of what is odd the creator
+/// gets a note.
 async fn with_sources(
     kafka: &Kafka,
     validate_only: bool,
     new: Vec<(usize, NewTopic)>,
     refused: &mut HashMap<usize, Refusal>,
+    notes: &mut HashMap<usize, String>,
 ) -> Vec<NewTopic> {
     let mut topics = Vec::with_capacity(new.len());
     for (at, topic) in new {
-        let has_source = topic.overrides.contains_key(SOURCE);
-        if has_source
-            && !validate_only
-            && let Err(refusal) = list_source(kafka, &topic).await
-        {
-            refused.insert(at, refusal);
-            continue;
+        if topic.overrides.contains_key(SOURCE) && !validate_only {
+            match list_source(kafka, &topic).await {
+                Ok(note) => notes.extend(note.map(|note| (at, note))),
+                Err(refusal) => {
+                    refused.insert(at, refusal);
+                    continue;
+                }
+            }
         }
         topics.push(topic);
     }
@@ -98,15 +102,35 @@ async fn with_sources(
 /// The entry that makes a dataset topic.
 const SOURCE: &str = "robustmq.source";
 
-async fn list_source(kafka: &Kafka, topic: &NewTopic) -> Result<(), Refusal> {
+async fn list_source(kafka: &Kafka, topic: &NewTopic) -> Result<Option<String>, Refusal> {
     let checked = kafka.topics.create(vec![topic.clone()], true, wall_ms()).await;
     let checked = checked.into_iter().next().unwrap_or_else(|| Err(StoreError::Closed.into()));
     let checked = checked.map_err(|error| (error.kafka(), error.to_string()))?;
-    let Some(config) = &checked.config.source else { return Ok(()) };
+    let Some(config) = &checked.config.source else { return Ok(None) };
     let listed = kafka.datasets.create(topic.id, config, wall_ms()).await;
-    listed.map(drop).map_err(|error| {
+    let listed = listed.map_err(|error| {
         let message = format!("configuration entry {SOURCE} cannot be used: {error}");
         (ResponseError::InvalidConfig, message)
+    })?;
+    let note = empty_partitions(topic.partitions, listed.objects);
+    if let Some(note) = &note {
+        tracing::warn!(topic = topic.name.as_str(), "{note}");
+    }
+    Ok(note)
+}
+
+/// Objects are not split, so further partitions have nothing. They are allowed: objects may come, and the number of partitions is for good.
+fn empty_partitions(partitions: i32, objects: u64) -> Option<String> {
+    let empty = u64::from(partitions.max(0).cast_unsigned()).saturating_sub(objects);
+    let there_is = match objects {
+        1 => "there is 1 object".to_owned(),
+        _ => format!("there are {objects} objects"),
+    };
+    (empty > 0).then(|| {
+        format!(
+            "{empty} of {partitions} partitions are empty, since {there_is}, and each is in one partition as a whole; a refresh fills \
+             them when more have come"
+        )
     })
 }
 
@@ -181,6 +205,7 @@ fn answer(
     Wish { version, defaults }: Wish,
     name: TopicName,
     outcome: Result<Arc<Topic>, Refusal>,
+    note: Option<String>,
 ) -> CreatableTopicResult {
     let answer = CreatableTopicResult::default().with_name(name);
     let topic = match outcome {
@@ -192,7 +217,7 @@ fn answer(
             return answer.with_configs(nothing);
         }
     };
-    let answer = answer.with_error_message(None);
+    let answer = answer.with_error_message(note.map(text));
     if version < 5 {
         return answer;
     }

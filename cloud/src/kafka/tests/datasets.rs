@@ -243,6 +243,50 @@ async fn sources_that_cannot_be_listed_are_refused_with_the_reason() {
     assert_eq!(created, (0, String::new()));
 }
 
+/// All of these were taken, and turned out to be wrong when somebody read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_has_no_use_for_is_refused_with_the_reason() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 2);
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let invalid = code(ResponseError::InvalidConfig);
+    let source = format!("file://{}", directory.path().display());
+    let source = ("robustmq.source", &source[..]);
+    let kept = ("retention.ms", "1000");
+    let (error, message) = create(&mut client, "t", 1, &[source, kept]).await;
+    assert_eq!(error, invalid);
+    assert!(message.contains("retention.ms") && message.contains("not stored here"), "{message}");
+    let parquet = ("robustmq.source.format", "parquet");
+    let (error, message) = create(&mut client, "t", 1, &[source, parquet]).await;
+    assert_eq!(error, invalid);
+    let said = "robustmq.source.format=parquet fits none of the 2 objects";
+    assert!(message.contains(said), "{message}");
+    assert!(message.contains("train-000.tar, is webdataset"), "{message}");
+    let file = format!("{}/train-001.tar", source.1);
+    let (error, message) = create(&mut client, "t", 1, &[("robustmq.source", &file)]).await;
+    assert_eq!(error, invalid);
+    let said =
+        "is a file: name the directory that it is in, and robustmq.source.include=train-001.tar";
+    assert!(message.contains(said), "{message}");
+    // Objects may come, so this is no error.
+    let (error, note) = create(&mut client, "t", 3, &[source]).await;
+    assert_eq!(error, 0);
+    assert!(note.starts_with("1 of 3 partitions are empty, since there are 2 objects"), "{note}");
+    let name = KafkaTopic::new("t").expect("a legal name");
+    let set = |name: &str, value: &str| crate::entries::ConfigChange {
+        name: name.to_owned(),
+        op: crate::entries::ConfigOp::Set(value.to_owned()),
+    };
+    let change = [set("retention.bytes", "5")];
+    let altered = broker.kafka.topics.alter_config(&name, &change, false);
+    let refused = altered.await.expect_err("a source").to_string();
+    assert!(
+        refused.contains("retention.bytes") && refused.contains("not stored here"),
+        "{refused}"
+    );
+}
+
 /// The status of a topic by its name.
 async fn status(broker: &Broker, name: &str) -> crate::dataset::Status {
     let name = KafkaTopic::new(name).expect("a legal name");

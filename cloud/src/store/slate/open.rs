@@ -23,7 +23,7 @@ use super::ranges::{self, DeletedRanges, Note, NoteId};
 use super::removal::Removal;
 use super::writer::Writer;
 use super::{OwnRuntime, Published, SlateSettings, SlateStore, View, read_failed};
-use crate::objects::{Health, Watched};
+use crate::objects::{Health, Watched, told};
 use crate::store::StoreError;
 
 /// How often it is looked whether the object store answers.
@@ -134,7 +134,7 @@ async fn is_there(objects: &dyn ObjectStore, root: &Path) -> Result<(), String> 
         attempts -= 1;
         match objects.list_with_delimiter(Some(root)).await {
             Ok(_) => return Ok(()),
-            Err(error) if attempts == 0 => return Err(chain(&error)),
+            Err(error) if attempts == 0 => return Err(told(&error)),
             Err(_) => tokio::time::sleep(LOOK / 2).await,
         }
     }
