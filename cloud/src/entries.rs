@@ -51,6 +51,24 @@ pub struct ConfigKey {
     pub(crate) rule: Rule,
 }
 
+impl ConfigKey {
+    /// Which values are legal, in words.
+    #[must_use]
+    pub fn allowed(&self) -> String {
+        match self.rule {
+            Rule::Boolean => "true or false".to_owned(),
+            Rule::Number(from, i64::MAX) => format!("a whole number, {from} or more"),
+            Rule::Number(from, to) => format!("a whole number from {from} to {to}"),
+            Rule::Fraction(from, to) => format!("a number from {from} to {to}"),
+            Rule::OneOf(legal) => format!("one of {}", legal.join(", ")),
+            Rule::AnyOf(legal) => format!("a list of {}", legal.join(", ")),
+            Rule::Only(legal, _) => format!("only {}", legal.join(", ")),
+            Rule::Text if self.kind == ConfigType::List => "a list".to_owned(),
+            Rule::Text => "text".to_owned(),
+        }
+    }
+}
+
 /// An entry with a default.
 pub(crate) const fn key(
     name: &'static str,
@@ -234,27 +252,23 @@ impl Table {
             return Err(invalid(format!("it is longer than {}", limits::TOPIC_CONFIG_VALUE_BYTES)));
         }
         let text = value.trim();
-        match key.rule {
-            Rule::Boolean if text == "true" || text == "false" => Ok(()),
-            Rule::Boolean => Err(invalid("it is true or false".to_owned())),
-            Rule::Number(from, to) => match text.parse::<i64>() {
-                Ok(number) if (from..=to).contains(&number) => Ok(()),
-                _ => Err(invalid(format!("it is a whole number from {from} to {to}"))),
-            },
-            Rule::Fraction(from, to) => match text.parse::<f64>() {
-                Ok(number) if (from..=to).contains(&number) => Ok(()),
-                _ => Err(invalid(format!("it is a number from {from} to {to}"))),
-            },
-            Rule::OneOf(legal) if legal.contains(&text) => Ok(()),
-            Rule::OneOf(legal) => Err(invalid(format!("it is one of {}", legal.join(", ")))),
-            Rule::AnyOf(legal) if text.split(',').all(|item| legal.contains(&item.trim())) => {
-                Ok(())
+        let within = |legal: bool| match (legal, key.rule) {
+            (true, _) => Ok(()),
+            (false, Rule::Only(_, reason)) => Err(invalid(reason.to_owned())),
+            (false, _) => Err(invalid(format!("it is {}", key.allowed()))),
+        };
+        within(match key.rule {
+            Rule::Boolean => text == "true" || text == "false",
+            Rule::Number(from, to) => {
+                text.parse().is_ok_and(|number: i64| from <= number && number <= to)
             }
-            Rule::AnyOf(legal) => Err(invalid(format!("it is a list of {}", legal.join(", ")))),
-            Rule::Only(legal, _) if legal.contains(&text) => Ok(()),
-            Rule::Only(_, reason) => Err(invalid(reason.to_owned())),
-            Rule::Text => Ok(()),
-        }
+            Rule::Fraction(from, to) => {
+                text.parse().is_ok_and(|number: f64| (from..=to).contains(&number))
+            }
+            Rule::OneOf(legal) | Rule::Only(legal, _) => legal.contains(&text),
+            Rule::AnyOf(legal) => text.split(',').all(|item| legal.contains(&item.trim())),
+            Rule::Text => true,
+        })
     }
 }
 

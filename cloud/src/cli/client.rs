@@ -39,6 +39,7 @@ pub(super) struct Client {
     stream: TcpStream,
     served: ApiVersionsResponse,
     next_id: i32,
+    patience: Duration,
 }
 
 impl Client {
@@ -48,12 +49,18 @@ impl Client {
         let bootstrap = || format!("{host}:{port}");
         let stream =
             stream.map_err(|reason| ClientError::Connect { bootstrap: bootstrap(), reason })?;
-        let mut client = Self { stream, served: ApiVersionsResponse::default(), next_id: 1 };
+        let served = ApiVersionsResponse::default();
+        let mut client = Self { stream, served, next_id: 1, patience: ANSWER };
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("robustmq-cloud"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         client.served = client.call_version(3, &request).await?;
         Ok(client)
+    }
+
+    /// From now on an answer may take so long.
+    pub fn wait_up_to(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Sends a request in the newest version that both sides know, and `most` at most.
@@ -81,8 +88,9 @@ impl Client {
         version: i16,
         request: &R,
     ) -> Result<R::Response, ClientError> {
-        let call = tokio::time::timeout(ANSWER, self.exchange(version, request)).await;
-        call.map_err(|_| ClientError::Timeout(ANSWER))?
+        let patience = self.patience;
+        let call = tokio::time::timeout(patience, self.exchange(version, request)).await;
+        call.map_err(|_| ClientError::Timeout(patience))?
     }
 
     async fn exchange<R: Request>(

@@ -19,11 +19,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::client::{Client, check};
+use super::configs;
 use super::edge::Admin;
 use super::snapshots::{self, SnapshotCommand};
 use super::table::{print_listing, print_table};
 use super::topic::{EARLIEST, LATEST, metadata, offsets};
+use super::units::counted;
 use super::{Bootstrap, CommandError, print, print_json};
+use crate::group::share::config::table;
 
 #[derive(Args)]
 pub(super) struct Group {
@@ -75,6 +78,28 @@ enum GroupCommand {
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
+    /// Change the configuration of a `$shared/` group or a share group
+    #[command(
+        after_help = "Examples:\n  robustmq-cloud group alter '$shared/training' --config robustmq.shared.strategy=adaptive\n  robustmq-cloud group alter '$shared/training' --config robustmq.shared.strategy="
+    )]
+    Alter {
+        /// Its id
+        name: String,
+        /// A configuration entry; may be given several times. Without a value it goes back to its default
+        #[arg(long = "config", value_name = "KEY=VALUE", required = true)]
+        configs: Vec<String>,
+        #[command(flatten)]
+        bootstrap: Bootstrap,
+    },
+    /// List what can be set of a group with this id: allowed values, default, meaning
+    #[command(after_help = "Example:\n  robustmq-cloud group configs '$shared/training'")]
+    Configs {
+        /// Its id: groups whose ids begin with `$shared/` have other entries than share groups
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Take snapshots of what a `$shared/` group or a share group has acknowledged, and go back to one
     #[command(
         subcommand,
@@ -100,6 +125,12 @@ pub(super) async fn run(args: Group) -> Result<(), CommandError> {
         GroupCommand::Reset { name, topic, to, bootstrap } => {
             reset(&bootstrap, &name, &topic, &to).await
         }
+        GroupCommand::Alter { name, configs, bootstrap } => {
+            configs::alter(&bootstrap, configs::GROUP, &name, configs::pairs(&configs)?).await?;
+            print(&format!("altered {name}\n"));
+            Ok(())
+        }
+        GroupCommand::Configs { name, json } => configs::list(table(&name).0, "", json),
         GroupCommand::Snapshot(command) => snapshots::run(command).await,
         GroupCommand::Delete { name, bootstrap } => delete(&bootstrap, &name).await,
     }
@@ -376,7 +407,8 @@ async fn reset(
         0 => String::new(),
         elsewhere => format!(", but for {elsewhere} that do not have it"),
     };
-    print(&format!("reset {name} on {count} partitions of {topic} to {to}{except}\n"));
+    let partitions = counted(count as u64, "partition");
+    print(&format!("reset {name} on {partitions} of {topic} to {to}{except}\n"));
     Ok(())
 }
 

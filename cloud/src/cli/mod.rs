@@ -17,6 +17,7 @@ use crate::broker;
 use crate::settings::{Settings, parse_host_port};
 
 mod client;
+mod configs;
 mod dataset;
 mod edge;
 mod group;
@@ -55,7 +56,7 @@ enum Command {
     /// Create, list, describe, alter and delete topics
     #[command(after_help = "Example:\n  robustmq-cloud topic create telemetry --partitions 4")]
     Topic(topic::Topic),
-    /// List, describe, reset and delete consumer groups
+    /// List, describe, alter, reset and delete consumer groups
     #[command(
         after_help = "Example:\n  robustmq-cloud group reset training --topic telemetry --to earliest"
     )]

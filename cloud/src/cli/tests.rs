@@ -112,3 +112,84 @@ async fn a_group_with_members_is_left_alone_and_what_to_do_is_said() {
     site.kafka("group delete g").await.expect("deleted");
     assert_eq!(site.kafka("group delete g").await, Err("there is no group g".to_owned()));
 }
+
+/// There was no command for either, and only a Kafka client could do it.
+#[tokio::test]
+async fn partitions_are_added_and_groups_configured() {
+    let site = Site::open().await;
+    site.kafka("topic create t --storage-mode hybrid").await.expect("created");
+    site.kafka("topic alter t --partitions 3 --config retention.ms=5").await.expect("altered");
+    let host = site.broker.kafka.ip().to_string();
+    let mut client = Client::connect(&host, site.broker.kafka.port()).await.expect("a broker");
+    let found = super::topic::metadata(&mut client, Some(vec!["t"])).await.expect("an answer");
+    assert_eq!(found[0].partitions.len(), 3);
+    let fewer = site.kafka("topic alter t --partitions 2").await.expect_err("fewer");
+    assert!(fewer.contains("it has 3, and partitions can only be added"), "{fewer}");
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("a.txt"), "a").expect("a disk");
+    let source = format!("file://{}", directory.path().display());
+    site.kafka(&format!("topic create d --source {source}")).await.expect("created");
+    let refused = site.kafka("topic alter d --partitions 2").await.expect_err("a source");
+    assert!(refused.contains("which partition an object belongs to"), "{refused}");
+    let alter = "group alter $shared/g --config robustmq.shared.strategy";
+    site.kafka(&format!("{alter}=adaptive")).await.expect("altered");
+    site.kafka(&format!("{alter}=")).await.expect("back to the default");
+    let refused = site.kafka(&format!("{alter}=fair")).await.expect_err("no strategy");
+    assert!(refused.contains("it is one of batch, round-robin, adaptive"), "{refused}");
+}
+
+/// `topic create --help` named no storage mode, and nothing listed the configuration.
+#[tokio::test]
+async fn what_can_be_set_is_listed() {
+    let help = |words: &str| Cli::try_parse_from(words.split(' ')).err().expect("help").to_string();
+    let create = help("robustmq-cloud topic create --help");
+    assert!(create.contains("memory, hybrid, persistent, tiered"), "{create}");
+    let wrong = help("robustmq-cloud topic create t --storage-mode disk");
+    assert!(wrong.contains("persistent"), "{wrong}");
+    help("robustmq-cloud topic alter t");
+    for command in ["topic configs", "topic configs source --json", "group configs $shared/g"] {
+        run(command).await.expect(command);
+    }
+    let none = run("topic configs no.such").await.expect_err("no such entry").to_string();
+    assert!(none.contains("no.such"), "{none}");
+}
+
+/// An unknown group had an empty list, a topic 404 and nothing more, and a name that was taken did not say what to do.
+#[tokio::test]
+async fn what_is_not_there_is_said() {
+    let site = Site::open().await;
+    let refused = async |command: &str, said: &str| {
+        let refused = site.admin(command).await.expect_err(command);
+        assert!(refused.contains(said), "{command}: {refused}");
+    };
+    refused("group snapshot list nobody", "there is no group nobody").await;
+    refused("dataset status nothing", "there is no topic nothing").await;
+    refused("dataset refresh nothing", "there is no topic nothing").await;
+    site.kafka("topic create t").await.expect("created");
+    refused("dataset refresh t", "topic t has no source").await;
+    site.kafka("group reset $shared/g --topic t --to earliest").await.expect("it begins there");
+    site.admin("group snapshot list $shared/g").await.expect("it has none");
+    site.admin("group snapshot take $shared/g one").await.expect("taken");
+    refused("group snapshot take $shared/g one", "--replace").await;
+    site.admin("group snapshot take $shared/g one --replace").await.expect("replaced");
+    site.admin("group snapshot list $shared/g").await.expect("it has one");
+}
+
+#[tokio::test]
+async fn a_source_is_listed_again_and_shown() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let object = |name: &str| std::fs::write(directory.path().join(name), name).expect("a disk");
+    object("a.txt");
+    let site = Site::open().await;
+    let source = format!("file://{}", directory.path().display());
+    site.kafka(&format!("topic create d --source {source} --partitions 2")).await.expect("created");
+    site.admin("dataset status d").await.expect("shown");
+    object("b.txt");
+    site.admin("dataset refresh d").await.expect("listed");
+    std::fs::write(directory.path().join("a.txt"), "another").expect("a disk");
+    let changed = site.admin("dataset refresh d").await.expect_err("it was changed");
+    assert!(changed.contains("a.txt was changed"), "{changed}");
+    let url = format!("http://{}/v1/datasets/d/refresh", site.broker.admin);
+    let last = reqwest::get(url).await.expect("an answer");
+    assert_eq!(last.status(), reqwest::StatusCode::CONFLICT, "it tells what came of the last one");
+}

@@ -1,29 +1,33 @@
 //! `robustmq-cloud topic`.
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::incremental_alter_configs_request::{
-    AlterConfigsResource, AlterableConfig,
-};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
-    IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, TopicName,
+    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeConfigsRequest, ListOffsetsRequest, MetadataRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use robustmq_common::cli::complain;
 use serde::Serialize;
 
 use super::client::{Client, check};
+use super::configs::{self, TOPIC, pairs};
+use super::dataset::LISTING;
 use super::table::{print_listing, print_table};
+use super::units::counted;
 use super::{Bootstrap, CommandError, print, print_json};
+use crate::entries::Rule;
+use crate::topics::KEYS;
 
-const TOPIC: i8 = 2;
-const SET: i8 = 0;
-const DELETE: i8 = 1;
+const SOURCE: &str = "robustmq.source";
+const STORAGE_MODE: &str = "robustmq.storage.mode";
 const DEFAULT_CONFIG: i8 = 5;
 pub(super) const LATEST: i64 = -1;
 pub(super) const EARLIEST: i64 = -2;
@@ -38,7 +42,7 @@ pub(super) struct Topic {
 enum TopicCommand {
     /// Create a topic
     #[command(
-        after_help = "Example:\n  robustmq-cloud topic create telemetry --partitions 4 --config retention.ms=86400000"
+        after_help = "Examples:\n  robustmq-cloud topic create telemetry --partitions 4 --config retention.ms=86400000\n  robustmq-cloud topic create images --source s3://bucket/train/ --config robustmq.source.epochs=90\n\n`robustmq-cloud topic configs` lists what --config takes."
     )]
     Create {
         /// Its name
@@ -46,8 +50,8 @@ enum TopicCommand {
         /// How many partitions; the broker's default if left out
         #[arg(long, value_name = "N")]
         partitions: Option<i32>,
-        /// `robustmq.storage.mode`: where records are kept
-        #[arg(long, value_name = "MODE")]
+        /// `robustmq.storage.mode`: when records are acknowledged, and where they are kept; `topic configs storage.mode` says more
+        #[arg(long, value_name = "MODE", value_parser = storage_modes())]
         storage_mode: Option<String>,
         /// `robustmq.source`: the data set that the topic serves
         #[arg(long, value_name = "URL")]
@@ -78,16 +82,31 @@ enum TopicCommand {
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
-    /// Change a topic's configuration
+    /// List what can be set of a topic: allowed values, default, meaning
     #[command(
-        after_help = "Examples:\n  robustmq-cloud topic alter telemetry --config retention.bytes=1000000000\n  robustmq-cloud topic alter telemetry --config retention.bytes="
+        after_help = "Examples:\n  robustmq-cloud topic configs\n  robustmq-cloud topic configs robustmq.source"
+    )]
+    Configs {
+        /// Only entries with this in their names
+        #[arg(default_value = "", hide_default_value = true)]
+        part: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change a topic's configuration, or give it more partitions
+    #[command(
+        after_help = "Examples:\n  robustmq-cloud topic alter telemetry --config retention.bytes=1000000000\n  robustmq-cloud topic alter telemetry --config retention.bytes=\n  robustmq-cloud topic alter telemetry --partitions 8"
     )]
     Alter {
         /// Its name
         name: String,
         /// A configuration entry; may be given several times. Without a value it goes back to its default
-        #[arg(long = "config", value_name = "KEY=VALUE", required = true)]
+        #[arg(long = "config", value_name = "KEY=VALUE", required_unless_present = "partitions")]
         configs: Vec<String>,
+        /// How many partitions it is to have: more than it has
+        #[arg(long, value_name = "N")]
+        partitions: Option<i32>,
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
@@ -105,25 +124,35 @@ pub(super) async fn run(args: Topic) -> Result<(), CommandError> {
     match args.command {
         TopicCommand::Create { name, partitions, storage_mode, source, configs, bootstrap } => {
             let mut entries = pairs(&configs)?;
-            entries.extend(storage_mode.map(|mode| ("robustmq.storage.mode".to_owned(), mode)));
-            entries.extend(source.map(|source| ("robustmq.source".to_owned(), source)));
+            entries.extend(storage_mode.map(|mode| (STORAGE_MODE.to_owned(), mode)));
+            entries.extend(source.map(|source| (SOURCE.to_owned(), source)));
             create(&bootstrap, &name, partitions, entries).await
         }
         TopicCommand::List { json, bootstrap } => list(&bootstrap, json).await,
         TopicCommand::Describe { name, json, bootstrap } => describe(&bootstrap, &name, json).await,
-        TopicCommand::Alter { name, configs, bootstrap } => {
-            alter(&bootstrap, &name, pairs(&configs)?).await
+        TopicCommand::Configs { part, json } => configs::list(KEYS, &part, json),
+        TopicCommand::Alter { name, configs, partitions, bootstrap } => {
+            let entries = pairs(&configs)?;
+            if !entries.is_empty() {
+                configs::alter(&bootstrap, TOPIC, &name, entries).await?;
+            }
+            if let Some(partitions) = partitions {
+                widen(&bootstrap, &name, partitions).await?;
+            }
+            print(&format!("altered {name}\n"));
+            Ok(())
         }
         TopicCommand::Delete { name, bootstrap } => delete(&bootstrap, &name).await,
     }
 }
 
-fn pairs(configs: &[String]) -> Result<Vec<(String, String)>, CommandError> {
-    let pair = |config: &String| match config.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(CommandError::Usage(format!("--config {config}: it is not KEY=VALUE"))),
-    };
-    configs.iter().map(pair).collect()
+/// The storage modes, from the table that the broker checks by.
+fn storage_modes() -> PossibleValuesParser {
+    let modes = KEYS.iter().find(|key| key.name == STORAGE_MODE).map(|key| key.rule);
+    match modes {
+        Some(Rule::OneOf(modes)) => PossibleValuesParser::new(modes),
+        _ => PossibleValuesParser::new([""; 0]),
+    }
 }
 
 fn text(text: impl Into<String>) -> StrBytes {
@@ -136,6 +165,7 @@ async fn create(
     partitions: Option<i32>,
     configs: Vec<(String, String)>,
 ) -> Result<(), CommandError> {
+    let has_source = configs.iter().any(|(key, _)| key == SOURCE);
     let config = |(key, value): (String, String)| {
         CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value)))
     };
@@ -145,10 +175,19 @@ async fn create(
         .with_replication_factor(-1)
         .with_configs(configs.into_iter().map(config).collect());
     let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-    let answer = bootstrap.connect().await?.call(7, &request).await?;
+    let mut client = bootstrap.connect().await?;
+    if has_source {
+        // It is answered when the source is listed.
+        client.wait_up_to(LISTING);
+    }
+    let answer = client.call(7, &request).await?;
     for topic in &answer.topics {
         check(name, topic.error_code, topic.error_message.as_ref())?;
-        print(&format!("created {name} with {} partitions\n", topic.num_partitions));
+        if let Some(note) = &topic.error_message {
+            complain("robustmq-cloud", &format!("warning: {}", note.as_str()));
+        }
+        let partitions = u64::try_from(topic.num_partitions).unwrap_or_default();
+        print(&format!("created {name} with {}\n", counted(partitions, "partition")));
     }
     Ok(())
 }
@@ -271,28 +310,18 @@ pub(super) async fn offsets(
     Ok(found)
 }
 
-async fn alter(
-    bootstrap: &Bootstrap,
-    name: &str,
-    configs: Vec<(String, String)>,
-) -> Result<(), CommandError> {
-    let config = |(key, value): (String, String)| {
-        let config = AlterableConfig::default().with_name(text(key));
-        match value.is_empty() {
-            true => config.with_config_operation(DELETE).with_value(None),
-            false => config.with_config_operation(SET).with_value(Some(text(value))),
-        }
-    };
-    let resource = AlterConfigsResource::default()
-        .with_resource_type(TOPIC)
-        .with_resource_name(text(name))
-        .with_configs(configs.into_iter().map(config).collect());
-    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    let answer = bootstrap.connect().await?.call(1, &request).await?;
-    for response in &answer.responses {
-        check(name, response.error_code, response.error_message.as_ref())?;
+/// Gives a topic more partitions.
+async fn widen(bootstrap: &Bootstrap, name: &str, partitions: i32) -> Result<(), CommandError> {
+    let topic = CreatePartitionsTopic::default()
+        .with_name(TopicName(text(name)))
+        .with_count(partitions)
+        .with_assignments(None);
+    let request =
+        CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    let answer = bootstrap.connect().await?.call(3, &request).await?;
+    for result in &answer.results {
+        check(name, result.error_code, result.error_message.as_ref())?;
     }
-    print(&format!("altered {name}\n"));
     Ok(())
 }
 

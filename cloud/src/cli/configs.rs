@@ -1,0 +1,122 @@
+//! What can be set of topics and groups, from the tables that the broker checks by; and setting it.
+
+use kafka_protocol::messages::IncrementalAlterConfigsRequest;
+use kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use kafka_protocol::protocol::StrBytes;
+use serde::Serialize;
+
+use super::client::check;
+use super::{Bootstrap, CommandError, print, print_json};
+use crate::entries::ConfigKey;
+
+/// The types of resources, as Kafka numbers them.
+pub(super) const TOPIC: i8 = 2;
+pub(super) const GROUP: i8 = 32;
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+
+/// KEY=VALUE pairs of the command line.
+pub(super) fn pairs(configs: &[String]) -> Result<Vec<(String, String)>, CommandError> {
+    let pair = |config: &String| match config.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(CommandError::Usage(format!("--config {config}: it is not KEY=VALUE"))),
+    };
+    configs.iter().map(pair).collect()
+}
+
+fn text(text: impl Into<String>) -> StrBytes {
+    StrBytes::from_string(text.into())
+}
+
+/// Sets entries of a topic or a group; one without a value goes back to its default.
+pub(super) async fn alter(
+    bootstrap: &Bootstrap,
+    resource_type: i8,
+    name: &str,
+    configs: Vec<(String, String)>,
+) -> Result<(), CommandError> {
+    let config = |(key, value): (String, String)| {
+        let config = AlterableConfig::default().with_name(text(key));
+        match value.is_empty() {
+            true => config.with_config_operation(DELETE).with_value(None),
+            false => config.with_config_operation(SET).with_value(Some(text(value))),
+        }
+    };
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(resource_type)
+        .with_resource_name(text(name))
+        .with_configs(configs.into_iter().map(config).collect());
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let answer = bootstrap.connect().await?.call(1, &request).await?;
+    for response in &answer.responses {
+        check(name, response.error_code, response.error_message.as_ref())?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Listed {
+    name: &'static str,
+    /// None: it has no value unless one is set.
+    default: Option<&'static str>,
+    allowed: String,
+    meaning: &'static str,
+}
+
+/// Prints the entries whose names contain `part`.
+pub(super) fn list(keys: &[ConfigKey], part: &str, json: bool) -> Result<(), CommandError> {
+    let listed: Vec<Listed> = matching(keys, part).collect();
+    if listed.is_empty() {
+        return Err(CommandError::Failed(format!(
+            "no configuration entry has {part:?} in its name"
+        )));
+    }
+    match json {
+        true => Ok(print_json(&listed)?),
+        false => {
+            print(&listed.iter().map(shown).collect::<Vec<_>>().join("\n"));
+            Ok(())
+        }
+    }
+}
+
+fn matching<'a>(keys: &'a [ConfigKey], part: &'a str) -> impl Iterator<Item = Listed> + 'a {
+    keys.iter().filter(move |key| key.name.contains(part)).map(|key| Listed {
+        name: key.name,
+        default: key.default,
+        allowed: key.allowed(),
+        meaning: key.doc,
+    })
+}
+
+fn shown(entry: &Listed) -> String {
+    let Listed { name, default, allowed, meaning } = entry;
+    let default = match default {
+        Some("") => "empty by default".to_owned(),
+        Some(default) => format!("{default} by default"),
+        None => "not set by default".to_owned(),
+    };
+    format!("{name}\n  {allowed}; {default}\n  {meaning}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{matching, shown};
+    use crate::topics::KEYS;
+
+    #[test]
+    fn an_entry_is_listed_with_its_values_its_default_and_what_it_means() {
+        let all: Vec<_> = matching(KEYS, "").collect();
+        assert_eq!(all.len(), KEYS.len());
+        let text = |name: &str| matching(KEYS, name).map(|entry| shown(&entry)).collect::<String>();
+        let mode = text("storage.mode");
+        let said = "one of memory, hybrid, persistent, tiered; persistent by default";
+        assert!(mode.starts_with("robustmq.storage.mode\n") && mode.contains(said), "{mode}");
+        assert!(text("source.epochs").contains("a whole number from 1 to 1000000; 1 by default"));
+        assert!(text("robustmq.mqtt.topic").contains("not set by default"));
+        assert!(text("no.such").is_empty());
+    }
+}
