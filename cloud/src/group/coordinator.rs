@@ -3,14 +3,14 @@
 //! A group is loaded when it is first asked for and dropped when it has no members. Each is guarded by its own lock,
 //! held across the submission of a write, never across its waiting.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +22,7 @@ use super::shared::coordinator::SharedGroups;
 use super::shared::is_shared;
 use super::shared::pools::PoolError;
 use super::stored::{CommittedOffset, StoredError, decode_group, encode_group};
+use super::timers::Timers;
 use crate::store::keys::{Family, group as keys};
 use crate::store::{PendingWrite, ScanLimit, Store, StoreError, WriteBatch};
 
@@ -136,8 +137,7 @@ struct Shared {
     store: Arc<dyn Store>,
     timing: Timing,
     slots: Mutex<HashMap<String, Arc<Slot>>>,
-    timers: Mutex<BTreeSet<(Instant, String)>>,
-    timers_changed: Notify,
+    timers: Mutex<Timers<String>>,
     tickets: AtomicU64,
     /// What the members of all groups take of memory.
     bytes: AtomicUsize,
@@ -163,7 +163,6 @@ impl Coordinator {
             timing,
             slots: Mutex::default(),
             timers: Mutex::default(),
-            timers_changed: Notify::new(),
             tickets: AtomicU64::new(1),
             bytes: AtomicUsize::new(0),
             shared_groups: OnceLock::new(),

@@ -4,6 +4,7 @@
 //! - [`coordinator`]: all groups. Holds the answers that wait, drives timers, writes through the store.
 //!   Committed offsets are keyed by topic id, so that a topic made again under an old name starts afresh.
 //! - [`stored`]: what is durable of a group, byte by byte.
+//! - [`timers`]: what is due when, for the coordinators of all kinds of groups.
 //!
 //! **Invariant:** a member sees an assignment only after the generation that it belongs to is durable, so a restarted
 //! broker knows every member that a client believes in.
@@ -17,3 +18,4 @@ pub mod machine;
 pub mod share;
 pub mod shared;
 pub mod stored;
+pub mod timers;

@@ -1,48 +1,32 @@
 //! One task that wakes for the group whose deadline comes first.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{Coordinator, SlotState, now};
+use super::{Coordinator, SlotState, Timers, now};
+use crate::group::timers::is_due;
 
 impl Coordinator {
+    fn timers(&self) -> MutexGuard<'_, Timers<String>> {
+        self.shared.timers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn set_timer(&self, id: &str, state: &mut SlotState, due: Option<Instant>) {
         if state.due == due {
             return;
         }
-        let mut timers = self.shared.timers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(former) = state.due.take() {
-            timers.remove(&(former, id.to_owned()));
+        match due {
+            Some(due) => self.timers().set(id.to_owned(), &mut state.due, due),
+            None => self.timers().remove(id.to_owned(), state.due.take()),
         }
-        if let Some(due) = due {
-            timers.insert((due, id.to_owned()));
-            if timers.first().is_some_and(|(first, _)| *first == due) {
-                self.shared.timers_changed.notify_one();
-            }
-        }
-        state.due = due;
     }
 
     pub(super) async fn run_timers(&self) {
-        loop {
-            let next = {
-                let timers = self.shared.timers.lock().unwrap_or_else(PoisonError::into_inner);
-                timers.first().cloned()
-            };
-            let sleep = async {
-                match &next {
-                    Some((due, _)) => tokio::time::sleep_until((*due).into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = self.shared.shutdown.cancelled() => return,
-                () = self.shared.timers_changed.notified() => {}
-                () = sleep => {
-                    if let Some((_, id)) = next {
-                        self.tick(&id).await;
-                    }
-                }
+        let changed = self.timers().changed();
+        while is_due(|| self.timers().first(), &changed, &self.shared.shutdown).await {
+            let due = self.timers().pop(now());
+            if let Some(id) = due {
+                self.tick(&id).await;
             }
         }
     }

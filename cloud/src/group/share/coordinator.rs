@@ -3,10 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use robustmq_common::limits;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{self, Timing};
@@ -18,6 +16,7 @@ use crate::group::shared::members::{Assigned, ConnectionId};
 use crate::group::shared::pool::{NotHeld, Verdict};
 use crate::group::shared::pools::{PoolError, Pools, SettleError, SharedPool};
 use crate::group::shared::{check_group_id, now};
+use crate::group::timers::{Timers, is_due};
 use crate::log::Partition;
 use crate::store::keys::partition::PartitionKeys;
 
@@ -60,7 +59,7 @@ struct State {
     left: HashMap<(String, String), Member>,
     /// Members whose share session is on a connection.
     sessions: HashMap<ConnectionId, BTreeSet<(String, String)>>,
-    timers: BTreeSet<(Instant, String, String)>,
+    timers: Timers<(String, String)>,
     bytes: usize,
 }
 
@@ -68,14 +67,13 @@ struct State {
 pub struct ShareGroups {
     pools: Arc<Pools>,
     state: Mutex<State>,
-    timers_changed: Notify,
 }
 
 impl ShareGroups {
     /// Share groups over `pools`. Sessions end only while [`ShareGroups::run`] runs.
     #[must_use]
     pub fn new(pools: Arc<Pools>) -> Self {
-        Self { pools, state: Mutex::default(), timers_changed: Notify::new() }
+        Self { pools, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -120,7 +118,7 @@ impl ShareGroups {
             }
             let wanted = heard.inspect_err(|_| state.forget_if_empty(group))?;
             state.recount(group, &member_id);
-            self.arm(&mut state, group, &member_id);
+            state.arm(group, &member_id);
             wanted
         };
         let assignment = resolve(wanted).await;
@@ -352,37 +350,11 @@ impl ShareGroups {
         Ok(self.pools.config(group).await?.lock_duration)
     }
 
-    /// Sets the timer of a member; one that fires earlier stays, and is set again when it fires.
-    fn arm(&self, state: &mut State, group: &str, member_id: &str) {
-        let Some(member) = state.member(group, member_id) else { return };
-        let due = member.due();
-        if member.armed.is_some_and(|armed| armed <= due) {
-            return;
-        }
-        let former = member.armed.replace(due);
-        let entry = |at: Instant| (at, group.to_owned(), member_id.to_owned());
-        if let Some(former) = former {
-            state.timers.remove(&entry(former));
-        }
-        state.timers.insert(entry(due));
-        self.timers_changed.notify_one();
-    }
-
     /// Ends the membership of whoever is not heard of, until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
-        loop {
-            let first = self.state().timers.first().map(|(due, _, _)| *due);
-            let sleep = async {
-                match first {
-                    Some(due) => tokio::time::sleep_until(due.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = self.timers_changed.notified() => {}
-                () = sleep => self.fire(),
-            }
+        let changed = self.state().timers.changed();
+        while is_due(|| self.state().timers.first(), &changed, &shutdown).await {
+            self.fire();
         }
     }
 
@@ -391,17 +363,13 @@ impl ShareGroups {
         loop {
             let gone = {
                 let mut state = self.state();
-                let Some(first) = state.timers.first().filter(|(due, _, _)| *due <= now) else {
-                    return;
-                };
-                let (_, group, member_id) = first.clone();
-                state.timers.pop_first();
+                let Some((group, member_id)) = state.timers.pop(now) else { return };
                 let members = state.groups.get_mut(&group);
                 let member = members.and_then(|members| members.get_mut(&member_id));
                 let Some(member) = member else { continue };
                 member.armed = None;
                 if member.due() > now {
-                    self.arm(&mut state, &group, &member_id);
+                    state.arm(&group, &member_id);
                     continue;
                 }
                 tracing::info!(
@@ -423,6 +391,15 @@ impl State {
     fn member(&mut self, group: &str, member_id: &str) -> Option<&mut Member> {
         let member = self.groups.get_mut(group).and_then(|members| members.get_mut(member_id));
         member.or_else(|| self.left.get_mut(&(group.to_owned(), member_id.to_owned())))
+    }
+
+    /// A member's timer: when its session ends.
+    fn arm(&mut self, group: &str, member_id: &str) {
+        let members = self.groups.get_mut(group);
+        let Some(member) = members.and_then(|members| members.get_mut(member_id)) else { return };
+        let who = (group.to_owned(), member_id.to_owned());
+        let due = member.due();
+        self.timers.arm(who, &mut member.armed, due);
     }
 
     /// What a member takes of memory may have changed.
@@ -455,9 +432,7 @@ impl State {
         if let Some(connection) = member.connection() {
             self.unbind(connection, &who);
         }
-        if let Some(armed) = member.armed {
-            self.timers.remove(&(armed, who.0, who.1));
-        }
+        self.timers.remove(who, member.armed);
         self.forget_if_empty(group);
         Some(member)
     }

@@ -6,11 +6,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::cursor::{CursorOffset, Token};
@@ -21,6 +19,7 @@ use super::{check_group_id, now};
 use crate::group::coordinator::CoordinatorError;
 use crate::group::machine::{Caller, GroupError, Join, Joined, Sync, Synced, Timing};
 use crate::group::share::coordinator::ShareGroups;
+use crate::group::timers::{Timers, is_due};
 use crate::log::Log;
 use crate::store::keys::partition::PartitionKeys;
 
@@ -49,7 +48,7 @@ struct State {
     groups: HashMap<String, Members>,
     /// For whom a connection speaks, by group.
     bound: HashMap<ConnectionId, HashMap<String, String>>,
-    timers: BTreeSet<(Instant, String, String)>,
+    timers: Timers<(String, String)>,
     bytes: usize,
 }
 
@@ -59,7 +58,6 @@ struct Shared {
     share: ShareGroups,
     timing: Timing,
     state: Mutex<State>,
-    timers_changed: Notify,
 }
 
 /// The shared groups of this broker. Cheap to clone.
@@ -78,7 +76,6 @@ impl SharedGroups {
             share: ShareGroups::new(pools),
             timing,
             state: Mutex::default(),
-            timers_changed: Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -151,7 +148,7 @@ impl SharedGroups {
         }
         state.recount(group, &joined.member_id);
         self.bind(&mut state, connection, group, &joined.member_id);
-        self.arm(&mut state, group, &joined.member_id);
+        state.arm(group, &joined.member_id);
         Ok((joined, replaced))
     }
 
@@ -312,7 +309,7 @@ impl SharedGroups {
             if let Some(members) = state.groups.get_mut(&group) {
                 members.unbind(now, connection, &member_id);
             }
-            self.arm(&mut state, &group, &member_id);
+            state.arm(&group, &member_id);
         }
     }
 
@@ -342,44 +339,15 @@ impl SharedGroups {
         self.shared.pools.end(member.token, member.partitions);
     }
 
-    /// Sets the timer of a member; one that fires earlier stays, and is set again when it fires.
-    fn arm(&self, state: &mut State, group: &str, member_id: &str) {
-        let Some(member) = state.groups.get_mut(group).and_then(|m| m.get_mut(member_id)) else {
-            return;
-        };
-        let due = member.due();
-        if member.armed.is_some_and(|armed| armed <= due) {
-            return;
-        }
-        if let Some(armed) = member.armed.replace(due) {
-            state.timers.remove(&(armed, group.to_owned(), member_id.to_owned()));
-        }
-        let is_first = state.timers.first().is_none_or(|(first, _, _)| due < *first);
-        state.timers.insert((due, group.to_owned(), member_id.to_owned()));
-        if is_first {
-            self.shared.timers_changed.notify_one();
-        }
-    }
-
     /// Ends sessions, and takes back what members hold that are gone, until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
         tokio::join!(self.share().run(shutdown.clone()), self.run_timers(shutdown));
     }
 
     async fn run_timers(&self, shutdown: CancellationToken) {
-        loop {
-            let first = self.state().timers.first().map(|(due, _, _)| *due);
-            let sleep = async {
-                match first {
-                    Some(due) => tokio::time::sleep_until(due.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = self.shared.timers_changed.notified() => {}
-                () = sleep => self.fire(),
-            }
+        let changed = self.state().timers.changed();
+        while is_due(|| self.state().timers.first(), &changed, &shutdown).await {
+            self.fire();
         }
     }
 
@@ -388,11 +356,7 @@ impl SharedGroups {
         loop {
             let due = {
                 let mut state = self.state();
-                let Some(first) = state.timers.first().filter(|(due, _, _)| *due <= now) else {
-                    return;
-                };
-                let (_, group, member_id) = first.clone();
-                state.timers.pop_first();
+                let Some((group, member_id)) = state.timers.pop(now) else { return };
                 let Some(members) = state.groups.get_mut(&group) else { continue };
                 if let Some(member) = members.get_mut(&member_id) {
                     member.armed = None;
@@ -402,7 +366,7 @@ impl SharedGroups {
                     tracing::info!(group, member = member_id, "its session is over");
                     state.forget(&group, member);
                 } else {
-                    self.arm(&mut state, &group, &member_id);
+                    state.arm(&group, &member_id);
                 }
                 due
             };
@@ -418,6 +382,15 @@ impl SharedGroups {
 }
 
 impl State {
+    /// A member's timer: when something has to be done about it, if nothing is heard of it.
+    fn arm(&mut self, group: &str, member_id: &str) {
+        let members = self.groups.get_mut(group);
+        let Some(member) = members.and_then(|members| members.get_mut(member_id)) else { return };
+        let who = (group.to_owned(), member_id.to_owned());
+        let due = member.due();
+        self.timers.arm(who, &mut member.armed, due);
+    }
+
     /// What a member takes of memory may have changed.
     fn recount(&mut self, group: &str, member_id: &str) {
         let members = self.groups.get_mut(group);
@@ -430,10 +403,8 @@ impl State {
     /// After a member was removed.
     fn forget(&mut self, group: &str, member: &Member) {
         self.bytes = self.bytes.saturating_sub(member.charged_bytes);
-        if let Some(armed) = member.armed {
-            let member_id = member.stored().member_id.clone();
-            self.timers.remove(&(armed, group.to_owned(), member_id));
-        }
+        let who = (group.to_owned(), member.stored().member_id.clone());
+        self.timers.remove(who, member.armed);
         for connection in member.connections() {
             if let Some(bound) = self.bound.get_mut(&connection) {
                 bound.remove(group);
