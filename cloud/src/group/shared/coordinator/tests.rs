@@ -11,9 +11,12 @@ use super::{Client, ConnectionId, SharedGroups};
 use crate::group::coordinator::CoordinatorError;
 use crate::group::machine::{Caller, GroupError, Join, Joined, Sync, Timing};
 use crate::group::shared::cursor::{CursorOffset, Token};
+use crate::group::shared::deliver::Delivery;
 use crate::log::{AppendContext, Log};
 use crate::store::keys::partition::PartitionKeys;
 use crate::store::{MemoryStore, Store};
+
+mod model;
 
 const GROUP: &str = "$shared/g";
 const KEYS: PartitionKeys =
@@ -23,11 +26,16 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Shared groups whose sessions end, over a partition of ten records.
 async fn groups() -> (SharedGroups, CancellationToken) {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (groups, shutdown) = start(store).await;
+    append(&groups, records(10)).await;
+    (groups, shutdown)
+}
+
+/// Shared groups whose sessions end, over a partition as it is.
+async fn start(store: Arc<dyn Store>) -> (SharedGroups, CancellationToken) {
     let log = Arc::new(Log::new(store));
     let partition = log.partition(KEYS.topic, KEYS.partition).await.expect("a partition");
     partition.ready().await.expect("a store that works");
-    let appended = partition.append(records(10), &AppendContext::at(0)).expect("a good batch");
-    appended.durable().await.expect("it is durable");
     let groups = SharedGroups::new(log, Timing::default(), None);
     let shutdown = CancellationToken::new();
     tokio::spawn({
@@ -35,6 +43,13 @@ async fn groups() -> (SharedGroups, CancellationToken) {
         async move { groups.run(shutdown).await }
     });
     (groups, shutdown)
+}
+
+async fn append(groups: &SharedGroups, batch: RecordBatch) {
+    let log = groups.pools().log();
+    let partition = log.partition(KEYS.topic, KEYS.partition).await.expect("a partition");
+    let appended = partition.append(batch, &AppendContext::at(0)).expect("a good batch");
+    appended.durable().await.expect("it is durable");
 }
 
 fn records(count: i64) -> RecordBatch {
@@ -106,18 +121,22 @@ async fn join(groups: &SharedGroups, connection: u64, instance_id: Option<&str>)
 }
 
 impl Member {
-    /// How many records come at its position, if any do within a moment.
-    async fn fetch(&mut self, groups: &SharedGroups) -> u64 {
+    /// What comes at its position, if anything does within a moment.
+    async fn take(&self, groups: &SharedGroups, max_bytes: usize) -> Option<Delivery> {
         let at = CursorOffset::decode(self.position).expect("a cursor");
         let partition =
             groups.pools().log().partition(KEYS.topic, KEYS.partition).await.expect("a partition");
         let claim = groups.pools().claim(at, partition);
         let take = async {
             let turn = groups.pools().turn(&claim, true).await.expect("a log that can be read");
-            turn.take(groups.pools(), &claim, 1 << 20).await.expect("a log that can be read")
+            turn.take(groups.pools(), &claim, max_bytes).await.expect("a log that can be read")
         };
-        let taken = tokio::time::timeout(Duration::from_millis(10), take).await;
-        let records = taken.ok().flatten().map_or(0, |delivery| delivery.records);
+        tokio::time::timeout(Duration::from_millis(10), take).await.ok().flatten()
+    }
+
+    /// How many records come.
+    async fn fetch(&mut self, groups: &SharedGroups) -> u64 {
+        let records = self.take(groups, 1 << 20).await.map_or(0, |delivery| delivery.records);
         self.position += i64::try_from(records).expect("few");
         records
     }
