@@ -1,8 +1,9 @@
 //! ShareFetch (78), version 1 (KIP-932): acknowledges what was acquired, and acquires more.
 //!
 //! Answered as soon as there are records on one of the session's partitions, or when the client has waited as long as it wants to.
-//! `max_records` is kept to the record; batches go out whole, and the client drops what it has not acquired. `min_bytes` and `batch_size`
-//! are not looked at. The answer is one buffer, so records are copied once on their way out.
+//! `max_records` is kept to the record on each partition, and further ones are left out once it is reached; batches go out whole, and
+//! the client drops what it has not acquired. `min_bytes` and `batch_size` are not looked at. The answer is one buffer, so records are
+//! copied once on their way out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
