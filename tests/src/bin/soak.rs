@@ -32,6 +32,9 @@ struct Arguments {
     /// Kill the cloud under a $shared/ group whose members come and go, instead
     #[arg(long, conflicts_with = "chores")]
     sharers: bool,
+    /// With --sharers: members that join in each round, at least
+    #[arg(long, default_value_t = 20)]
+    joins: u64,
 }
 
 #[tokio::main]
@@ -46,7 +49,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         return Ok(report(&outcome));
     }
     if arguments.sharers {
-        let plan = sharers::Plan { rounds: arguments.rounds, seed: arguments.seed };
+        let Arguments { rounds, joins, seed, .. } = arguments;
+        let plan = sharers::Plan { rounds, joins, seed };
         let outcome = tokio::select! {
             outcome = sharers::run(&plan, |line| println!("{line}")) => outcome?,
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
@@ -91,14 +95,20 @@ fn report(outcome: &chores::Outcome) -> ExitCode {
 }
 
 fn report_sharers(outcome: &sharers::Outcome) -> ExitCode {
+    let counts = &outcome.counts;
     println!(
-        "\n{} kills, {:.0} s; {} members; {} records, {} commits answered, {} records given again",
+        "\n{} kills, {:.0} s; {} members joined, {} of them stock clients; {} left, {} vanished, {} expired",
         outcome.kills,
         outcome.took.as_secs_f64(),
-        outcome.members,
-        outcome.produced,
-        outcome.committed,
-        outcome.again
+        counts.stock + counts.brief,
+        counts.stock,
+        counts.left,
+        counts.vanished,
+        counts.expired
+    );
+    println!(
+        "{} records, {} commits answered, {} records given again",
+        outcome.produced, outcome.committed, outcome.again
     );
     for fault in &outcome.faults {
         println!("FAULT  {fault}");
