@@ -317,6 +317,8 @@ pub const STORE_SEALED_EARLY_BYTES: u64 = 64 * 1024;
 pub const STORE_COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// Counting what lives may take one part in so many of a core's time.
 pub const STORE_COUNT_SHARE: u32 = 20;
+/// The same while segments fill up: one part in so many, besides the counting itself.
+pub const STORE_GROWING_COUNT_SHARE: u32 = 4;
 /// Free bytes on the disk below which the store takes no writes, so that its background work can still finish.
 pub const STORE_RESERVED_DISK_BYTES: u64 = 256 * 1024 * 1024;
 /// The most items of one page of a scan.

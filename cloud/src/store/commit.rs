@@ -97,12 +97,13 @@ impl Committer {
         self.reserved_disk_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether the disk has room for `group`. What makes room may use half of the reserve.
+    /// Whether the disk has room for `group`.
     pub(super) fn check_space(&self, group: &[QueuedWrite]) -> Result<(), StoreError> {
         self.check_free(group.iter().all(QueuedWrite::makes_room))
     }
 
-    fn check_free(&self, makes_room: bool) -> Result<(), StoreError> {
+    /// Whether the disk has room for a write, of which what makes room may use half of the reserve.
+    pub(super) fn check_free(&self, makes_room: bool) -> Result<(), StoreError> {
         let reserved = self.reserved_disk_bytes.load(Ordering::Relaxed);
         let needed = if makes_room { reserved / 2 } else { reserved };
         // A file system that cannot say how much is free is asked by writing.

@@ -1,11 +1,12 @@
-//! Giving space back: segments in which nothing lives are removed, and what lives in mostly dead ones is written again at the end
-//! of the log.
+//! Giving space back: segments in which nothing lives are removed, and what lives in mostly dead ones is moved to kept segments
+//! (see `kept`).
 //!
 //! What lives is counted by going through the index: an entry is a few dozen bytes for a batch of kilobytes, and nothing has to be
 //! kept beside it that could become untrue. Counting takes a bounded share of the time, and happens only if something was removed.
 //!
 //! **Invariant:** a segment is removed only when the index no longer needs it to be told again, and no entry points into it.
-//! **Invariant:** a moved value counts only if its key still points to where it was moved from.
+//! **Invariant:** a moved value counts only if its key still points to where it was moved from, and is durable before the log says where
+//! it is.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -18,7 +19,8 @@ use robustmq_common::limits;
 
 use super::files::Files;
 use super::format::{GroupHead, HEAD_BYTES, HEADER_BYTES, Logged, SegmentHeader, decode_meta};
-use super::index::{Index, Locator, POSITION_KEY};
+use super::index::{Entry, Index, Locator, POSITION_KEY};
+use super::kept::{Kept, is_kept};
 use crate::store::commit::Committer;
 use crate::store::{StoreError, WriteOp};
 
@@ -35,6 +37,7 @@ pub(super) struct Collector {
     pub files: Arc<Files>,
     pub index: Arc<dyn Index>,
     pub commits: Arc<Committer>,
+    pub kept: Kept,
     /// Dead bytes that are left alone, besides a fifth of what lives.
     pub tolerated_bytes: u64,
     /// Segments in which something could not be read.
@@ -51,8 +54,12 @@ struct Sealed {
 
 impl Collector {
     /// Collects the segments below `durable`: those that the index will never be told of again.
-    pub(super) fn collect(&self, durable: u32) -> Result<Collected, StoreError> {
+    pub(super) fn collect(&self, durable: u32) -> Result<Collected, CollectError> {
         let mut collected = Collected::default();
+        let is_short = self.commits.is_short_of_room();
+        if is_short {
+            self.kept.seal();
+        }
         let started = Instant::now();
         let mut sealed = self.count(durable)?;
         collected.counting = started.elapsed();
@@ -67,7 +74,6 @@ impl Collector {
         sealed.sort_by(|a, b| (a.live * b.bytes).cmp(&(b.live * a.bytes)));
         let live: u64 = sealed.iter().map(|segment| segment.live).sum();
         let mut dead: u64 = sealed.iter().map(|segment| segment.bytes - segment.live).sum();
-        let is_short = self.commits.is_short_of_room();
         for segment in sealed {
             let enough = match is_short {
                 // Somebody may have deleted what filled the disk: dead bytes are all that keeps writes out.
@@ -79,7 +85,7 @@ impl Collector {
             }
             match self.evacuate(segment.number) {
                 Ok(moved) => collected.moved_bytes += moved,
-                Err(error @ StoreError::Read(_)) => {
+                Err(error @ CollectError::Store(StoreError::Read(_))) => {
                     // What can be read of it still is; it is left where it is, and looked at again after a start.
                     tracing::error!(%error, "a segment cannot be emptied");
                     self.unmovable
@@ -102,7 +108,7 @@ impl Collector {
         Ok(collected)
     }
 
-    /// The bytes that the index points to in each segment below `durable`.
+    /// The bytes that the index points to in each segment below `durable` and in each kept one that is not written to any more.
     fn count(&self, durable: u32) -> Result<Vec<Sealed>, StoreError> {
         let mut live: HashMap<u32, u64> = HashMap::new();
         self.index.walk(&everything(), &mut |_, entry| {
@@ -113,8 +119,12 @@ impl Collector {
         })?;
         let unmovable = self.unmovable.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let all = self.files.all().into_iter();
-        let below = all.filter(|(number, _)| *number < durable && !unmovable.contains(number));
-        let sealed = below.map(|(number, bytes)| {
+        let is_sealed = |number: u32| match is_kept(number) {
+            true => !self.kept.is_open(number),
+            false => number < durable,
+        };
+        let sealed = all.filter(|(number, _)| is_sealed(*number) && !unmovable.contains(number));
+        let sealed = sealed.map(|(number, bytes)| {
             let live = live.get(&number).copied().unwrap_or(0).min(bytes);
             Sealed { number, bytes, live }
         });
@@ -132,72 +142,103 @@ impl Collector {
         }
     }
 
-    /// Writes what lives in a segment again. When it returns, nothing points into the segment.
-    fn evacuate(&self, number: u32) -> Result<u64, StoreError> {
+    /// Moves what lives in a segment. When it returns, nothing points into the segment.
+    fn evacuate(&self, number: u32) -> Result<u64, CollectError> {
         let mut moved = 0;
         let mut batch = Batch::default();
         let mut groups = Groups::open(&self.files, number)?;
-        while let Some((changes, values_at)) = groups.next()? {
+        loop {
+            let (changes, values_at) = match groups.next() {
+                Ok(Some(group)) => group,
+                Ok(None) => break,
+                // Its last write was torn, and nobody was told of it.
+                Err(_) if is_kept(number) && !self.lives_after(number, groups.offset)? => break,
+                Err(error) => return Err(error.into()),
+            };
             for change in changes {
                 let Logged::Separated { key, at, len, crc, .. } = change else { continue };
                 let offset = u32::try_from(values_at + at)
                     .map_err(|error| StoreError::Read(error.to_string()))?;
                 let place = Locator { segment: number, offset, len, crc };
-                let entry = super::index::Entry::At(place).encode();
-                if self.index.get(&key)?.as_ref() != Some(&entry) {
+                if self.index.get(&key)? != Some(Entry::At(place).encode()) {
                     continue;
                 }
-                let value = self.read(&place)?;
                 moved += u64::from(len);
-                batch.push(key, value, entry);
+                batch.bytes += key.len() + len as usize;
+                batch.keys.push(key);
+                batch.places.push(place);
                 if batch.bytes >= limits::STORE_MOVED_BYTES {
-                    self.submit(&mut batch)?;
+                    self.relocate(std::mem::take(&mut batch))?;
                 }
             }
         }
-        self.submit(&mut batch)?;
+        self.relocate(batch)?;
         Ok(moved)
     }
 
-    fn read(&self, place: &Locator) -> Result<Bytes, StoreError> {
-        let values = self.files.read(&[*place])?;
-        let value = values.and_then(|values| values.into_iter().next());
-        let value = value.ok_or_else(|| StoreError::Read("a segment vanished".to_owned()))?;
-        if crc32c::crc32c(&value) != place.crc {
-            // It stays where it is, so that what can be read of the segment still can be.
-            return Err(StoreError::Read(format!(
-                "{}: the value at byte {} is damaged",
-                self.files.path(place.segment).display(),
-                place.offset
-            )));
-        }
-        Ok(value)
+    /// Whether anything lives in a segment at or after a place.
+    fn lives_after(&self, number: u32, offset: u64) -> Result<bool, StoreError> {
+        let mut found = false;
+        self.index.walk(&everything(), &mut |_, entry| {
+            found = Locator::of_entry(entry)
+                .is_some_and(|place| place.segment == number && place.end() > offset);
+            !found
+        })?;
+        Ok(found)
     }
 
-    /// Has a batch of moved values written, and waits for it.
-    fn submit(&self, batch: &mut Batch) -> Result<(), StoreError> {
-        let Batch { puts, entries, .. } = std::mem::take(batch);
-        if puts.is_empty() {
+    /// Moves a batch of values, and waits for it.
+    fn relocate(&self, batch: Batch) -> Result<(), CollectError> {
+        let Batch { keys, places, .. } = batch;
+        if keys.is_empty() {
             return Ok(());
         }
-        let pending = self.commits.submit_guarded(puts, entries)?;
-        pending.wait()
+        self.commits.check_free(true)?;
+        let values = self.read(&places)?;
+        let values: Vec<(Bytes, Bytes)> = keys.into_iter().zip(values).collect();
+        let moved_to = self.kept.append(&values).map_err(CollectError::Move)?;
+        let (mut puts, mut guards) = (Vec::new(), Vec::new());
+        for (((key, _), from), to) in values.into_iter().zip(places).zip(moved_to) {
+            puts.push(WriteOp::Put(key, Entry::At(to).encode()));
+            guards.push(Entry::At(from).encode());
+        }
+        self.commits.submit_guarded(puts, guards)?.wait()?;
+        Ok(())
+    }
+
+    /// The values at `places`, as they were written.
+    fn read(&self, places: &[Locator]) -> Result<Vec<Bytes>, StoreError> {
+        let values = self.files.read(places)?;
+        let values = values.ok_or_else(|| StoreError::Read("a segment vanished".to_owned()))?;
+        for (place, value) in places.iter().zip(&values) {
+            if crc32c::crc32c(value) != place.crc {
+                // It stays where it is, so that what can be read of the segment still can be.
+                return Err(StoreError::Read(format!(
+                    "{}: the value at byte {} is damaged",
+                    self.files.path(place.segment).display(),
+                    place.offset
+                )));
+            }
+        }
+        Ok(values)
     }
 }
 
+/// Values to be moved.
 #[derive(Default)]
 struct Batch {
-    puts: Vec<WriteOp>,
-    entries: Vec<Bytes>,
+    keys: Vec<Bytes>,
+    places: Vec<Locator>,
     bytes: usize,
 }
 
-impl Batch {
-    fn push(&mut self, key: Bytes, value: Bytes, entry: Bytes) {
-        self.bytes += key.len() + value.len();
-        self.puts.push(WriteOp::Put(key, value));
-        self.entries.push(entry);
-    }
+/// Why space was not given back. What was is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CollectError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("values could not be moved: {0}")]
+    Move(std::io::Error),
 }
 
 fn everything() -> Range<Bytes> {

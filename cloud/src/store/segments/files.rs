@@ -11,6 +11,7 @@ use robustmq_common::limits;
 
 use super::format::{HEADER_BYTES, SegmentHeader};
 use super::index::Locator;
+use super::kept::{FIRST_KEPT, is_kept};
 use super::recent::Recent;
 use crate::store::StoreError;
 
@@ -49,7 +50,19 @@ impl Table {
 
 /// The name of a segment's file.
 fn file_name(number: u32) -> String {
-    format!("{number:08}.seg")
+    match is_kept(number) {
+        true => format!("{:08}.kept", number - FIRST_KEPT),
+        false => format!("{number:08}.seg"),
+    }
+}
+
+/// The number of the segment whose file has this name.
+fn number_of(name: &str) -> Option<u32> {
+    let of = |ending| name.strip_suffix(ending).and_then(|number| number.parse::<u32>().ok());
+    match of(".kept") {
+        Some(number) => number.checked_add(FIRST_KEPT),
+        None => of(".seg").filter(|number| !is_kept(*number)),
+    }
 }
 
 impl Files {
@@ -57,8 +70,7 @@ impl Files {
     pub(super) fn find(disk: Arc<dyn Disk>, dir: &Path, recent_bytes: usize) -> io::Result<Self> {
         let mut segments = BTreeMap::new();
         for name in disk.list(dir)? {
-            let number = name.strip_suffix(".seg").and_then(|number| number.parse().ok());
-            if let Some(number) = number {
+            if let Some(number) = number_of(&name) {
                 let bytes = disk.open(&dir.join(&name), false)?.byte_len()?;
                 segments.insert(number, Segment { bytes, file: None, last_use: 0 });
             }

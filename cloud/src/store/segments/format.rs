@@ -9,8 +9,11 @@
 //!          | 2 key bytes(4) crc(4)        the value is the next so many bytes of `values`
 //!          | 3 key                        removed
 //!          | 4 start end                  range removed
-//!          | 5 key bytes(4) crc(4) from   the value was moved here: it counts only if the key's entry is still `from`
+//!          | 6 key to from             the value was moved, and the entry is now `to`: it counts only if it is still `from`
 //! ```
+//!
+//! Kept segments (see `kept`) have groups of changes 2 alone, and count them from 1 in each file. Before there were any, values were moved
+//! to the log's end: `5 key bytes(4) crc(4) from`, which is still read.
 //!
 //! One group is what one sync made durable: sequences count groups, from 1, through all segments. All checksums are CRC32C; those
 //! of heads and metas start from the store's random salt, so that no stored value can be taken for a group. A value's is in the meta
@@ -31,7 +34,8 @@ const PUT: u8 = 1;
 const PUT_SEPARATED: u8 = 2;
 const DELETE: u8 = 3;
 const DELETE_RANGE: u8 = 4;
-const MOVE: u8 = 5;
+const MOVE_HERE: u8 = 5;
+const MOVE: u8 = 6;
 
 /// What starts a segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +125,16 @@ pub(super) struct IndexChange {
     pub only_if: Option<Bytes>,
 }
 
+impl IndexChange {
+    /// The place that it gives to a value, if it does.
+    pub(super) fn place(&self) -> Option<Locator> {
+        match &self.op {
+            WriteOp::Put(_, entry) => Locator::of_entry(entry),
+            _ => None,
+        }
+    }
+}
+
 /// A group, ready to be written at a certain place.
 #[derive(Debug)]
 pub(super) struct EncodedGroup {
@@ -144,8 +158,8 @@ pub(super) struct GroupEncoder {
 
 /// A change whose value may not have its place yet.
 enum Staged {
-    Whole(WriteOp),
-    Separated { key: Bytes, at: u64, len: u32, crc: u32, only_if: Option<Bytes> },
+    Whole(IndexChange),
+    Separated { key: Bytes, at: u64, len: u32, crc: u32 },
 }
 
 /// A value that does not fit the format: nothing can be that large here.
@@ -171,41 +185,47 @@ impl GroupEncoder {
             WriteOp::Put(key, value) if value.len() >= self.separated_bytes => {
                 self.meta.put_u8(PUT_SEPARATED);
                 self.text(key)?;
-                self.separate(key, value, None)?;
+                self.separate(key, value)?;
             }
             WriteOp::Put(key, value) => {
                 self.meta.put_u8(PUT);
                 self.text(key)?;
                 self.text(value)?;
                 let entry = Entry::Inline(value.clone()).encode();
-                self.changes.push(Staged::Whole(WriteOp::Put(key.clone(), entry)));
+                self.whole(WriteOp::Put(key.clone(), entry), None);
             }
             WriteOp::Delete(key) => {
                 self.meta.put_u8(DELETE);
                 self.text(key)?;
-                self.changes.push(Staged::Whole(op.clone()));
+                self.whole(op.clone(), None);
             }
             WriteOp::DeleteRange(range) => {
                 self.meta.put_u8(DELETE_RANGE);
                 self.text(&range.start)?;
                 self.text(&range.end)?;
-                self.changes.push(Staged::Whole(op.clone()));
+                self.whole(op.clone(), None);
             }
         }
         Ok(())
     }
 
-    /// A value that lies elsewhere and comes here, if the key's entry is still `from` then.
+    /// A value that was moved: the key's entry becomes `to`, if it is still `from` then.
     pub(super) fn push_moved(
         &mut self,
         key: &Bytes,
-        value: &Bytes,
+        to: &Bytes,
         from: &Bytes,
     ) -> Result<(), TooLarge> {
         self.meta.put_u8(MOVE);
         self.text(key)?;
-        self.separate(key, value, Some(from.clone()))?;
-        self.text(from)
+        self.text(to)?;
+        self.text(from)?;
+        self.whole(WriteOp::Put(key.clone(), to.clone()), Some(from.clone()));
+        Ok(())
+    }
+
+    fn whole(&mut self, op: WriteOp, only_if: Option<Bytes>) {
+        self.changes.push(Staged::Whole(IndexChange { op, only_if }));
     }
 
     fn text(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
@@ -215,12 +235,7 @@ impl GroupEncoder {
         Ok(())
     }
 
-    fn separate(
-        &mut self,
-        key: &Bytes,
-        value: &Bytes,
-        only_if: Option<Bytes>,
-    ) -> Result<(), TooLarge> {
+    fn separate(&mut self, key: &Bytes, value: &Bytes) -> Result<(), TooLarge> {
         let len = u32::try_from(value.len()).map_err(|_| TooLarge(value.len()))?;
         let crc = crc32c::crc32c(value);
         self.meta.put_u32(len);
@@ -228,7 +243,7 @@ impl GroupEncoder {
         let at = self.values_bytes;
         self.values_bytes += u64::from(len);
         self.values.push(value.clone());
-        self.changes.push(Staged::Separated { key: key.clone(), at, len, crc, only_if });
+        self.changes.push(Staged::Separated { key: key.clone(), at, len, crc });
         Ok(())
     }
 
@@ -248,11 +263,11 @@ impl GroupEncoder {
         };
         let values_at = offset + HEAD_BYTES + u64::from(meta_bytes);
         let place = |staged| match staged {
-            Staged::Whole(op) => Ok(IndexChange { op, only_if: None }),
-            Staged::Separated { key, at, len, crc, only_if } => {
+            Staged::Whole(change) => Ok(change),
+            Staged::Separated { key, at, len, crc } => {
                 let at = u32::try_from(values_at + at).map_err(|_| TooLarge(self.meta.len()))?;
                 let entry = Entry::At(Locator { segment, offset: at, len, crc }).encode();
-                Ok(IndexChange { op: WriteOp::Put(key, entry), only_if })
+                Ok(IndexChange { op: WriteOp::Put(key, entry), only_if: None })
             }
         };
         let changes = self.changes.into_iter().map(place).collect::<Result<_, _>>()?;
@@ -267,6 +282,7 @@ impl GroupEncoder {
 pub(super) enum Logged {
     Put { key: Bytes, value: Bytes },
     Separated { key: Bytes, at: u64, len: u32, crc: u32, only_if: Option<Bytes> },
+    Moved { key: Bytes, to: Bytes, from: Bytes },
     Delete { key: Bytes },
     DeleteRange(Range<Bytes>),
 }
@@ -284,10 +300,11 @@ pub(super) fn decode_meta(mut meta: Bytes) -> Option<Vec<Logged>> {
         let key = text(&mut meta)?;
         changes.push(match kind {
             PUT => Logged::Put { key, value: text(&mut meta)? },
-            PUT_SEPARATED | MOVE => {
+            MOVE => Logged::Moved { key, to: text(&mut meta)?, from: text(&mut meta)? },
+            PUT_SEPARATED | MOVE_HERE => {
                 let len = meta.try_get_u32().ok()?;
                 let crc = meta.try_get_u32().ok()?;
-                let only_if = if kind == MOVE { Some(text(&mut meta)?) } else { None };
+                let only_if = if kind == MOVE_HERE { Some(text(&mut meta)?) } else { None };
                 let change = Logged::Separated { key, at, len, crc, only_if };
                 at = at.checked_add(u64::from(len))?;
                 change

@@ -8,9 +8,38 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use robustmq_common::limits;
 
-use super::collect::{Collected, Collector};
+use super::collect::{CollectError, Collected, Collector};
 use super::index::Position;
 use crate::store::{StoreError, WriteBatch};
+
+/// What the keeper does next.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    /// The index is made durable.
+    flushes: bool,
+    /// Space is looked for.
+    collects: bool,
+    /// Something was removed since it was last looked for.
+    removed: bool,
+}
+
+/// When it was last counted what lives, and how long that took: it takes its share of the time and no more.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    at: Instant,
+    took: Duration,
+}
+
+impl Counted {
+    /// When it may be counted again. While segments fill, the share is larger: dead bytes come quickly then.
+    fn next(&self, has_grown: bool) -> Instant {
+        let pause = match has_grown {
+            true => self.took * limits::STORE_GROWING_COUNT_SHARE,
+            false => limits::STORE_COUNT_INTERVAL.max(self.took * limits::STORE_COUNT_SHARE),
+        };
+        self.at + pause
+    }
+}
 
 /// What the writer tells the keeper.
 #[derive(Default)]
@@ -23,7 +52,9 @@ pub(super) struct Signals {
 struct State {
     /// A segment is full.
     rolled: bool,
-    /// Something was removed.
+    /// That was so since it was last looked for space.
+    grown: bool,
+    /// Something was removed since then.
     removed: bool,
     closing: bool,
     /// The segment that is written to is to be sealed, so that its dead bytes can be given back.
@@ -42,7 +73,10 @@ impl Signals {
     }
 
     pub(super) fn rolled(&self) {
-        self.change(|state| state.rolled = true);
+        self.change(|state| {
+            state.rolled = true;
+            state.grown = true;
+        });
     }
 
     pub(super) fn removed(&self) {
@@ -58,25 +92,29 @@ impl Signals {
         self.changed.notify_all();
     }
 
-    /// Waits for work, and takes it; for what was removed not before `not_before`. `None`: the store is closing.
-    fn next(&self, not_before: Instant) -> Option<State> {
+    /// Waits for work, and takes it. `None`: the store is closing.
+    fn next(&self, counted: Counted) -> Option<Work> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_idle = false;
         loop {
             if state.closing {
                 return None;
             }
-            let wait = not_before.saturating_duration_since(Instant::now());
-            if state.rolled || (state.removed && wait.is_zero()) {
-                let seal = state.seal;
-                return Some(std::mem::replace(&mut *state, State { seal, ..State::default() }));
+            let is_wanted = state.grown || state.removed;
+            let wait = counted.next(state.grown).saturating_duration_since(Instant::now());
+            let collects = is_wanted && wait.is_zero();
+            if state.rolled || collects || (is_idle && !is_wanted) {
+                let (flushes, removed) = (state.rolled, state.removed);
+                state.rolled = false;
+                if collects {
+                    (state.grown, state.removed) = (false, false);
+                }
+                return Some(Work { flushes, collects, removed });
             }
-            let wait = if state.removed { wait } else { limits::STORE_COUNT_INTERVAL };
+            let wait = if is_wanted { wait } else { limits::STORE_COUNT_INTERVAL };
             let waited = self.changed.wait_timeout(state, wait);
             let (waited, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            state = waited;
-            if timeout.timed_out() && !state.removed && !state.rolled && !state.closing {
-                return Some(State::default());
-            }
+            (state, is_idle) = (waited, timeout.timed_out());
         }
     }
 }
@@ -92,11 +130,11 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Runs until the store closes.
     pub(super) fn run(&self) {
-        let mut not_before = Instant::now();
-        while let Some(work) = self.signals.next(not_before) {
+        let mut counted = Counted { at: Instant::now(), took: Duration::ZERO };
+        while let Some(work) = self.signals.next(counted) {
             let is_short = self.collector.commits.is_short_of_room();
             let is_full = is_short && self.collector.commits.stats().no_space.is_some();
-            if !work.removed && !work.rolled && !is_full {
+            if !work.flushes && !work.collects && !is_full {
                 continue;
             }
             if is_full || (is_short && work.removed) {
@@ -107,19 +145,21 @@ impl Keeper {
                 tracing::warn!(%error, "the store's index could not be made durable; it is tried again");
                 continue;
             }
-            let mut counting = Duration::ZERO;
+            if !work.collects && !is_full {
+                continue;
+            }
+            let mut took = Duration::ZERO;
             match self.collect() {
-                Ok(collected) => {
-                    let Collected { removed_segments, moved_bytes, .. } = collected;
-                    counting = collected.counting;
-                    tracing::debug!(removed_segments, moved_bytes, "space given back");
+                Ok(Collected { removed_segments, moved_bytes, counting }) => {
+                    took = counting;
+                    tracing::debug!(removed_segments, moved_bytes, ?counting, "space given back");
                 }
-                Err(StoreError::Closed) => {}
+                Err(CollectError::Store(StoreError::Closed)) => {}
                 Err(error) => {
                     tracing::warn!(%error, "space could not be given back; it is tried again");
                 }
             }
-            not_before = Instant::now() + pause_after(counting);
+            counted = Counted { at: Instant::now(), took };
         }
     }
 
@@ -144,13 +184,8 @@ impl Keeper {
     }
 
     /// Gives space back.
-    pub(super) fn collect(&self) -> Result<Collected, StoreError> {
+    pub(super) fn collect(&self) -> Result<Collected, CollectError> {
         let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         self.collector.collect(self.durable.load(Ordering::Acquire))
     }
-}
-
-/// Counting takes its share of the time and no more.
-fn pause_after(took: Duration) -> Duration {
-    limits::STORE_COUNT_INTERVAL.max(took * limits::STORE_COUNT_SHARE)
 }

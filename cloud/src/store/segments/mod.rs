@@ -3,13 +3,15 @@
 //! ```text
 //! DIR/segments.lock        held while a process has the store open
 //! DIR/NNNNNNNN.seg         groups of changes with their values        (see `format`)
+//! DIR/NNNNNNNN.kept        values that were moved out of segments     (see `kept`)
 //! DIR/index/               RocksDB: key -> small value, or place      (see `index`)
 //! ```
 //!
 //! What is written goes to disk once: a group of writes is appended to the last segment, values and all, and one sync makes it
 //! durable. Then the index is told, in memory; it is made durable when a segment is full. After a crash the groups that it was not
 //! told of, or has forgotten, are told to it again. Roles: `writer` (the only one that appends), `recover` (opening),
-//! `keeper` (index flushes) with `collect` (space), `files` (the segments and reading them), `recent` (what was written last).
+//! `keeper` (index flushes) with `collect` (space) and `kept` (what is moved), `files` (the segments and reading them), `recent` (what was
+//! written last).
 //!
 //! **Invariant:** `segments.lock` is taken before anything else in the directory is touched, the index above all.
 //! **Invariant:** a write is answered only after a sync that covers it, and its index has it: reads see durable writes only.
@@ -41,6 +43,7 @@ mod files;
 mod format;
 mod index;
 mod keeper;
+mod kept;
 #[cfg(test)]
 mod memory_index;
 mod recent;
@@ -53,6 +56,7 @@ use collect::Collector;
 use files::Files;
 use index::{Entry, Index, Locator};
 use keeper::{Keeper, Signals};
+use kept::Kept;
 use writer::{Writer, WriterSettings};
 
 #[cfg(feature = "rocksdb")]
@@ -168,6 +172,7 @@ impl SegmentStore {
                 files: Arc::clone(&files),
                 index: Arc::clone(&index),
                 commits: Arc::clone(&commits),
+                kept: Kept::new(Arc::clone(&files), writer.salt, settings.segment_bytes),
                 tolerated_bytes: settings.dead_bytes,
                 unmovable: Mutex::default(),
             },

@@ -19,6 +19,7 @@ use super::format::{
     GroupHead, HEAD_BYTES, HEADER_BYTES, IndexChange, Logged, SegmentHeader, decode_meta,
 };
 use super::index::{Entry, Index, Locator, Position};
+use super::kept::is_kept;
 use super::writer::{Writer, WriterSettings, apply};
 use crate::store::{StoreError, WriteOp};
 
@@ -57,10 +58,17 @@ pub(super) fn recover(
     let io_failed = |error: io::Error| failed(error.to_string());
     let files = Arc::new(Files::find(disk, dir, settings.recent_bytes).map_err(io_failed)?);
     let known = Position::read(&*index)?;
-    let numbers: Vec<u32> = files.all().into_iter().map(|(number, _)| number).collect();
+    let (kept, numbers): (Vec<u32>, Vec<u32>) =
+        files.all().into_iter().map(|(number, _)| number).partition(|number| is_kept(*number));
     let mut recovery = Recovery { files: &files, index: &*index, replayed: Replayed::default() };
     let start = match (known, numbers.first()) {
-        (None, None) => None,
+        (None, None) if kept.is_empty() => None,
+        (None, None) => {
+            return Err(failed(
+                "there are kept values without the segments and the index that name them: restore all together from a backup"
+                    .to_owned(),
+            ));
+        }
         (Some(known), _) if numbers.contains(&known.segment) => Some(known),
         (Some(known), _) => {
             return Err(failed(format!(
@@ -217,11 +225,9 @@ impl Recovery<'_> {
             .into_iter()
             .map(|change| index_change(change, at.segment, values_at))
             .collect::<Result<Vec<_>, String>>()?;
-        let places = changes.iter().filter_map(|change| match &change.op {
-            WriteOp::Put(_, entry) => Locator::of_entry(entry),
-            _ => None,
-        });
-        let values = places.collect();
+        let places = changes.iter().filter_map(IndexChange::place);
+        // What was moved lies elsewhere, where it was synced before this group was written.
+        let values = places.filter(|place| place.segment == at.segment).collect();
         Ok(Some(Candidate { at: at.offset, head, changes, values, end }))
     }
 
@@ -276,6 +282,9 @@ fn index_change(change: Logged, segment: u32, values_at: u64) -> Result<IndexCha
         Logged::Put { key, value } => whole(WriteOp::Put(key, Entry::Inline(value).encode())),
         Logged::Delete { key } => whole(WriteOp::Delete(key)),
         Logged::DeleteRange(range) => whole(WriteOp::DeleteRange(range)),
+        Logged::Moved { key, to, from } => {
+            Ok(IndexChange { op: WriteOp::Put(key, to), only_if: Some(from) })
+        }
         Logged::Separated { key, at, len, crc, only_if } => {
             let offset = u32::try_from(values_at + at).map_err(|error| error.to_string())?;
             let place = Locator { segment, offset, len, crc };

@@ -61,8 +61,12 @@ impl Machine {
     }
 
     fn segments(&self) -> Vec<PathBuf> {
+        self.files("seg")
+    }
+
+    fn files(&self, ending: &str) -> Vec<PathBuf> {
         let paths = self.disk.paths().into_iter();
-        paths.filter(|path| path.extension().is_some_and(|end| end == "seg")).collect()
+        paths.filter(|path| path.extension().is_some_and(|end| end == ending)).collect()
     }
 }
 
@@ -464,5 +468,6 @@ proptest! {
     }
 }
 
+mod moved;
 #[cfg(feature = "rocksdb")]
 mod over_rocksdb;

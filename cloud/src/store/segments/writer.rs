@@ -10,7 +10,7 @@ use robustmq_common::limits;
 
 use super::files::Files;
 use super::format::{EncodedGroup, GroupEncoder, IndexChange, SegmentHeader, TooLarge};
-use super::index::{Index, Locator, Position};
+use super::index::{Index, Position};
 use crate::store::write::QueuedWrite;
 use crate::store::{StoreError, WriteOp};
 
@@ -57,7 +57,7 @@ impl Writer {
             let mut guards = write.guards.iter();
             for op in &write.ops {
                 match (op, guards.next()) {
-                    (WriteOp::Put(key, value), Some(from)) => encoder.push_moved(key, value, from),
+                    (WriteOp::Put(key, to), Some(from)) => encoder.push_moved(key, to, from),
                     _ => encoder.push(op),
                 }
                 .map_err(too_large)?;
@@ -72,12 +72,9 @@ impl Writer {
             .map_err(|error| StoreError::Poisoned(format!("a sync failed: {error}")))?;
         self.end = Position { sequence, segment: self.end.segment, offset: written };
         self.files.set_bytes(self.end.segment, written);
-        // What was moved is old, and nobody is likelier to read it now.
-        if !group.iter().any(QueuedWrite::is_guarded) {
-            let places = changes.iter().filter_map(|change| match &change.op {
-                WriteOp::Put(_, entry) => Locator::of_entry(entry),
-                _ => None,
-            });
+        // What was moved is old, and has no value here.
+        if !values.is_empty() {
+            let places = changes.iter().filter_map(IndexChange::place);
             self.files.recent().remember(places.zip(values));
         }
         apply(&*self.index, changes, self.end).map_err(|error| {
@@ -88,7 +85,7 @@ impl Writer {
     /// Writes a group's bytes; returns where it ends.
     fn append(&self, lead: Vec<u8>, values: &[Bytes]) -> Result<u64, StoreError> {
         let start = self.end.offset;
-        match self.write_pieces(lead, values, start) {
+        match write_pieces(&*self.file, lead, values, start) {
             Ok(end) => Ok(end),
             Err(error) if is_full(&error) => {
                 // What was written of it is cut off, so that the next group starts where this one did.
@@ -99,31 +96,6 @@ impl Writer {
             }
             Err(error) => Err(StoreError::Poisoned(format!("a write failed: {error}"))),
         }
-    }
-
-    /// Small values are gathered, so that they cost no call each; large ones are written from where they are.
-    fn write_pieces(&self, lead: Vec<u8>, values: &[Bytes], mut offset: u64) -> io::Result<u64> {
-        let mut gathered = lead;
-        let mut put = |bytes: &[u8]| {
-            write_all(&*self.file, bytes, offset)?;
-            offset += bytes.len() as u64;
-            io::Result::Ok(())
-        };
-        for value in values {
-            if value.len() < limits::STORE_COPIED_VALUE_BYTES {
-                gathered.extend_from_slice(value);
-                if gathered.len() < 4 * limits::STORE_COPIED_VALUE_BYTES {
-                    continue;
-                }
-            }
-            put(&gathered)?;
-            gathered.clear();
-            if value.len() >= limits::STORE_COPIED_VALUE_BYTES {
-                put(value)?;
-            }
-        }
-        put(&gathered)?;
-        Ok(offset)
     }
 
     fn begin_segment(&mut self) -> Result<(), StoreError> {
@@ -138,6 +110,37 @@ impl Writer {
         self.end = Position { segment: number, offset, ..self.end };
         Ok(())
     }
+}
+
+/// Writes a group's bytes; returns where they end. Small values are gathered, so that they cost no call each; large ones are written
+/// from where they are.
+pub(super) fn write_pieces(
+    file: &dyn DiskFile,
+    lead: Vec<u8>,
+    values: &[Bytes],
+    mut offset: u64,
+) -> io::Result<u64> {
+    let mut gathered = lead;
+    let mut put = |bytes: &[u8]| {
+        write_all(file, bytes, offset)?;
+        offset += bytes.len() as u64;
+        io::Result::Ok(())
+    };
+    for value in values {
+        if value.len() < limits::STORE_COPIED_VALUE_BYTES {
+            gathered.extend_from_slice(value);
+            if gathered.len() < 4 * limits::STORE_COPIED_VALUE_BYTES {
+                continue;
+            }
+        }
+        put(&gathered)?;
+        gathered.clear();
+        if value.len() >= limits::STORE_COPIED_VALUE_BYTES {
+            put(value)?;
+        }
+    }
+    put(&gathered)?;
+    Ok(offset)
 }
 
 /// Tells the index what a group changes, and that it has been told.
