@@ -18,9 +18,11 @@ use crate::objects::ObjectStoreUrl;
 
 mod cache;
 mod shared;
+mod storage;
 
 pub use self::cache::{CacheSection, DatasetSection};
 pub use self::shared::SharedSection;
+pub use self::storage::StorageSection;
 
 /// All of `cloud.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -186,26 +188,6 @@ impl Default for AdminSection {
     }
 }
 
-/// `[storage]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StorageSection {
-    /// What batches that are in memory only may take, of all partitions: all of `memory` topics, what `hybrid` has not written.
-    pub memory_bytes: usize,
-    /// How often partitions in memory are asked whether retention, compaction or archiving has something to do
-    /// (`log.retention.check.interval.ms`).
-    pub upkeep_interval_ms: u64,
-}
-
-impl Default for StorageSection {
-    fn default() -> Self {
-        Self {
-            memory_bytes: limits::UNSTORED_BYTES,
-            upkeep_interval_ms: millis(limits::UPKEEP_INTERVAL),
-        }
-    }
-}
-
 /// `[tier]`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -268,17 +250,7 @@ impl config::Settings for Settings {
         }
         self.cache.validate()?;
         self.dataset.validate()?;
-        if self.storage.upkeep_interval_ms < limits::UPKEEP_INTERVAL_MIN_MS {
-            let (ms, least) = (self.storage.upkeep_interval_ms, limits::UPKEEP_INTERVAL_MIN_MS);
-            return Err(Invalid::new(
-                "storage.upkeep_interval_ms",
-                format!("{ms} is below {least}"),
-            ));
-        }
-        if self.storage.memory_bytes < limits::UNSTORED_BYTES_MIN {
-            let (bytes, least) = (self.storage.memory_bytes, limits::UNSTORED_BYTES_MIN);
-            return Err(Invalid::new("storage.memory_bytes", format!("{bytes} is below {least}")));
-        }
+        self.storage.validate()?;
         self.validate_exposure()?;
         self.validate_addresses()?;
         self.log.validate()

@@ -296,6 +296,9 @@ pub const STORE_SEPARATED_BYTES: usize = 512;
 pub const STORE_COPIED_VALUE_BYTES: usize = 32 * 1024;
 /// The size at which a new segment is begun.
 pub const STORE_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
+/// What `[storage] segment_bytes` may be: places within a segment have 32 bits, and a segment grows beyond it by one write.
+pub const STORE_SEGMENT_BYTES_RANGE: std::ops::RangeInclusive<u64> =
+    1024 * 1024..=1024 * 1024 * 1024;
 /// What the index of the segments keeps in memory before it goes to a table file.
 pub const STORE_INDEX_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// Segment files held open for reading.

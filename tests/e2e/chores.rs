@@ -9,5 +9,6 @@ async fn background_work_that_is_killed_loses_nothing() -> anyhow::Result<()> {
     ensure!(outcome.faults.is_empty(), "{:#?}", outcome.faults);
     // It was at work when it was killed.
     ensure!(outcome.objects > 0 && outcome.mode_changes > 0, "{outcome:?}");
+    ensure!(outcome.kept_segments > 0, "{outcome:?}");
     Ok(())
 }

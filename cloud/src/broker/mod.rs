@@ -126,8 +126,13 @@ async fn open_local_store(settings: &Settings) -> Result<Arc<dyn Store>, StartEr
     use crate::store::{SegmentSettings, SegmentStore};
 
     let directory = settings.store_dir();
+    let segments = SegmentSettings {
+        segment_bytes: settings.storage.segment_bytes,
+        dead_bytes: settings.storage.dead_bytes,
+        ..SegmentSettings::default()
+    };
     // Opening replays what was written last, and blocks meanwhile.
-    let open = move || SegmentStore::open(&directory, &SegmentSettings::default());
+    let open = move || SegmentStore::open(&directory, &segments);
     let opened = tokio::task::spawn_blocking(open).await;
     let opened = opened.map_err(|error| StartError::Failed(error.to_string()))?;
     let store = opened.map_err(|error| not_opened(settings, &error))?;

@@ -55,6 +55,8 @@ fn what_makes_no_sense_is_refused_by_its_key() {
     check("[kafka]\nrequest_memory_bytes = 10", "[kafka] request_memory_bytes");
     check("[storage]\nmemory_bytes = 10", "[storage] memory_bytes");
     check("[storage]\nupkeep_interval_ms = 1", "[storage] upkeep_interval_ms");
+    check("[storage]\nsegment_bytes = 10", "[storage] segment_bytes");
+    check("[storage]\nsegment_bytes = 9999999999", "[storage] segment_bytes");
     check("[cache]\nmemory_bytes = 10", "[cache] memory_bytes");
     check("[tier]\nobject_store = 'ftp://x'", "[tier] object_store");
     check("[dataset]\nfile_roots = ['datasets']", "[dataset] file_roots");

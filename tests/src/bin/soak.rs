@@ -82,11 +82,12 @@ fn report(outcome: &chores::Outcome) -> ExitCode {
         println!("{topic:<10}{records:>10} records acknowledged");
     }
     println!(
-        "{} kills, {:.0} s; {} changes of the mode, {} archived objects at the end",
+        "{} kills, {:.0} s; {} changes of the mode, {} archived objects and {} kept segments at the end",
         outcome.kills,
         outcome.took.as_secs_f64(),
         outcome.mode_changes,
-        outcome.objects
+        outcome.objects,
+        outcome.kept_segments
     );
     for fault in &outcome.faults {
         println!("FAULT  {fault}");

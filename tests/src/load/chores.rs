@@ -1,8 +1,10 @@
-//! `kill -9` of the cloud while it works in the background: archiving, compaction, retention, changes of the storage mode, deletion. Over an
-//! S3 server that fails now and then. Afterwards every record that was acknowledged is looked for.
+//! `kill -9` of the cloud while it works in the background: archiving, compaction, retention, changes of the storage mode, deletion,
+//! moving what lives out of mostly dead segments. Over an S3 server that fails now and then. Afterwards every record that was
+//! acknowledged is looked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -50,8 +52,10 @@ pub struct Outcome {
     pub acknowledged: BTreeMap<String, u64>,
     /// Mode changes that were answered.
     pub mode_changes: u32,
-    /// Bytes that were archived by the runs that ended before they could be killed, at least.
+    /// Archived objects at the end.
     pub objects: usize,
+    /// Files with values that were moved out of mostly dead segments, at the end.
+    pub kept_segments: usize,
     /// Why the promises do not hold; empty if they do.
     pub faults: Vec<String>,
     pub took: Duration,
@@ -167,7 +171,7 @@ impl World {
             ..Faults::default()
         });
         let toml = format!(
-            "[storage]\nupkeep_interval_ms = 100\n[tier]\nobject_store = \"s3://{BUCKET}/here\"\n"
+            "[storage]\nupkeep_interval_ms = 100\nsegment_bytes = 1048576\ndead_bytes = 0\n[tier]\nobject_store = \"s3://{BUCKET}/here\"\n"
         );
         let cloud = TestCloud::start_in(&toml, s3.environment()).await?;
         let admin = config(&cloud.kafka()?).create()?;
@@ -262,6 +266,14 @@ impl World {
             }
         }
     }
+}
+
+fn kept_segments(store: &Path) -> anyhow::Result<usize> {
+    let mut kept = 0;
+    for entry in std::fs::read_dir(store)? {
+        kept += usize::from(entry?.path().extension().is_some_and(|ending| ending == "kept"));
+    }
+    Ok(kept)
 }
 
 /// What of `changing` has to be there: in `hybrid` what was acknowledged counts only when the mode was changed.
@@ -362,6 +374,7 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
     outcome.kills += 1;
     world.cloud.start().await?;
     outcome.objects = world.s3.keys(BUCKET, "here/tier/").len();
+    outcome.kept_segments = kept_segments(&world.cloud.data().join("store"))?;
     // The S3 server goes on answering meanwhile.
     let found = tokio::task::block_in_place(|| account(&world, &ends, &ledger));
     outcome.faults =
