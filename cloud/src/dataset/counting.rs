@@ -138,13 +138,15 @@ impl DatasetPartition {
             let Some(epoch) = state.epochs.counting() else { return Ok(true) };
             (epoch.counted(), epoch.clone())
         };
+        let mut demand = self.demand.subscribe();
         let mut running = FuturesOrdered::new();
         let mut bytes = 0;
         loop {
+            // What comes before there is room for it next to what readers still have to read would be fetched once more.
             while place < epoch.objects()
                 && running.len() < limits::INDEXING_OBJECTS
                 && (running.is_empty() || bytes < limits::INDEXING_BYTES)
-                && self.has_demand()
+                && self.has_demand_beside(bytes)
             {
                 let number = epoch.object_at(place);
                 place += 1;
@@ -157,7 +159,11 @@ impl DatasetPartition {
                 running.push_back(async move { this.count_object(number).await });
             }
             self.publish();
-            let Some(counted) = running.next().await else {
+            let counted = tokio::select! {
+                counted = running.next() => counted,
+                Ok(()) = demand.changed() => continue,
+            };
+            let Some(counted) = counted else {
                 return Ok(place == epoch.objects());
             };
             let (number, size, index) = counted?;

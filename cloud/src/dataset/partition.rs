@@ -243,6 +243,11 @@ impl DatasetPartition {
 
     /// Whether more is to be counted now: readers are near the end of what is.
     pub(super) fn has_demand(&self) -> bool {
+        self.has_demand_beside(0)
+    }
+
+    /// The same, when so many bytes are on their way already.
+    pub(super) fn has_demand_beside(&self, on_their_way: u64) -> bool {
         let furthest = *self.demand.borrow();
         let state = self.state();
         if self.dataset.live().is_eager || self.dataset.warming().is_running {
@@ -252,7 +257,8 @@ impl DatasetPartition {
         let record_bytes = state.counted_bytes / state.counted_records.max(1);
         // An open window hides what it has: it has to be filled.
         let hidden = matches!(self.dataset.config.shuffle, Shuffle::Window(_));
-        ahead.saturating_mul(record_bytes.max(1)) < self.ahead_bytes() || (hidden && ahead == 0)
+        let bytes = ahead.saturating_mul(record_bytes.max(1)).saturating_add(on_their_way);
+        bytes < self.ahead_bytes() || (hidden && ahead == 0)
     }
 
     /// How far ahead of readers is counted and fetched.
