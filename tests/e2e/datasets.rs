@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use robustmq_tests::bench::Kafka;
 use robustmq_tests::bench::dataset::reader::place_of;
 use robustmq_tests::bench::dataset::run::blocking;
@@ -232,6 +233,54 @@ async fn s3_that_is_down_for_a_while_is_waited_for() -> anyhow::Result<()> {
     .await?;
     stage.s3.set_faults(Faults::default());
     reading.await??.account.check_complete(2)
+}
+
+/// Where the admin listener says that a sample is, in a shuffled epoch.
+#[tokio::test]
+async fn a_stock_consumer_that_seeks_to_where_a_key_is_reads_that_sample() -> anyhow::Result<()> {
+    let mut stage = Stage::start(SMALL_CACHE).await?;
+    let catalogue = catalogue(Kind::WebDataset, 8, 40, 60_000)?;
+    catalogue.dataset().put(&stage.s3, BUCKET, "train/");
+    let configs = [("robustmq.source.epochs", "2"), ("robustmq.source.shuffle", "window:64")];
+    stage.create("train", 2, "train/", &configs).await?;
+    stage.read("train", 2, &catalogue, 2).await?;
+    for _ in 0..2 {
+        for epoch in 0..2 {
+            for sample in (0..catalogue.dataset().samples.len()).step_by(53) {
+                check_found(&stage, &catalogue, sample, epoch).await?;
+            }
+        }
+        // What was counted is counted again without being read.
+        stage.cloud.kill9().await?;
+        stage.cloud.start().await?;
+    }
+    Ok(())
+}
+
+async fn check_found(
+    stage: &Stage,
+    catalogue: &Arc<Catalogue>,
+    sample: usize,
+    epoch: u64,
+) -> anyhow::Result<()> {
+    let key = catalogue.dataset().samples[sample].key.clone().context("a key")?;
+    let path = format!("/v1/datasets/train/find?key={}&epoch={epoch}", key.replace('/', "%2F"));
+    let found: serde_json::Value = serde_json::from_str(&stage.cloud.admin(&path).await?)?;
+    let of = |name: &str| found["matches"][0][name].as_i64().with_context(|| found.to_string());
+    let (partition, offset) = (i32::try_from(of("partition")?)?, of("offset")?);
+    let (kafka, all) = (stage.kafka.clone(), Arc::clone(catalogue));
+    blocking(move || {
+        let consumer: BaseConsumer = kafka.consumer_config().create()?;
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset("train", partition, Offset::Offset(offset))?;
+        consumer.assign(&assignment)?;
+        let message = consumer.poll(PATIENCE).context("a record")??;
+        let place = place_of(&all, &message)?;
+        ensure!(message.offset() == offset, "{} is not {offset}", message.offset());
+        ensure!((place.sample, place.epoch) == (sample, epoch), "{key}: {place:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// After a start a dataset's records are counted again as they are read: what a group had been given, and not acknowledged, lay behind what

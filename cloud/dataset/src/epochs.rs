@@ -36,6 +36,17 @@ pub struct Place {
     pub run: u64,
 }
 
+/// How much of an object is counted in an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// All of its records.
+    All,
+    /// It is being counted.
+    Part,
+    /// It is not there, or its turn has not come.
+    Nothing,
+}
+
 /// Epochs of which it is known where each object begins: the one that is read, the next, and those of slower readers.
 const KEPT_EPOCHS: usize = 4;
 
@@ -110,6 +121,23 @@ impl Epoch {
     #[must_use]
     pub fn object_at(&self, place: u64) -> u64 {
         self.order.map_or(place, |order| order.at(place))
+    }
+
+    /// The place of an object in the order; `None` if the epoch began without it.
+    #[must_use]
+    pub fn place_of(&self, object: u64) -> Option<u64> {
+        let place = || self.order.map_or(object, |order| order.place_of(object));
+        (object < self.objects).then(place)
+    }
+
+    /// How much of an object is counted.
+    #[must_use]
+    pub fn has_counted(&self, object: u64) -> Counted {
+        match self.place_of(object) {
+            Some(place) if place < self.counted => Counted::All,
+            Some(place) if place == self.counted && self.growing > 0 => Counted::Part,
+            _ => Counted::Nothing,
+        }
     }
 
     /// The next object to count.
@@ -197,6 +225,12 @@ impl Epochs {
     /// All of them, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Epoch> {
         self.epochs.iter()
+    }
+
+    /// The one of a number, if it has begun.
+    #[must_use]
+    pub fn epoch(&self, number: u32) -> Option<&Epoch> {
+        self.epochs.iter().find(|epoch| epoch.number == number)
     }
 
     /// The newest.
@@ -306,14 +340,39 @@ impl Epochs {
     }
 
     fn in_window(&self, epoch: &Epoch, position: u64, window: u64) -> u64 {
+        let (start, order) = self.window(epoch, position, window);
+        start + order.at(position - start)
+    }
+
+    /// Where the window of a position begins, and its order.
+    fn window(&self, epoch: &Epoch, position: u64, window: u64) -> (u64, Permutation) {
         let number = position / window;
         let start = number * window;
         let records = match epoch.is_complete() {
             true => window.min(epoch.known() - start),
             false => window,
         };
-        let order = Permutation::new(records, self.seed, epoch.number.into(), number + 1);
-        start + order.at(position - start)
+        (start, Permutation::new(records, self.seed, epoch.number.into(), number + 1))
+    }
+
+    /// The offset of a record in an epoch, which [`Epochs::find`] finds there; `None` where it may not be read yet, and where its epoch was given
+    /// up ([`Epochs::given_up`]).
+    #[must_use]
+    pub fn offset_of(&self, epoch: u32, object: u64, record: u64) -> Option<i64> {
+        let epoch = self.epoch(epoch)?;
+        let place = usize::try_from(epoch.place_of(object)?).ok()?;
+        let start = epoch.starts.get(place)?;
+        let end = epoch.starts.get(place + 1).copied().unwrap_or_else(|| epoch.known());
+        let position = start.checked_add(record).filter(|position| *position < end)?;
+        let position = match self.shuffle {
+            Shuffle::None | Shuffle::Shards => position,
+            Shuffle::Window(window) => {
+                let (start, order) = self.window(epoch, position, window.into());
+                start + order.place_of(position - start)
+            }
+        };
+        let is_visible = position < epoch.visible(self.shuffle);
+        is_visible.then(|| epoch.first_offset.saturating_add_unsigned(position))
     }
 
     /// What is read from an offset on: the records of its window, all of them; where nothing is shuffled within windows, what follows in its

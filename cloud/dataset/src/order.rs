@@ -61,11 +61,35 @@ impl Permutation {
         }
     }
 
+    /// Where `value` stands: the other way round. `value` itself if it is none of them.
+    #[must_use]
+    pub fn place_of(&self, value: u64) -> u64 {
+        if value >= self.count {
+            return value;
+        }
+        let mut place = value;
+        loop {
+            place = self.round_trip_back(place);
+            if place < self.count {
+                return place;
+            }
+        }
+    }
+
     fn round_trip(&self, value: u64) -> u64 {
         let mask = (1_u64 << self.half_bits) - 1;
         let (mut left, mut right) = (value >> self.half_bits, value & mask);
         for key in self.keys {
             (left, right) = (right, left ^ (mix(right ^ key) & mask));
+        }
+        (left << self.half_bits) | right
+    }
+
+    fn round_trip_back(&self, value: u64) -> u64 {
+        let mask = (1_u64 << self.half_bits) - 1;
+        let (mut left, mut right) = (value >> self.half_bits, value & mask);
+        for key in self.keys.iter().rev() {
+            (left, right) = (right ^ (mix(left ^ key) & mask), left);
         }
         (left << self.half_bits) | right
     }
@@ -80,6 +104,7 @@ mod tests {
         for count in [0_u64, 1, 2, 3, 7, 64, 65, 1000, 4097] {
             let order = Permutation::new(count, 42, 3, 0);
             let mut seen: Vec<u64> = (0..count).map(|place| order.at(place)).collect();
+            assert!((0..=count).all(|place| order.place_of(order.at(place)) == place), "{count}");
             seen.sort_unstable();
             assert_eq!(seen, (0..count).collect::<Vec<_>>(), "{count}");
         }

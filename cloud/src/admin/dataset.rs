@@ -1,17 +1,19 @@
 //! `GET /v1/datasets/{topic}`: a topic with a source ([`crate::dataset::Status`]). `POST /v1/datasets/{topic}/warm`: brings it into the cache.
-//! `POST /v1/datasets/{topic}/refresh`: lists its source again; `GET` asks how that went.
+//! `POST /v1/datasets/{topic}/refresh`: lists its source again; `GET` asks how that went. `GET /v1/datasets/{topic}/find?key=KEY`: where a
+//! sample is ([`crate::dataset::FoundKeys`]).
 
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State as Shared};
+use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use robustmq_common::limits;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{State, find, missing, unavailable};
-use crate::dataset::{Refreshing, StatusError};
+use crate::dataset::{Cursor, FindError, Refreshing, StatusError, Wanted};
 use crate::group::shared::snapshots::wall_ms;
 
 fn refused(error: &StatusError) -> Response {
@@ -81,6 +83,41 @@ pub(super) async fn warm(Shared(state): Shared<State>, Path(name): Path<String>)
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(error) => refused(&error),
     }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Sought {
+    key: String,
+    #[serde(default)]
+    epoch: u32,
+    object: Option<String>,
+    after: Option<Cursor>,
+}
+
+pub(super) async fn find_key(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    Query(sought): Query<Sought>,
+) -> Response {
+    let topic = match find(&state, &name).await {
+        Ok(topic) => topic,
+        Err(response) => return response,
+    };
+    let Sought { key, epoch, object, after } = sought;
+    match state.datasets.find(&topic, Wanted { key, epoch, object, after }).await {
+        Ok(found) => Json(found).into_response(),
+        Err(error) => not_searched(&error),
+    }
+}
+
+fn not_searched(error: &FindError) -> Response {
+    let status = match error {
+        FindError::NoDataset(_) | FindError::NoObject(_) => StatusCode::NOT_FOUND,
+        FindError::NoEpoch { .. } | FindError::NoKeys(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        FindError::Busy => StatusCode::TOO_MANY_REQUESTS,
+        FindError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, error.to_string() + "\n").into_response()
 }
 
 #[cfg(test)]

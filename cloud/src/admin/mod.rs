@@ -9,6 +9,7 @@
 //! PUT, DELETE /v1/groups/{group}/snapshots/{name}        takes one (`?replace=true`), or deletes it
 //! POST /v1/groups/{group}/snapshots/{name}/rewind        has the group go back to it
 //! GET /v1/datasets/{topic}      a topic with a source: what is counted, what the cache did
+//! GET /v1/datasets/{topic}/find?key=KEY  where a sample with that key is
 //! POST /v1/datasets/{topic}/warm brings it into the cache
 //! POST, GET /v1/datasets/{topic}/refresh   lists its source again, tells how that went
 //! GET /v1/store                 the store's figures
@@ -82,6 +83,7 @@ pub fn router(
         )
         .route("/v1/groups/{group}/snapshots/{name}/rewind", post(snapshots::rewind))
         .route("/v1/datasets/{topic}", get(dataset::show))
+        .route("/v1/datasets/{topic}/find", get(dataset::find_key))
         .route("/v1/datasets/{topic}/warm", post(dataset::warm))
         .route("/v1/datasets/{topic}/refresh", get(dataset::refreshed).post(dataset::refresh))
         .route("/v1/store", get(store))

@@ -40,6 +40,14 @@ enum DatasetCommand {
         #[command(flatten)]
         admin: Admin,
     },
+    /// Find the partition and the offset of a sample by its key
+    ///
+    /// Where each object is a sample it is found at once. In archives, what is counted is looked through, out of the cache or from the source, until a
+    /// sample with the key is found.
+    #[command(
+        after_help = "Examples:\n  robustmq-cloud dataset find images --key train/n01440764_10026\n  robustmq-cloud dataset find images --key train/n01440764_10026 --object train-0003.tar --epoch 2 --json"
+    )]
+    Find(super::find::Find),
     /// Bring a topic into the cache before anybody reads it, as much of it as the cache takes
     #[command(after_help = "Example:\n  robustmq-cloud dataset warm images")]
     Warm {
@@ -81,6 +89,7 @@ pub(super) async fn run(args: Dataset) -> Result<(), CommandError> {
             print(&missing(&done));
             Ok(())
         }
+        DatasetCommand::Find(args) => super::find::run(&client, args).await,
         DatasetCommand::Warm { topic, no_wait, admin } => {
             call(&client, Method::POST, url(&admin, &["datasets", &topic, "warm"])?).await?;
             match no_wait {

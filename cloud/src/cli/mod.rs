@@ -20,6 +20,7 @@ mod client;
 mod configs;
 mod dataset;
 mod edge;
+mod find;
 mod group;
 mod snapshots;
 mod status;
@@ -61,7 +62,7 @@ enum Command {
         after_help = "Example:\n  robustmq-cloud group reset training --topic telemetry --to earliest"
     )]
     Group(group::Group),
-    /// Show topics that serve what lies in object storage, and bring them into the cache
+    /// Show topics that serve what lies in object storage, find samples in them, and bring them into the cache
     #[command(after_help = "Example:\n  robustmq-cloud dataset status images")]
     Dataset(dataset::Dataset),
     /// List, add and remove edges

@@ -193,3 +193,31 @@ async fn a_source_is_listed_again_and_shown() {
     let last = reqwest::get(url).await.expect("an answer");
     assert_eq!(last.status(), reqwest::StatusCode::CONFLICT, "it tells what came of the last one");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sample_is_found_by_its_key_or_it_is_said_where_it_was_looked_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for name in ["a b.bin", "c.bin"] {
+        std::fs::write(directory.path().join(name), name).expect("a disk");
+    }
+    std::fs::write(directory.path().join("lines.jsonl"), "{}").expect("a disk");
+    let site = Site::open().await;
+    let source = directory.path().display();
+    site.kafka(&format!("topic create t --source file://{source}")).await.expect("created");
+    for options in ["", "--json", "--all", "--epoch 0 --object c.bin"] {
+        site.admin(&format!("dataset find t --key c.bin {options}")).await.expect("found");
+    }
+    let check = async |options: &str, said: &str| {
+        let error = site.admin(&format!("dataset find {options}")).await.expect_err(said);
+        assert!(error.contains(said), "{error}");
+    };
+    check(
+        "t --key x",
+        "no sample \"x\" in 2 objects of t, epoch 0; records of 1 objects have no keys",
+    )
+    .await;
+    check("t --key x --object a%20b.bin", "404 Not Found: the topic has no object").await;
+    check("t --key c.bin --epoch 1", "422 Unprocessable Entity: there is no epoch 1").await;
+    check("t --key c.bin --after here", "400 Bad Request").await;
+    check("nothing --key c.bin", "there is no such topic").await;
+}

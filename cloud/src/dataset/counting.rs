@@ -3,6 +3,7 @@
 //!
 //! It keeps a little ahead of the furthest reader (`robustmq.source.index = lazy`), or goes on to the end (`eager`).
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -146,7 +147,7 @@ impl DatasetPartition {
             while place < epoch.objects()
                 && running.len() < limits::INDEXING_OBJECTS
                 && (running.is_empty() || bytes < limits::INDEXING_BYTES)
-                && self.has_demand_beside(bytes)
+                && (self.has_demand_beside(bytes) || self.is_known(epoch.object_at(place)).await?)
             {
                 let number = epoch.object_at(place);
                 place += 1;
@@ -172,6 +173,21 @@ impl DatasetPartition {
             self.state().count(number, &index, damages);
             self.publish();
         }
+    }
+
+    /// Whether an object is to be counted because somebody searches, and nothing has to be read for it.
+    async fn is_known(&self, number: u64) -> Result<bool, PartitionError> {
+        if self.searches.load(Ordering::Relaxed) == 0 {
+            return Ok(false);
+        }
+        self.is_indexed(number).await
+    }
+
+    /// Whether it is known what an object holds.
+    pub(super) async fn is_indexed(&self, number: u64) -> Result<bool, PartitionError> {
+        let (object, id) = self.object(number).await?;
+        let is_whole = super::reading_of(&self.dataset.config, &object).is_none();
+        Ok(is_whole || self.dataset.group.known(id).await?.is_some())
     }
 
     /// The first samples of an object that cannot be read; an error if they stop the topic.

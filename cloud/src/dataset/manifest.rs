@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** an object's ordinal never changes. A refresh appends.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -407,6 +408,25 @@ impl Manifest {
         let path = path.map_err(|error| damaged(&manifest_key(self.topic, chunk), error))?;
         let (etag, size, modified_ms) = (entry.etag.clone(), entry.size, entry.modified_ms);
         Ok(Object { path, etag, size, modified_ms })
+    }
+
+    /// The ordinal of the object with that name, where the manifest is in the order of names: it is as it was listed first, and a refresh
+    /// appends. `None` may mean that it is among what was appended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn named(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let (mut from, mut to) = (0, self.listed().objects);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let object = self.object(middle).await?;
+            match self.name(&object).cmp(name) {
+                Ordering::Less => from = middle + 1,
+                Ordering::Equal => return Ok(Some(middle)),
+                Ordering::Greater => to = middle,
+            }
+        }
+        Ok(None)
     }
 
     /// The part of a path that is below the source's prefix.

@@ -2,8 +2,8 @@
 //!
 //! Roles: `manifest` (which objects there are, in which order), `changes` (of a topic's configuration), `group` (what is known of objects, shared by topics with one source),
 //! `partition` (offsets, as far as they are counted), `counting` (finds out what objects hold, a little ahead of readers), `reading` (offsets to
-//! record batches), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as Kafka has them), `lost` (those
-//! that are not there any more), `troubles` (why one does not go on), `refreshing` (listing a source again). How objects
+//! record batches), `find` (keys to offsets), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as
+//! Kafka has them), `lost` (those that are not there any more), `troubles` (why one does not go on), `refreshing` (listing a source again). How objects
 //! are read, cached and ordered is in the crate `robustmq-dataset`; that a partition's records come from here is known to the log only by
 //! the seam [`Source`].
 //!
@@ -20,12 +20,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
+use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{Cache, Tier};
 use robustmq_dataset::fetch::{Object, ObjectSource, Source as ByteSource};
 use robustmq_dataset::format::detect::detect;
 use robustmq_dataset::format::parquet::Held;
 use robustmq_dataset::format::{Coding, Format};
 use robustmq_dataset::index::{Reading, extent_id};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::active::Active;
@@ -45,6 +47,7 @@ mod ahead;
 mod batch;
 mod changes;
 mod counting;
+mod find;
 mod group;
 mod lost;
 mod manifest;
@@ -57,6 +60,7 @@ mod status;
 mod troubles;
 mod warm;
 
+pub use find::{Cursor, FindError, FoundKeys, Match, Wanted};
 pub use manifest::{ListError, Listed, Refreshed};
 pub use metrics::CacheMetrics;
 pub use partition::Warming;
@@ -74,6 +78,8 @@ pub struct Datasets {
     cancel: CancellationToken,
     active: Arc<Active>,
     troubles: Arc<Troubles>,
+    /// Turns to search for a key.
+    searches: Semaphore,
     inner: Mutex<Inner>,
 }
 
@@ -163,6 +169,7 @@ impl Datasets {
             cancel,
             active: Arc::default(),
             troubles: Arc::default(),
+            searches: Semaphore::new(limits::FIND_SEARCHES),
             inner,
         }))
     }

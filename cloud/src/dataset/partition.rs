@@ -127,6 +127,8 @@ pub(super) struct DatasetPartition {
     pub(super) counted: Notify,
     /// How many partitions are read at the moment.
     pub(super) sharing: AtomicUsize,
+    /// Searches that want counted what is known without reading.
+    pub(super) searches: AtomicUsize,
 }
 
 pub(super) struct State {
@@ -189,6 +191,7 @@ impl DatasetPartition {
             read: Arc::default(),
             counted: Notify::new(),
             sharing: AtomicUsize::new(1),
+            searches: AtomicUsize::new(0),
         });
         tokio::spawn(super::counting::run(Arc::downgrade(&this)));
         tokio::spawn(super::ahead::run(Arc::downgrade(&this)));
@@ -331,6 +334,13 @@ impl State {
     pub fn stretch(&mut self, offset: i64) -> Option<Stretch> {
         self.add_up(offset);
         self.epochs.stretch(offset)
+    }
+
+    /// The offset of a record in an epoch, as far as that is counted.
+    pub fn offset_of(&mut self, epoch: u32, object: u64, record: u64) -> Option<i64> {
+        let first_offset = self.epochs.epoch(epoch)?.first_offset();
+        self.add_up(first_offset);
+        self.epochs.offset_of(epoch, object, record)
     }
 
     fn add_up(&mut self, offset: i64) {

@@ -60,6 +60,13 @@ impl Troubles {
         replace(&mut self.lock().entry(id).or_default().counting, Trouble::new(offset, error))
     }
 
+    /// Whether a partition's log ends at or before `end` and does not go on.
+    pub fn has_ended(&self, id: (TopicId, PartitionIndex), end: i64) -> bool {
+        let all = self.lock();
+        let counting = all.get(&id).and_then(|partition| partition.counting.as_ref());
+        counting.is_some_and(|trouble| trouble.offset <= end)
+    }
+
     /// Its log ends at `end` now, and it is not known to end there. What does not pass by itself may just not have been met again: it is over when
     /// the log has come past it, or has come to its end (`is_complete`).
     pub fn goes_on(&self, id: (TopicId, PartitionIndex), end: i64, is_complete: bool) {

@@ -110,6 +110,14 @@ pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
 pub const RETRY: Duration = Duration::from_secs(2);
 /// The longest of these.
 pub const RETRY_MOST: Duration = Duration::from_secs(10);
+/// How long one step of a search for a key may take: the admin listener answers within three times that.
+pub const FIND_STEP: Duration = Duration::from_secs(10);
+/// Extents that a search reads at once.
+pub const FIND_LOADS: usize = 4;
+/// Searches at once. Further ones are refused.
+pub const FIND_SEARCHES: usize = 4;
+/// Samples that one step of a search tells of.
+pub const FIND_MATCHES: usize = 1000;
 
 /// Why a partition did not go on is told for so long after it was met last, if it may pass by itself.
 pub const TROUBLE_TOLD: Duration = Duration::from_secs(300);

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::{Epochs, Part, Shuffle, Stretch};
+use super::{Counted, Epochs, Part, Shuffle, Stretch};
 
 fn counts(object: u64) -> u64 {
     object % 4 * 5
@@ -33,6 +33,10 @@ fn each_epoch_has_each_record_once_in_every_order() {
             let found: BTreeSet<_> = places.iter().map(|p| (p.object, p.record)).collect();
             assert_eq!(found.len() as u64, total, "{shuffle:?}");
             assert!(found.iter().all(|(object, record)| *record < counts(*object)));
+            let back = places.iter().map(|p| all.offset_of(p.epoch, p.object, p.record));
+            assert!(back.eq((first..).take(places.len()).map(Some)), "{shuffle:?}");
+            assert_eq!(all.offset_of(0, 3, counts(3)), None, "it has no such record");
+            assert_eq!(all.offset_of(0, 13, 0), None, "nor such an object");
             orders.insert(places.iter().map(|p| (p.object, p.record)).collect::<Vec<_>>());
         }
         assert_eq!(orders.len(), if shuffle == Shuffle::None { 1 } else { 3 });
@@ -83,6 +87,11 @@ fn what_is_being_counted_may_be_read_as_far_as_it_was_found_but_for_open_windows
     assert_eq!(all.high_watermark(), 12);
     let place = all.find(11).expect("found so far");
     assert_eq!((place.object, place.record, place.run), (1, 1, 1));
+    assert_eq!((all.offset_of(0, 1, 1), all.offset_of(0, 1, 2)), (Some(11), None));
+    assert_eq!((all.offset_of(0, 2, 0), all.offset_of(1, 0, 0)), (None, None));
+    let first = all.epoch(0).expect("begun");
+    let counted = [0, 1, 2, 3].map(|object| first.has_counted(object));
+    assert_eq!(counted, [Counted::All, Counted::Part, Counted::Nothing, Counted::Nothing]);
 
     let mut windows = Epochs::new(Shuffle::Window(8), 0, 0);
     windows.begin(2);
@@ -90,6 +99,8 @@ fn what_is_being_counted_may_be_read_as_far_as_it_was_found_but_for_open_windows
     assert_eq!(windows.high_watermark(), 0);
     windows.count(10);
     assert_eq!(windows.high_watermark(), 8);
+    let seen = (0..10).filter_map(|record| windows.offset_of(0, 0, record));
+    assert_eq!(seen.collect::<BTreeSet<_>>(), (0..8).collect::<BTreeSet<_>>(), "as far as visible");
     windows.count(1);
     assert_eq!(windows.high_watermark(), 11);
     let last = windows.stretch(9).expect("the last window");

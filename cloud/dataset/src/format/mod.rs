@@ -57,6 +57,15 @@ impl Format {
             Self::TfRecord => "tfrecord",
         }
     }
+
+    /// Whether its records have keys.
+    #[must_use]
+    pub fn has_keys(self) -> bool {
+        match self {
+            Self::WebDataset | Self::Tar | Self::Object => true,
+            Self::Parquet | Self::Jsonl | Self::Mds | Self::TfRecord => false,
+        }
+    }
 }
 
 /// How an object's bytes become its content.

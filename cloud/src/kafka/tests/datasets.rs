@@ -21,6 +21,8 @@ use super::*;
 use crate::store::ScanLimit;
 use crate::store::keys::Family;
 
+mod find;
+
 /// A tar archive as WebDataset has it.
 fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut archive = Vec::new();
