@@ -3,7 +3,7 @@
 //! **Invariant:** an object's ordinal never changes. A refresh appends.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -62,18 +62,7 @@ async fn list(
     let prefix = (!location.path.is_empty()).then(|| Path::from(location.path.as_str()));
     let mut listing = location.objects.list(prefix.as_ref());
     let (mut entries, mut seen) = (Vec::new(), 0_u64);
-    let failed = |error: object_store::Error| {
-        let why = match &error {
-            object_store::Error::PermissionDenied { .. }
-            | object_store::Error::Unauthenticated { .. } => {
-                "it may not be listed: check the credentials, and that they grant s3:ListBucket and s3:GetObject"
-            }
-            object_store::Error::NotFound { .. } => "there is no such bucket or directory",
-            _ => "it cannot be listed",
-        };
-        ListError(format!("{url}: {why} ({})", told(&error)))
-    };
-    while let Some(meta) = listing.try_next().await.map_err(failed)? {
+    while let Some(meta) = listing.try_next().await.map_err(|error| refused(url, &error))? {
         seen += 1;
         let Some(name) = name_below(&location.path, &meta) else { continue };
         let is_data = config.format.is_some() || !is_sidecar(&name);
@@ -95,6 +84,7 @@ async fn list(
             "none of the {seen} objects at {url} is taken: see robustmq.source.include and exclude"
         )));
     }
+    let mut entries = without_folders(entries);
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     match (&config.url, roots) {
         (ObjectStoreUrl::File { dir }, Some(roots)) => {
@@ -143,6 +133,42 @@ fn check_format(config: &SourceConfig, entries: &[Entry]) -> Result<(), ListErro
         entries.len(),
         config.url
     )))
+}
+
+/// Why a source cannot be listed, in words for people.
+fn refused(url: &ObjectStoreUrl, error: &object_store::Error) -> ListError {
+    use object_store::Error;
+    let text = told(error);
+    // `object_store` has no kinds of errors for listings in S3: the status stands in the text.
+    let says = |status: &str| text.contains(&format!("status code: {status}"));
+    let why = match error {
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => NOT_ALLOWED,
+        _ if says("403") || says("401") => NOT_ALLOWED,
+        Error::NotFound { .. } => NOT_THERE,
+        _ if says("404") => NOT_THERE,
+        _ => "it cannot be listed",
+    };
+    ListError(format!("{url}: {why} ({text})"))
+}
+
+const NOT_ALLOWED: &str = "it may not be listed: check the credentials, and that they grant s3:ListBucket and s3:GetObject";
+const NOT_THERE: &str = "there is no such bucket or directory";
+
+/// Leaves out what only makes a folder be seen: consoles and file browsers put an empty object for it, with a slash at the end of its key
+/// that a listing does not show us.
+fn without_folders(mut entries: Vec<Entry>) -> Vec<Entry> {
+    let empty = entries.iter().filter(|entry| entry.size == 0).map(|entry| entry.name.clone());
+    let empty: HashSet<String> = empty.collect();
+    let above = |name: &str| {
+        let folders = name.match_indices('/').filter_map(|(end, _)| name.get(..end));
+        folders.filter_map(|folder| empty.get(folder)).cloned().collect::<Vec<_>>()
+    };
+    let folders: HashSet<String> = match empty.is_empty() {
+        true => return entries,
+        false => entries.iter().flat_map(|entry| above(&entry.name)).collect(),
+    };
+    entries.retain(|entry| !folders.contains(&entry.name));
+    entries
 }
 
 /// Links are followed, but not out of the directories that may become topics.
@@ -485,7 +511,40 @@ pub(super) fn identity(config: &SourceConfig, object: &Object) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, check_links};
+    use super::{Entry, ObjectStoreUrl, check_links, refused, without_folders};
+
+    fn entry(name: &str, size: u64) -> Entry {
+        Entry { name: name.to_owned(), etag: None, size, modified_ms: 0 }
+    }
+
+    /// A folder that was made in a browser became a record without a value.
+    #[test]
+    fn an_empty_object_that_is_a_folder_of_others_is_left_out() {
+        let check = |entries: &[(&str, u64)], expected: &[&str]| {
+            let entries = entries.iter().map(|(name, size)| entry(name, *size)).collect();
+            let left = without_folders(entries);
+            assert_eq!(left.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), expected);
+        };
+        check(&[("a", 0), ("a/b", 0), ("a/b/c", 1), ("a-", 0)], &["a/b/c", "a-"]);
+        check(&[("a", 1), ("a/b", 1), ("b", 0)], &["a", "a/b", "b"]);
+        check(&[("a/b/c", 0), ("a/b", 0)], &["a/b/c"]);
+    }
+
+    /// Listings in S3 fail with errors of no kind, and people were told only that it cannot be listed.
+    #[test]
+    fn whoever_creates_a_topic_is_told_what_to_look_at() {
+        let url: ObjectStoreUrl = "s3://data/train".parse().expect("a URL");
+        let check = |text: &str, said: &str| {
+            let error = object_store::Error::Generic { store: "S3", source: text.into() };
+            let refused = refused(&url, &error).0;
+            assert!(refused.starts_with(&format!("s3://data/train: {said}")), "{refused}");
+            assert!(refused.contains(text), "{refused}");
+        };
+        let answer = "Server returned non-2xx status code: ";
+        check(&format!("{answer}404 Not Found: NoSuchBucket"), "there is no such bucket");
+        check(&format!("{answer}403 Forbidden: InvalidAccessKeyId"), "it may not be listed: check");
+        check(&format!("{answer}500 Internal Server Error"), "it cannot be listed (");
+    }
 
     /// A link below a directory that was allowed served whatever it led to.
     #[test]
@@ -499,10 +558,8 @@ mod tests {
         };
         link(&inside.path().join("data"), "within");
         link(&outside.path().join("secret"), "out");
-        let entry =
-            |name: &str| Entry { name: name.to_owned(), etag: None, size: 0, modified_ms: 0 };
         let check = |names: &[&str]| {
-            let entries = names.iter().map(|name| entry(name)).collect();
+            let entries = names.iter().map(|name| entry(name, 0)).collect();
             check_links(inside.path(), &[inside.path().to_owned()], entries)
         };
         assert_eq!(check(&["data", "within"]).map(|entries| entries.len()), Ok(2));
