@@ -12,6 +12,7 @@ mod mqtt_clients;
 mod object_store;
 mod queue_limits;
 mod restore;
+mod s3_servers;
 mod share_groups;
 mod shared_groups;
 mod sharers;

@@ -63,6 +63,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn run(arguments: &Arguments, partitions: i32) -> anyhow::Result<()> {
     let s3 = FakeS3::start(1).await?;
+    s3.create_bucket("bench");
     let toml = format!(
         "[storage]\nupkeep_interval_ms = 500\n[tier]\nobject_store = \"s3://bench\"\n[cache]\nmemory_bytes = {}\n",
         arguments.cache_mib << 20

@@ -93,13 +93,20 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }
 
+/// The Python that has the client libraries.
+///
+/// # Errors
+/// When there is none.
+pub fn interpreter() -> anyhow::Result<PathBuf> {
+    installed("ROBUSTMQ_PYTHON", "venv/bin/python")
+}
+
 /// A script under `tests/clients`, in the Python that has the client libraries.
 ///
 /// # Errors
 /// When there is none.
 pub fn python(script: &str) -> anyhow::Result<Command> {
-    let python = installed("ROBUSTMQ_PYTHON", "venv/bin/python")?;
-    let mut command = Command::new(python);
+    let mut command = Command::new(interpreter()?);
     command
         .arg(folder().join(script))
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -164,6 +164,7 @@ struct World {
 impl World {
     async fn start(seed: u64) -> anyhow::Result<Self> {
         let s3 = FakeS3::start(seed).await?;
+        s3.create_bucket(BUCKET);
         s3.set_faults(Faults {
             failing: 30,
             truncated: 30,

@@ -20,6 +20,8 @@ use super::{Parameters, Shared, date, lock, requests, xml};
 
 /// The largest body of a request.
 const BODY_BYTES: usize = 1 << 30;
+/// In the header of whoever uses the key of `FakeS3::environment`.
+const CREDENTIAL: &str = "Credential=key/";
 
 enum Answer {
     Object(Found),
@@ -119,7 +121,9 @@ async fn serve(
     }
     let done = {
         let mut objects = lock(&shared.objects);
+        let makes_bucket = parts.method == Method::PUT && place.1.is_empty();
         match parts.method {
+            _ if !makes_bucket && !objects.has_bucket(place.0) => Answer::Other(no_such_bucket()),
             Method::GET | Method::HEAD if !place.1.is_empty() => {
                 find(&objects, place, &parts.headers, faults.ignores_conditions)
             }
@@ -136,10 +140,18 @@ fn refusal(faults: &Faults, headers: &HeaderMap) -> Option<Response> {
         let error = xml::error("PermanentRedirect");
         return Some((StatusCode::MOVED_PERMANENTLY, region, error).into_response());
     }
-    if faults.is_forbidden || !headers.contains_key(header::AUTHORIZATION) {
+    let Some(authorization) = headers.get(header::AUTHORIZATION) else {
+        return Some(failure(StatusCode::FORBIDDEN, "AccessDenied"));
+    };
+    let is_known = authorization.to_str().is_ok_and(|text| text.contains(CREDENTIAL));
+    if faults.is_forbidden || !is_known {
         return Some(failure(StatusCode::FORBIDDEN, "InvalidAccessKeyId"));
     }
-    faults.has_no_bucket.then(|| failure(StatusCode::NOT_FOUND, "NoSuchBucket"))
+    faults.has_no_bucket.then(no_such_bucket)
+}
+
+fn no_such_bucket() -> Response {
+    failure(StatusCode::NOT_FOUND, "NoSuchBucket")
 }
 
 fn find(
@@ -175,15 +187,20 @@ fn change(
     query: &Parameters,
     body: Bytes,
 ) -> Response {
-    let missing = || failure(StatusCode::NOT_FOUND, "NoSuchKey");
+    let no_upload = || failure(StatusCode::NOT_FOUND, "NoSuchUpload");
     let tagged = |etag: String| ([(header::ETAG, etag)], "").into_response();
     let upload = query.get("uploadId").map(String::as_str);
     match parts.method {
         Method::GET if key.is_empty() => xml::listing(&objects.list(bucket, query)).into_response(),
+        Method::HEAD => StatusCode::OK.into_response(),
+        Method::PUT if key.is_empty() => {
+            objects.create_bucket(bucket);
+            StatusCode::OK.into_response()
+        }
         Method::PUT => match (upload, query.get("partNumber")) {
             (Some(upload), Some(number)) => objects
                 .put_part(upload, number.parse().unwrap_or(0), body)
-                .map_or_else(missing, tagged),
+                .map_or_else(no_upload, tagged),
             _ if parts.headers.contains_key(header::IF_NONE_MATCH)
                 && objects.get(bucket, key).is_some() =>
             {
@@ -201,7 +218,7 @@ fn change(
         }
         Method::POST => match upload.and_then(|upload| objects.complete(upload, bucket, key)) {
             Some(etag) => xml::completed(bucket, key, &etag).into_response(),
-            None => failure(StatusCode::NOT_FOUND, "NoSuchUpload"),
+            None => no_upload(),
         },
         Method::DELETE => {
             match upload {

@@ -2,12 +2,14 @@
 //! are refused, conditions that are ignored.
 //!
 //! What the broker's object store client asks for, and no more: PUT (with `If-None-Match: *`), GET and HEAD with a range and `If-Match`,
-//! DELETE, DeleteObjects, ListObjectsV2 and multipart uploads, path style. Signatures are not checked; that there is one is.
+//! DELETE, DeleteObjects, ListObjectsV2, CreateBucket and multipart uploads, path style. Signatures are not checked; that there is one, of the
+//! right key, is. A test compares its answers with those of [`moto`]'s server.
 
 mod answer;
 mod date;
 mod faults;
 mod link;
+pub mod moto;
 mod objects;
 mod requests;
 #[cfg(test)]
@@ -106,6 +108,11 @@ impl FakeS3 {
         .to_vec()
     }
 
+    /// Makes a bucket, for whoever puts objects there by requests.
+    pub fn create_bucket(&self, bucket: &str) {
+        lock(&self.shared.objects).create_bucket(bucket);
+    }
+
     /// What goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         *lock(&self.shared.faults) = faults;
@@ -129,7 +136,8 @@ impl FakeS3 {
         lock(&self.shared.objects).get(bucket, key).map(|object| object.bytes)
     }
 
-    /// Puts an object, or another in its place, and says its ETag. No request is made, and nothing is copied.
+    /// Puts an object, or another in its place, and says its ETag. The bucket is made if there is none. No request is made, and nothing is
+    /// copied.
     pub fn put(&self, bucket: &str, key: &str, bytes: Bytes) -> String {
         lock(&self.shared.objects).put(bucket, key, bytes)
     }

@@ -1,10 +1,11 @@
 //! Buckets, objects and uploads in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Bound, Range};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::Parameters;
 
@@ -18,9 +19,10 @@ pub(super) struct Object {
 
 #[derive(Debug, Default)]
 pub(super) struct Objects {
+    buckets: BTreeSet<String>,
     objects: BTreeMap<(String, String), Object>,
     uploads: HashMap<String, BTreeMap<u32, Bytes>>,
-    /// Of puts and uploads so far: what tags and upload ids are made of.
+    /// Uploads so far.
     number: u64,
 }
 
@@ -46,13 +48,26 @@ impl Objects {
         self.objects.get(&(bucket.to_owned(), key.to_owned())).cloned()
     }
 
+    pub(super) fn create_bucket(&mut self, bucket: &str) {
+        self.buckets.insert(bucket.to_owned());
+    }
+
+    pub(super) fn has_bucket(&self, bucket: &str) -> bool {
+        self.buckets.contains(bucket)
+    }
+
+    /// Puts an object; the bucket is made if there is none.
     pub(super) fn put(&mut self, bucket: &str, key: &str, bytes: Bytes) -> String {
-        self.number += 1;
-        let etag = format!("\"{:032x}\"", self.number);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let object = Object { bytes, etag: etag.clone(), modified: since.as_secs() };
-        self.objects.insert((bucket.to_owned(), key.to_owned()), object);
+        let etag = tag(&bytes);
+        self.put_tagged(bucket, key, bytes, &etag);
         etag
+    }
+
+    fn put_tagged(&mut self, bucket: &str, key: &str, bytes: Bytes, etag: &str) {
+        self.create_bucket(bucket);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let object = Object { bytes, etag: etag.to_owned(), modified: since.as_secs() };
+        self.objects.insert((bucket.to_owned(), key.to_owned()), object);
     }
 
     pub(super) fn delete(&mut self, bucket: &str, key: &str) {
@@ -126,16 +141,18 @@ impl Objects {
     }
 
     pub(super) fn put_part(&mut self, upload: &str, number: u32, bytes: Bytes) -> Option<String> {
-        self.number += 1;
-        let etag = format!("\"{:032x}\"", self.number);
+        let etag = tag(&bytes);
         self.uploads.get_mut(upload)?.insert(number, bytes);
         Some(etag)
     }
 
     pub(super) fn complete(&mut self, upload: &str, bucket: &str, key: &str) -> Option<String> {
         let parts = self.uploads.remove(upload)?;
-        let bytes: Vec<u8> = parts.into_values().flatten().collect();
-        Some(self.put(bucket, key, bytes.into()))
+        let (count, bytes) = (parts.len(), parts.values().flatten().copied().collect::<Vec<_>>());
+        let tags: String = parts.values().map(|part| tag(part)).collect();
+        let etag = format!("\"{:032x}-{count}\"", xxh3_128(tags.as_bytes()));
+        self.put_tagged(bucket, key, bytes.into(), &etag);
+        Some(etag)
     }
 
     pub(super) fn abort(&mut self, upload: &str) {
@@ -143,17 +160,22 @@ impl Objects {
     }
 }
 
-/// The part of `length` bytes that a Range header asks for; outer `None` if there is no such part, inner `None` if none is asked for.
+/// As S3 makes them: the same content has the same tag, and nobody may rely on more.
+fn tag(bytes: &[u8]) -> String {
+    format!("\"{:032x}\"", xxh3_128(bytes))
+}
+
+/// The part of `length` bytes that a Range header asks for; outer `None` if there is no such part, inner `None` if none is asked for. What
+/// is no range, or several, is taken for none (RFC 9110, 14.2).
 pub(super) fn part(length: usize, range: Option<&str>) -> Option<Option<Range<usize>>> {
-    let Some(range) = range.and_then(|range| range.strip_prefix("bytes=")) else {
-        return Some(None);
-    };
-    let (first, last) = range.split_once('-')?;
+    let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let Some((first, last)) = range else { return Some(None) };
     let (start, end) = match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(start), Ok(last)) if start > last => return Some(None),
         (Ok(start), Ok(last)) => (start, length.min(last.saturating_add(1))),
-        (Ok(start), Err(_)) => (start, length),
-        (Err(_), Ok(suffix)) => (length.saturating_sub(suffix), length),
-        (Err(_), Err(_)) => return None,
+        (Ok(start), Err(_)) if last.is_empty() => (start, length),
+        (Err(_), Ok(suffix)) if first.is_empty() => (length.saturating_sub(suffix), length),
+        _ => return Some(None),
     };
     (start < end).then_some(Some(start..end))
 }
@@ -177,7 +199,11 @@ mod tests {
         check(Some("bytes=7-"), Some(Some(7..10)));
         check(Some("bytes=-3"), Some(Some(7..10)));
         check(Some("bytes=10-11"), None);
-        check(Some("bytes=x-y"), None);
+        check(Some("bytes=-0"), None);
+        for no_range in ["bytes=x-y", "bytes=4-2", "bytes=1-x", "bytes=1-2,4-5", "bytes=-", "bytes"]
+        {
+            check(Some(no_range), Some(None));
+        }
     }
 
     fn query(pairs: &[(&str, &str)]) -> Parameters {

@@ -14,7 +14,8 @@ const MEBIBYTE: usize = 1 << 20;
 async fn ask(s3: &FakeS3, method: &str, key: &str, headers: &[(&str, &str)]) -> Response {
     let method = method.parse().unwrap();
     let mut request = http().request(method, format!("{}/bucket/{key}", s3.endpoint()));
-    for (name, value) in [("authorization", "AWS4-HMAC-SHA256")].iter().chain(headers) {
+    let signed = [("authorization", "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/x")];
+    for (name, value) in signed.iter().chain(headers) {
         request = request.header(*name, *value);
     }
     request.send().await.unwrap()
@@ -154,5 +155,7 @@ async fn a_bucket_may_be_elsewhere_missing_or_closed() {
     check(Faults { is_elsewhere: true, ..fine }, 301, "PermanentRedirect").await;
     check(Faults { has_no_bucket: true, ..fine }, 404, "NoSuchBucket").await;
     check(Faults { is_forbidden: true, ..fine }, 403, "InvalidAccessKeyId").await;
+    check(fine, 404, "NoSuchBucket").await;
+    s3.create_bucket("bucket");
     check(fine, 200, "ListBucketResult").await;
 }

@@ -20,7 +20,7 @@ pub(super) fn error(code: &str) -> String {
 }
 
 pub(super) fn listing(page: &Listing) -> String {
-    let mut content = String::new();
+    let mut content = format!("<KeyCount>{}</KeyCount>", page.objects.len() + page.prefixes.len());
     for object in &page.objects {
         let (key, etag) = (escaped(&object.key), escaped(&object.etag));
         let (size, modified) = (object.size, date::iso(object.modified));
@@ -45,7 +45,14 @@ pub(super) fn listing(page: &Listing) -> String {
 pub(super) fn keys(request: &str) -> Vec<String> {
     let keys = request.split("<Key>").skip(1);
     let keys = keys.filter_map(|rest| rest.split_once("</Key>"));
-    keys.map(|(key, _)| key.replace("&lt;", "<").replace("&amp;", "&")).collect()
+    keys.map(|(key, _)| unescaped(key)).collect()
+}
+
+fn unescaped(text: &str) -> String {
+    let marks = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'")];
+    // The mark itself comes last, so that nothing becomes one by that.
+    let marks = marks.into_iter().chain([("&amp;", "&")]);
+    marks.fold(text.to_owned(), |text, (escaped, mark)| text.replace(escaped, mark))
 }
 
 pub(super) fn deleted(keys: &[String]) -> String {
