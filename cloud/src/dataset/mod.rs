@@ -1,6 +1,6 @@
 //! Dataset topics: what lies under a prefix of an object store, as records with offsets.
 //!
-//! Roles: `manifest` (which objects there are, in which order), `changes` (of a topic's configuration), `group` (what is known of objects, shared by topics with one source),
+//! Roles: `listing` (of a source), `manifest` (which objects there are, in which order), `changes` (of a topic's configuration), `group` (what is known of objects, shared by topics with one source),
 //! `partition` (offsets, as far as they are counted), `counting` (finds out what objects hold, a little ahead of readers), `reading` (offsets to
 //! record batches), `find` (keys to offsets), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as
 //! Kafka has them), `lost` (those that are not there any more), `troubles` (why one does not go on), `refreshing` (listing a source again). How objects
@@ -49,6 +49,7 @@ mod changes;
 mod counting;
 mod find;
 mod group;
+mod listing;
 mod lost;
 mod manifest;
 mod metrics;
@@ -61,7 +62,8 @@ mod troubles;
 mod warm;
 
 pub use find::{Cursor, FindError, FoundKeys, Match, Wanted};
-pub use manifest::{ListError, Listed, Refreshed};
+pub use listing::ListError;
+pub use manifest::{Listed, Refreshed};
 pub use metrics::CacheMetrics;
 pub use partition::Warming;
 pub use refreshing::Refreshing;
