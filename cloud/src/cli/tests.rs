@@ -219,5 +219,5 @@ async fn a_sample_is_found_by_its_key_or_it_is_said_where_it_was_looked_for() {
     check("t --key x --object a%20b.bin", "404 Not Found: the topic has no object").await;
     check("t --key c.bin --epoch 1", "422 Unprocessable Entity: there is no epoch 1").await;
     check("t --key c.bin --after here", "400 Bad Request").await;
-    check("nothing --key c.bin", "there is no such topic").await;
+    check("nothing --key c.bin", "there is no topic nothing").await;
 }
