@@ -99,7 +99,7 @@ fn what_is_being_counted_may_be_read_as_far_as_it_was_found_but_for_open_windows
     assert_eq!(windows.high_watermark(), 0);
     windows.count(10);
     assert_eq!(windows.high_watermark(), 8);
-    let seen = (0..10).filter_map(|record| windows.offset_of(0, 0, record));
+    let seen = (0..10).filter_map(|record| windows.offset_of(0, 1, record));
     assert_eq!(seen.collect::<BTreeSet<_>>(), (0..8).collect::<BTreeSet<_>>(), "as far as visible");
     windows.count(1);
     assert_eq!(windows.high_watermark(), 11);
