@@ -94,10 +94,12 @@ pub(crate) const fn unset(
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// There is no such entry.
-    #[error("unknown configuration entry {name}")]
+    #[error("unknown configuration entry {name}{}", hint(*nearest))]
     Unknown {
         /// Its name.
         name: String,
+        /// The one that was perhaps meant.
+        nearest: Option<&'static str>,
     },
     /// The value is not legal.
     #[error("configuration entry {name} cannot be {value:?}: {expected}")]
@@ -121,6 +123,10 @@ pub enum ConfigError {
         /// Its name.
         name: String,
     },
+}
+
+fn hint(nearest: Option<&'static str>) -> String {
+    nearest.map(|name| format!("; is it {name} that is meant?")).unwrap_or_default()
 }
 
 /// Where a value comes from.
@@ -178,6 +184,15 @@ impl Table {
         self.0.iter().find(|key| key.name == name)
     }
 
+    fn unknown(&self, name: &str) -> ConfigError {
+        /// Of 1 for equal names: with less, another one is hardly meant.
+        const ALIKE: f64 = 0.85;
+        let likeness = |key: &ConfigKey| strsim::jaro(key.name, name);
+        let nearest = self.0.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let nearest = nearest.filter(|key| likeness(key) >= ALIKE).map(|key| key.name);
+        ConfigError::Unknown { name: name.chars().take(100).collect(), nearest }
+    }
+
     /// Checks all entries that are set.
     ///
     /// # Errors
@@ -215,7 +230,7 @@ impl Table {
     ) -> Result<BTreeMap<String, String>, ConfigError> {
         let mut changed = overrides.clone();
         for (index, ConfigChange { name, op }) in changes.iter().enumerate() {
-            let key = self.find(name).ok_or_else(|| ConfigError::Unknown { name: name.clone() })?;
+            let key = self.find(name).ok_or_else(|| self.unknown(name))?;
             if changes.iter().take(index).any(|earlier| earlier.name == *name) {
                 return Err(ConfigError::Twice { name: name.clone() });
             }
@@ -242,7 +257,7 @@ impl Table {
     }
 
     fn check(&self, name: &str, value: &str) -> Result<(), ConfigError> {
-        let key = self.find(name).ok_or_else(|| ConfigError::Unknown { name: name.to_owned() })?;
+        let key = self.find(name).ok_or_else(|| self.unknown(name))?;
         let invalid = |expected: String| ConfigError::Invalid {
             name: name.to_owned(),
             value: value.chars().take(100).collect(),

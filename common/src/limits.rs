@@ -125,9 +125,11 @@ pub const GROUP_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// The shortest `[storage] upkeep_interval_ms`.
 pub const UPKEEP_INTERVAL_MIN_MS: u64 = 100;
-/// A partition in memory is looked at again this long after its topic may have been changed, and the walk over those that
-/// are not in memory starts anew at most this often (`log.retention.check.interval.ms`).
+/// The walk over the partitions that are not in memory starts anew at most this often (`log.retention.check.interval.ms`).
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
+/// Topics that were configured anew, as far as they are remembered for who looks after their partitions. After more of them between two
+/// looks ([`UPKEEP_INTERVAL`]), all partitions in memory are looked at once.
+pub const CONFIGURED_ANEW: usize = 4096;
 /// How often the walk over partitions that are not in memory takes a step.
 pub const UPKEEP_STEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Partitions that one step of the walk looks at. A million take 83 minutes, for a few milliseconds of work a second.

@@ -1,5 +1,6 @@
 //! Real binaries, real clients. One binary, so that linking happens once.
 
+mod archiving;
 mod chores;
 mod datasets;
 mod edge_to_cloud;

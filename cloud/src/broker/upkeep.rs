@@ -42,6 +42,8 @@ pub(super) struct Upkeeper {
     archiver: Arc<PartitionQueue>,
     interval: Duration,
     upkeep: Upkeep,
+    /// The catalogue's version up to which `upkeep` knows what was configured anew.
+    catalogue_version: u64,
     walk: Walk,
     /// Partitions that failed since the last warning.
     failed: usize,
@@ -70,7 +72,18 @@ impl Upkeeper {
         interval: Duration,
     ) -> Self {
         let (upkeep, walk) = (Upkeep::default(), Walk::default());
-        Self { topics, log, cleaner, archiver, interval, upkeep, walk, failed: 0 }
+        let catalogue_version = topics.version();
+        Self {
+            topics,
+            log,
+            cleaner,
+            archiver,
+            interval,
+            upkeep,
+            catalogue_version,
+            walk,
+            failed: 0,
+        }
     }
 
     /// Runs until `shutdown`. `now_ms` is the wall clock, milliseconds since 1970.
@@ -103,18 +116,23 @@ impl Upkeeper {
 
     /// Looks at those partitions in memory that have something to do. Returns nothing: what fails is tried again.
     pub(super) async fn ask(&mut self, now_ms: i64) {
+        // What is configured anew after this is known at the next tick, also to a look that has seen it.
+        let version = self.topics.version();
+        let configured = self.topics.configured_since(self.catalogue_version);
+        self.upkeep.configured_anew(configured.as_ref());
+        self.catalogue_version = version;
         let mut after = None;
         loop {
             let page = self.log.in_memory(after, limits::UPKEEP_PAGE);
             let Some(last) = page.last() else { break };
             after = Some(id_of(last));
             for partition in page {
-                let (id, version) = (id_of(&partition), self.topics.version());
-                if !self.upkeep.is_due(id, partition.open_from(), version, now_ms) {
+                let id = id_of(&partition);
+                if !self.upkeep.is_due(id, partition.growth(), now_ms) {
                     continue;
                 }
                 match self.topics.get_by_id(id.0).await {
-                    Ok(Some(topic)) => self.look(&topic, &partition, version, now_ms).await,
+                    Ok(Some(topic)) => self.look(&topic, &partition, now_ms).await,
                     Ok(None) => {} // deleted meanwhile
                     Err(error) => tracing::warn!(topic = %id.0, %error, "a topic cannot be read"),
                 }
@@ -178,26 +196,18 @@ impl Upkeeper {
         }
         // Deleted meanwhile, or too many are in use: next time.
         let Ok(partition) = self.log.partition(topic.id, index).await else { return };
-        let version = self.topics.version();
-        self.look(topic, &partition, version, now_ms).await;
+        self.look(topic, &partition, now_ms).await;
         drop(partition);
         self.log.unload(id);
     }
 
     /// Does what is to be done for one partition now.
-    async fn look(
-        &mut self,
-        topic: &Topic,
-        partition: &Arc<Partition>,
-        catalogue_version: u64,
-        now_ms: i64,
-    ) {
-        // Before the look: what is closed meanwhile is seen by the next one.
-        let open_from = partition.open_from();
+    async fn look(&mut self, topic: &Topic, partition: &Arc<Partition>, now_ms: i64) {
+        // Before the look: what comes meanwhile is seen by the next one.
+        let growth = partition.growth();
         match self.enforce(topic, partition, now_ms).await {
             Ok(due_ms) => {
-                let look = Look { open_from, catalogue_version, at_ms: now_ms, due_ms };
-                self.upkeep.looked(id_of(partition), look);
+                self.upkeep.looked(id_of(partition), Look { growth, due_ms });
             }
             // The topic was deleted meanwhile.
             Err(

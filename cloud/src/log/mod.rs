@@ -78,7 +78,7 @@ pub use producers::ProducerError;
 pub use queue::PartitionQueue;
 pub use retention::{DeleteRecordsError, Retention};
 pub use source::{Source, Sources};
-pub use upkeep::{Look, PartitionId, Upkeep};
+pub use upkeep::{Growth, Look, PartitionId, Upkeep};
 
 /// Why a partition cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

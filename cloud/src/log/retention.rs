@@ -8,6 +8,7 @@ use robustmq_common::ids::Offset;
 use super::maintenance::MaintenanceError;
 use super::mode::StorageMode;
 use super::totals::Part;
+use super::upkeep::Growth;
 use super::{Partition, after};
 use crate::store::keys::damaged;
 use crate::store::keys::partition::{Chunk, encode_offset};
@@ -201,15 +202,21 @@ impl Partition {
         Ok(oldest_ms.map(|oldest| oldest.saturating_add(age).saturating_add(1)))
     }
 
-    /// Where the open chunk begins: it moves when a chunk is closed, and only then is there more for retention and
-    /// compaction to do. Of a ring, the end: batches come of age one by one.
+    /// Where the open chunk begins: it moves when a chunk is closed. Of a ring, the end: batches come of age one by one.
     #[must_use]
-    pub fn open_from(&self) -> Offset {
+    pub(super) fn open_from(&self) -> Offset {
         let sequencer = self.sequencer();
         match sequencer.mode {
             Some(StorageMode::Memory { .. }) => sequencer.next_offset,
             _ => sequencer.end.open_chunk.base_offset,
         }
+    }
+
+    /// What changes when there is more for retention, compaction and archiving to do.
+    #[must_use]
+    pub fn growth(&self) -> Growth {
+        let open_from = self.open_from();
+        Growth(open_from, self.sequencer().end.open_chunk.bytes > 0)
     }
 
     /// Bytes of the partition's batches, from its time index: exact to about a chunk.

@@ -91,7 +91,7 @@ impl SharedSection {
             ConfigError::Invalid { name, value, expected } => {
                 (name, format!("{value:?} is not allowed: {expected}"))
             }
-            ConfigError::Unknown { name }
+            ConfigError::Unknown { name, .. }
             | ConfigError::NotAList { name }
             | ConfigError::Twice { name } => (name, error.to_string()),
         };

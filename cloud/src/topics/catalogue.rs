@@ -1,6 +1,6 @@
 //! Topics, and finding them. Creating, changing and deleting them is in `change`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -66,7 +66,7 @@ pub enum TopicError {
     #[error("there is no topic {0}")]
     Unknown(KafkaTopic),
     /// Kafka: INVALID_PARTITIONS.
-    #[error("topic {name} cannot have {partitions} partitions: {}", possible_partitions(*from, *to))]
+    #[error("topic {name} {}", refused_partitions(*partitions, *from, *to))]
     Partitions {
         /// The topic.
         name: KafkaTopic,
@@ -115,6 +115,8 @@ pub struct Catalogue {
     pub(super) changes: tokio::sync::Mutex<()>,
     cache: Mutex<Cache>,
     version: watch::Sender<u64>,
+    /// The topics that were configured anew, each with the version since when: the last [`limits::CONFIGURED_ANEW`].
+    configured: Mutex<VecDeque<(u64, TopicId)>>,
     pub(super) removal: Removal,
 }
 
@@ -130,6 +132,7 @@ impl Catalogue {
             changes: tokio::sync::Mutex::new(()),
             cache: Mutex::new(Cache::new(limits::TOPIC_CACHE_BYTES)),
             version: watch::channel(1).0,
+            configured: Mutex::default(),
         }
     }
 
@@ -149,6 +152,17 @@ impl Catalogue {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// The topics whose configuration may be another one than it was at that version. `None`: any, since more were configured
+    /// anew since then than are remembered.
+    #[must_use]
+    pub fn configured_since(&self, version: u64) -> Option<HashSet<TopicId>> {
+        let configured = self.configured.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_forgotten = configured.len() >= limits::CONFIGURED_ANEW
+            && configured.front().is_some_and(|(oldest, _)| *oldest > version + 1);
+        let since = configured.iter().rev().take_while(|(at, _)| *at > version);
+        (!is_forgotten).then(|| since.map(|(_, topic)| *topic).collect())
     }
 
     /// The topic of that name.
@@ -271,16 +285,32 @@ impl Catalogue {
         self.version.send_modify(|version| *version += 1);
     }
 
+    /// The same for a topic's new configuration: whoever sees the version finds it in [`Catalogue::configured_since`].
+    pub(super) fn publish_configuration(&self, topic: &Arc<Topic>) {
+        let mut configured =
+            self.configured.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if configured.len() >= limits::CONFIGURED_ANEW {
+            configured.pop_front();
+        }
+        configured.push_back((self.version() + 1, topic.id));
+        self.publish(|cache| cache.insert(topic));
+    }
+
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-/// How many partitions a topic may have, in words.
-fn possible_partitions(from: i32, to: i32) -> String {
-    match from {
-        ..=1 => format!("it may have {from} to {to}"),
-        _ => format!("it has {}, and partitions can only be added, up to {to}", from - 1),
+/// Why a topic gets no such number of partitions, in words.
+fn refused_partitions(partitions: i32, from: i32, to: i32) -> String {
+    match (from, from - 1) {
+        (..=1, _) => format!("cannot have {partitions} partitions: it may have {from} to {to}"),
+        (_, has) if has == partitions => {
+            format!("has {has} partitions already; more can be added, up to {to}")
+        }
+        (_, has) => format!(
+            "cannot have {partitions} partitions: it has {has}, and partitions can only be added, up to {to}"
+        ),
     }
 }
 

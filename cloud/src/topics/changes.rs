@@ -208,7 +208,7 @@ impl Catalogue {
             let mut write = WriteBatch::new();
             put(&mut write, &topic);
             store::write(&*self.store, write).await?;
-            self.publish(|cache| cache.insert(&topic));
+            self.publish_configuration(&topic);
         }
         Ok(topic)
     }

@@ -16,6 +16,7 @@ const PREFIX: &str = "robustmq.source";
 
 /// The entries that may be changed on a topic that exists: what it has published does not depend on them.
 const CHANGEABLE: &[&str] = &[
+    "robustmq.source.cache.weight",
     "robustmq.source.epochs",
     "robustmq.source.index",
     "robustmq.source.on.corrupt",
@@ -61,6 +62,8 @@ pub struct Live {
     pub on_corrupt: OnCorrupt,
     /// What of it is in the cache goes last, also when nobody reads it.
     pub is_pinned: bool,
+    /// Twice as much, twice the share of it in the cache, where not all fits.
+    pub cache_weight: u32,
 }
 
 /// A dataset topic's configuration.
@@ -137,6 +140,10 @@ impl SourceConfig {
                     _ => OnCorrupt::Skip,
                 },
                 is_pinned: value("robustmq.source.pin") == "true",
+                cache_weight: number(
+                    "robustmq.source.cache.weight",
+                    value("robustmq.source.cache.weight"),
+                )?,
             },
             value: list(value("robustmq.source.value")).map(str::to_ascii_lowercase).collect(),
             rows_as,

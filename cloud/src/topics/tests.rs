@@ -78,7 +78,8 @@ async fn each_topic_of_a_request_gets_its_own_answer() {
     assert!(answers[0].is_ok() && answers[4].is_ok());
     assert_eq!(answers[1], Err(TopicError::Exists(name("a"))));
     assert!(matches!(&answers[2], Err(TopicError::Partitions { .. })));
-    let unknown = ConfigError::Unknown { name: "retention.msec".to_owned() };
+    let name = "retention.msec".to_owned();
+    let unknown = ConfigError::Unknown { name, nearest: Some("retention.ms") };
     assert_eq!(answers[3], Err(TopicError::Config(unknown)));
     assert_eq!(store.stats().writes, writes + 1);
 }

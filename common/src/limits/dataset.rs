@@ -86,6 +86,10 @@ pub const MANIFEST_WRITE_BYTES: usize = 1024 * 1024;
 pub const INDEXING_BYTES: u64 = 64 * 1024 * 1024;
 /// Objects that are indexed at once for one partition.
 pub const INDEXING_OBJECTS: usize = 32;
+/// The first extent of an object whose first records somebody waits for; each further one is twice as long, up to [`EXTENT_BYTES`].
+pub const FIRST_EXTENT_BYTES: usize = 1024 * 1024;
+/// What one of several readers of a source reads in a second, about: by that it is told which GET is needed first.
+pub const READ_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
 /// GETs for one object that is indexed.
 pub const INDEXING_GETS: usize = 8;
 /// Indexes of objects that are in memory, in bytes, for each source.
@@ -127,11 +131,17 @@ pub const SHOWN_DAMAGES: usize = 64;
 // Of GETs.
 
 /// GETs of one source at the same time, at first.
-pub const GETS_FIRST: usize = 8;
-/// What the way to a source carries is looked at so often, and after so many GETs.
-pub const LINK_LOOK: Duration = Duration::from_millis(500);
-/// The same in GETs.
-pub const LINK_GETS: u32 = 4;
+pub const GETS_FIRST: usize = 16;
+/// What they ask for together, at first.
+pub const GETS_FIRST_BYTES: u64 = 32 * 1024 * 1024;
+/// And only for what is needed so soon.
+pub const GETS_FIRST_SOON: Duration = Duration::from_millis(100);
+/// So many may go on however much they ask for.
+pub const GETS_BESIDE: usize = 2;
+/// What the way to a source carries is looked at so often.
+pub const LINK_LOOK: Duration = Duration::from_millis(100);
+/// So many looks say less than it carries.
+pub const LINK_LOOKS: u32 = 10;
 /// The most that they grow to while they succeed.
 pub const GETS_MOST: usize = 64;
 /// The fewest that they shrink to where a source says that they are too many.
@@ -166,6 +176,9 @@ pub const AHEAD_KEPT: Duration = Duration::from_secs(60);
 pub const WAITED_BYTES: usize = 2 * RECORD_BYTES;
 /// Loads that are under way or wait for room. Readers of further extents are refused.
 pub const LOADS: usize = 4096;
+/// What a user's share of the cache is told in, unless it is set, and the most that it may be set to.
+pub const WEIGHT: u32 = 100;
+pub const WEIGHT_MOST: u32 = 10_000;
 /// A user who reads nothing for this long is idle: what others read takes its extents' places.
 pub const IDLE: Duration = Duration::from_secs(300);
 /// Users that are told apart. What is of further ones counts as idle.

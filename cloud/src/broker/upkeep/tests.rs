@@ -11,8 +11,12 @@ use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
 
 use super::Upkeeper;
 use crate::entries::{ConfigChange, ConfigOp};
-use crate::log::{AppendContext, AppendError, Log, Partition, PartitionQueue};
+use crate::log::{AppendContext, AppendError, Budgets, Log, Partition, PartitionQueue};
+use crate::metrics::TierMetrics;
+use crate::objects::Location;
+use crate::objects::faulty::FaultyStore;
 use crate::store::{MemoryStore, Store};
+use crate::tier::{Archive, TierSettings};
 use crate::topics::{Catalogue, NewTopic, Topic};
 
 struct World {
@@ -20,19 +24,24 @@ struct World {
     log: Arc<Log>,
     topics: Arc<Catalogue>,
     cleaner: Arc<PartitionQueue>,
+    archiver: Arc<PartitionQueue>,
     upkeeper: Upkeeper,
 }
 
 impl World {
     async fn over(store: MemoryStore) -> Self {
         let store = Arc::new(store);
-        let log = Arc::new(Log::new(Arc::clone(&store) as Arc<dyn Store>));
+        let location = Location { objects: FaultyStore::new(3), path: "tier".to_owned() };
+        let archive = Archive::new(location, TierSettings::default(), TierMetrics::default());
+        let seam = Arc::clone(&store) as Arc<dyn Store>;
+        let log = Log::with_archive(seam, Budgets::default(), Some(Arc::new(archive)));
+        let log = Arc::new(log);
         let topics = Arc::new(Catalogue::new(Arc::clone(&log)));
-        let cleaner = Arc::new(PartitionQueue::default());
-        let (archiver, queue, interval) = (Arc::default(), Arc::clone(&cleaner), Duration::ZERO);
-        let upkeeper =
-            Upkeeper::new(Arc::clone(&topics), Arc::clone(&log), queue, archiver, interval);
-        Self { store, log, topics, cleaner, upkeeper }
+        let [cleaner, archiver] = [(); 2].map(|()| Arc::new(PartitionQueue::default()));
+        let (to_clean, to_archive) = (Arc::clone(&cleaner), Arc::clone(&archiver));
+        let (catalogue, partitions) = (Arc::clone(&topics), Arc::clone(&log));
+        let upkeeper = Upkeeper::new(catalogue, partitions, to_clean, to_archive, Duration::ZERO);
+        Self { store, log, topics, cleaner, archiver, upkeeper }
     }
 
     async fn create(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Arc<Topic> {
@@ -63,9 +72,14 @@ impl World {
 
     /// Takes a record of so many bytes into the memory of a `hybrid` partition.
     async fn take(&self, topic: &Topic, bytes: usize) -> Result<(), AppendError> {
+        self.put(topic, bytes, 5000).await
+    }
+
+    /// Appends a record of so many bytes by the topic's rules.
+    async fn put(&self, topic: &Topic, bytes: usize, timestamp_ms: i64) -> Result<(), AppendError> {
         let value = vec![0; bytes];
         let mut builder = BatchBuilder::new(Compression::None);
-        let record = NewRecord { timestamp_ms: 5000, value: Some(&value), ..NewRecord::default() };
+        let record = NewRecord { timestamp_ms, value: Some(&value), ..NewRecord::default() };
         builder.push(&record).expect("it fits");
         let mut context =
             AppendContext { rules: topic.config.append_rules(), ..AppendContext::at(0) };
@@ -102,22 +116,52 @@ async fn partitions_in_memory_are_looked_at_when_there_is_something_to_do() {
     }
     world.upkeeper.ask(9000).await;
     assert_eq!(world.log_start(&topic, 0).await, Offset(2));
-    // A changed configuration is found out, if not at once.
+    // And so is a topic that was configured anew.
     world.topics.alter_config(&topic.name, &change("1"), false).await.expect("changed");
     world.upkeeper.ask(9100).await;
-    assert_eq!(world.log_start(&topic, 0).await, Offset(2));
-    let interval = i64::try_from(limits::RETENTION_INTERVAL.as_millis()).expect("minutes");
-    world
-        .topics
-        .alter_config(
-            &topic.name,
-            &[ConfigChange { name: "retention.ms".to_owned(), op: ConfigOp::Set("-1".to_owned()) }],
-            false,
-        )
-        .await
-        .expect("changed");
-    world.upkeeper.ask(9000 + interval).await;
     assert_eq!(world.log_start(&topic, 0).await, Offset(3), "more than a byte is left");
+}
+
+/// Whatever found a partition empty said that nothing would come of age in it, which was true until its first records: they
+/// stayed, past all retention, until a chunk was full.
+#[tokio::test]
+async fn what_comes_to_an_empty_partition_comes_of_age() {
+    let mut world = World::over(MemoryStore::new()).await;
+    let topic = world.create("t", 1, &[("retention.ms", "1000")]).await;
+    for (now_ms, start) in [(5000, 0), (9000, 1)] {
+        world.partition(&topic, 0).await;
+        world.upkeeper.ask(now_ms).await;
+        assert_eq!(world.log_start(&topic, 0).await, Offset(start));
+        world.put(&topic, 10, now_ms).await.expect("acknowledged");
+        world.upkeeper.ask(now_ms + 1000).await;
+        assert_eq!(world.log_start(&topic, 0).await, Offset(start), "not of age yet");
+        world.upkeeper.ask(now_ms + 1001).await;
+        assert_eq!(world.log_start(&topic, 0).await, Offset(start + 1));
+    }
+}
+
+/// Records that a look had found too young by the rules of that time stayed in the store for minutes after the topic was given
+/// others.
+#[tokio::test]
+async fn a_tiered_topic_that_is_configured_anew_is_archived_by_its_new_rules() {
+    let mut world = World::over(MemoryStore::new()).await;
+    let topics = [
+        world.create("t", 1, &[("robustmq.storage.mode", "tiered")]).await,
+        world.create("u", 1, &[("robustmq.storage.mode", "tiered")]).await,
+    ];
+    for topic in &topics {
+        world.put(topic, 10, 5000).await.expect("acknowledged");
+    }
+    world.upkeeper.ask(5100).await;
+    let name = "robustmq.tier.local.ms".to_owned();
+    let change = [ConfigChange { name, op: ConfigOp::Set("1000".to_owned()) }];
+    world.topics.alter_config(&topics[0].name, &change, false).await.expect("changed");
+    world.upkeeper.ask(5200).await;
+    assert_eq!(world.archiver.take().now_or_never(), None, "little waits until it is twice as old");
+    world.upkeeper.ask(7000).await;
+    let id = (topics[0].id, PartitionIndex(0));
+    assert_eq!(world.archiver.take().now_or_never(), Some(id));
+    assert_eq!(world.archiver.take().now_or_never(), None, "nobody changed the other");
 }
 
 #[tokio::test]
