@@ -5,10 +5,14 @@
 //! **Invariant:** a GET ends: each attempt by silence, and attempts that bring nothing are counted.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::path::Path;
+use robustmq_common::limits::dataset as limits;
+use tokio::time::Instant;
 
 #[cfg(test)]
 mod faulty;
@@ -92,4 +96,49 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// [`FetchError`].
     async fn get(&self, object: &Object, range: Range<u64>) -> Result<Bytes, FetchError>;
+
+    /// The same for who needs them at that time: where GETs wait for each other, those come first that are needed first.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn get_by(
+        &self,
+        object: &Object,
+        range: Range<u64>,
+        _by: Instant,
+    ) -> Result<Bytes, FetchError> {
+        self.get(object, range).await
+    }
+}
+
+/// A source for a reader that goes on at [`limits::READ_BYTES_PER_SECOND`]: what lies further on is needed later.
+pub struct Paced {
+    source: Arc<dyn Source>,
+    /// What lies before this is needed at that time, what lies further on later.
+    from: u64,
+    by: Instant,
+}
+
+impl Paced {
+    /// For who reads so many other bytes before those at `from`.
+    #[must_use]
+    pub fn new(source: Arc<dyn Source>, from: u64, distance_bytes: u64) -> Self {
+        Self { source, from, by: Instant::now() + time_to_read(distance_bytes) }
+    }
+}
+
+/// What a reader takes for so many bytes, about.
+#[expect(clippy::cast_precision_loss, reason = "some milliseconds more or less")]
+fn time_to_read(bytes: u64) -> Duration {
+    let seconds = bytes as f64 / limits::READ_BYTES_PER_SECOND as f64;
+    // Beyond this, nobody has to be told what is needed first.
+    Duration::from_secs_f64(seconds.min(3600.0))
+}
+
+#[async_trait]
+impl Source for Paced {
+    async fn get(&self, object: &Object, range: Range<u64>) -> Result<Bytes, FetchError> {
+        let by = self.by + time_to_read(range.start.saturating_sub(self.from));
+        self.source.get_by(object, range, by).await
+    }
 }

@@ -177,6 +177,8 @@ struct Cutter<'a> {
     is_stopped: bool,
     /// What the parser's next call has to know of its last.
     carry: Vec<u8>,
+    /// Content of the next extent, about.
+    extent_bytes: usize,
     /// Less than that is not worth looking at.
     enough: usize,
 }
@@ -194,7 +196,31 @@ fn decoder(coding: Coding) -> Result<Option<Decoder>, DecodeError> {
     }
 }
 
-/// Reads an object and says what it holds. `gets` of its GETs are on their way at once.
+/// How an object is read that is indexed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// GETs that are on their way at once.
+    pub gets: usize,
+    /// Bytes of the first one and of the first extent; each further one is twice as long, up to [`limits::EXTENT_BYTES`]. Whoever waits for
+    /// the first records has them sooner.
+    pub first_bytes: usize,
+}
+
+impl Pace {
+    /// All extents have the usual size.
+    #[must_use]
+    pub const fn even(gets: usize) -> Self {
+        Self { gets, first_bytes: limits::EXTENT_BYTES }
+    }
+
+    /// For somebody who waits.
+    #[must_use]
+    pub const fn urgent(gets: usize) -> Self {
+        Self { gets, first_bytes: limits::FIRST_EXTENT_BYTES }
+    }
+}
+
+/// Reads an object and says what it holds.
 ///
 /// # Errors
 /// [`FetchError`]: nothing is known of it then.
@@ -202,14 +228,14 @@ pub async fn index(
     source: &dyn Source,
     object: &Object,
     reading: Reading,
-    gets: usize,
+    pace: Pace,
     found: &mut impl Found,
 ) -> Result<ObjectIndex, FetchError> {
     let coding = reading.coding;
     if reading.format == Format::Parquet {
         let rows_as = reading.rows_as.clone().unwrap_or_default();
         let index = ObjectIndex::new(reading);
-        return parquet::index(source, object, index, &rows_as, gets, found).await;
+        return parquet::index(source, object, index, &rows_as, pace.gets, found).await;
     }
     let mut cutter = Cutter {
         object,
@@ -220,7 +246,8 @@ pub async fn index(
         is_end: false,
         is_stopped: false,
         carry: Vec::new(),
-        enough: limits::EXTENT_BYTES,
+        extent_bytes: pace.first_bytes,
+        enough: pace.first_bytes,
     };
     let mut decoder = match decoder(coding) {
         Ok(decoder) => decoder,
@@ -229,7 +256,7 @@ pub async fn index(
             return Ok(cutter.index);
         }
     };
-    let mut pieces = Pieces::new(source, object, gets);
+    let mut pieces = Pieces::new(source, object, pace);
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
         let work = async {
@@ -356,8 +383,11 @@ impl Cutter<'_> {
             let moved = self.at > start;
             // A record that is not all there yet: it is not looked at again with every byte.
             self.enough = match moved {
-                true => limits::EXTENT_BYTES,
-                false => self.buffer.len() + limits::EXTENT_BYTES,
+                true => {
+                    self.extent_bytes = (self.extent_bytes * 2).min(limits::EXTENT_BYTES);
+                    self.extent_bytes
+                }
+                false => self.buffer.len() + self.extent_bytes,
             };
             if !moved {
                 break;

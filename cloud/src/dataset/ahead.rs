@@ -59,7 +59,7 @@ impl DatasetPartition {
                         break;
                     }
                     let id = extent_id(opened.id, extent);
-                    let load = self.load(&opened, extent);
+                    let load = self.load(&opened, extent, reader.ahead_bytes - left);
                     match self.dataset.cache.ahead(id, self.dataset.user(), load) {
                         Ahead::NoRoom => return Ok(false),
                         Ahead::Here | Ahead::Begun => {

@@ -11,9 +11,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits::dataset as limits;
-use robustmq_dataset::fetch::FetchError;
-use robustmq_dataset::format::Damage;
-use robustmq_dataset::index::{self, Found, ObjectIndex, extent_id};
+use robustmq_dataset::fetch::{FetchError, Paced};
+use robustmq_dataset::format::{Damage, Format};
+use robustmq_dataset::index::{self, Found, ObjectIndex, Pace, extent_id};
 use robustmq_dataset::layout::Extent;
 
 use super::partition::{DatasetPartition, PartitionError};
@@ -143,11 +143,14 @@ impl DatasetPartition {
         let mut running = FuturesOrdered::new();
         let mut bytes = 0;
         loop {
+            // What has come of the first one is ahead of readers by now, and not on its way any more.
+            let came = self.state().grown_bytes().min(bytes);
             // What comes before there is room for it next to what readers still have to read would be fetched once more.
             while place < epoch.objects()
                 && running.len() < limits::INDEXING_OBJECTS
                 && (running.is_empty() || bytes < limits::INDEXING_BYTES)
-                && (self.has_demand_beside(bytes) || self.is_known(epoch.object_at(place)).await?)
+                && (self.has_demand_beside(bytes - came)
+                    || self.is_known(epoch.object_at(place)).await?)
             {
                 let number = epoch.object_at(place);
                 place += 1;
@@ -155,9 +158,10 @@ impl DatasetPartition {
                     continue;
                 }
                 let (object, _) = self.object(number).await?;
+                let distance_bytes = self.counted_ahead_bytes() + bytes - came;
                 bytes += object.size;
                 let this = Arc::clone(self);
-                running.push_back(async move { this.count_object(number).await });
+                running.push_back(async move { this.count_object(number, distance_bytes).await });
             }
             self.publish();
             let counted = tokio::select! {
@@ -217,8 +221,12 @@ impl DatasetPartition {
         Ok(index.damage.iter().map(damaged).collect())
     }
 
-    /// What an object holds: known, or found by reading it.
-    async fn count_object(self: Arc<Self>, number: u64) -> Result<Counted, PartitionError> {
+    /// What an object holds: known, or found by reading it. Readers read `distance_bytes` before it.
+    async fn count_object(
+        self: Arc<Self>,
+        number: u64,
+        distance_bytes: u64,
+    ) -> Result<Counted, PartitionError> {
         let (object, id) = self.object(number).await?;
         let group = &self.dataset.group;
         let Some(reading) = super::reading_of(&self.dataset.config, &object) else {
@@ -232,9 +240,14 @@ impl DatasetPartition {
             return Ok((number, object.size, known));
         }
         let mut growing = Growing { partition: &self, number, object: id, is_wanted: true };
-        let source = &*group.source;
-        let found = index::index(source, &object, reading, limits::INDEXING_GETS, &mut growing);
-        let found = found.await;
+        // Of Parquet, what lies last is read first.
+        let from = if reading.format == Format::Parquet { object.size } else { 0 };
+        let source = Paced::new(Arc::clone(&group.source), from, distance_bytes);
+        let pace = match distance_bytes {
+            0 => Pace::urgent(limits::INDEXING_GETS),
+            _ => Pace::even(limits::INDEXING_GETS),
+        };
+        let found = index::index(&source, &object, reading, pace, &mut growing).await;
         if found.is_err() && !growing.is_wanted {
             return Err(PartitionError::Unwanted { object: object.path.to_string() });
         }

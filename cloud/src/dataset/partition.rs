@@ -251,17 +251,24 @@ impl DatasetPartition {
 
     /// The same, when so many bytes are on their way already.
     pub(super) fn has_demand_beside(&self, on_their_way: u64) -> bool {
-        let furthest = *self.demand.borrow();
-        let state = self.state();
         if self.dataset.live().is_eager || self.dataset.warming().is_running {
             return true;
         }
-        let ahead = state.epochs.high_watermark().saturating_sub(furthest).max(0).cast_unsigned();
-        let record_bytes = state.counted_bytes / state.counted_records.max(1);
+        let ahead = self.counted_ahead_bytes();
         // An open window hides what it has: it has to be filled.
         let hidden = matches!(self.dataset.config.shuffle, Shuffle::Window(_));
-        let bytes = ahead.saturating_mul(record_bytes.max(1)).saturating_add(on_their_way);
-        bytes < self.ahead_bytes() || (hidden && ahead == 0)
+        // What is being read has a place there too, and what finds none would be fetched once more.
+        let extent = limits::EXTENT_BYTES as u64;
+        let room = self.ahead_bytes().saturating_sub(extent).max(extent);
+        ahead.saturating_add(on_their_way) < room || (hidden && ahead == 0)
+    }
+
+    /// What is counted and has not been asked for, about.
+    pub(super) fn counted_ahead_bytes(&self) -> u64 {
+        let furthest = *self.demand.borrow();
+        let state = self.state();
+        let ahead = state.epochs.high_watermark().saturating_sub(furthest).max(0).cast_unsigned();
+        ahead.saturating_mul(state.record_bytes().max(1))
     }
 
     /// How far ahead of readers is counted and fetched.
@@ -365,6 +372,23 @@ impl State {
             self.epochs.grow(index.records());
         }
         self.growing.insert(number, Arc::new(index.clone()));
+    }
+
+    /// What came so far of the object that is counted next, as its records are published.
+    pub fn grown_bytes(&self) -> u64 {
+        let next = self.epochs.counting().and_then(|epoch| epoch.next_object());
+        let growing = next.and_then(|next| self.growing.get(&next));
+        growing.map_or(0, |index| index.content_bytes())
+    }
+
+    /// Bytes of a record: the mean of those that are counted and, before there are any, of those that have come.
+    fn record_bytes(&self) -> u64 {
+        let (mut bytes, mut records) = (self.counted_bytes, self.counted_records);
+        if records == 0 {
+            bytes = self.growing.values().map(|index| index.content_bytes()).sum();
+            records = self.growing.values().map(|index| index.records()).sum();
+        }
+        bytes / records.max(1)
     }
 
     /// Objects whose records are known.

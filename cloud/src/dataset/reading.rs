@@ -10,7 +10,7 @@ use robustmq_common::ids::Offset;
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{ExtentId, Load, Tier};
 use robustmq_dataset::epochs::Place;
-use robustmq_dataset::fetch::FetchError;
+use robustmq_dataset::fetch::{FetchError, Paced};
 use robustmq_dataset::format::Format;
 use robustmq_dataset::index::{self, ExtentIndex, extent_id};
 use robustmq_dataset::layout::Extent;
@@ -27,6 +27,8 @@ pub(super) struct ExtentLoad {
     pub dataset: Arc<Dataset>,
     pub opened: Arc<Opened>,
     pub extent: ExtentIndex,
+    /// What its reader reads before it.
+    pub distance_bytes: u64,
 }
 
 #[async_trait]
@@ -34,14 +36,15 @@ impl Load for ExtentLoad {
     async fn fetch(&self) -> Result<Bytes, FetchError> {
         let Opened { object, id, index } = &*self.opened;
         let (cache, user) = (&self.dataset.cache, self.dataset.user());
-        let source = &*self.dataset.group.source;
+        let source = Arc::clone(&self.dataset.group.source);
+        let source = Paced::new(source, object.size, self.distance_bytes);
         let beside = |extent: &ExtentIndex, content: Bytes| {
             if let Ok(extent_found) = index::open(object, index, extent, content) {
                 cache.put(extent_id(*id, extent), user, Arc::new(extent_found));
             }
         };
         let held = (&self.dataset.held, *id);
-        index::fetch(source, object, index, &self.extent, held, beside).await
+        index::fetch(&source, object, index, &self.extent, held, beside).await
     }
 
     fn open(&self, content: Bytes) -> Result<Extent, FetchError> {
@@ -131,7 +134,7 @@ impl DatasetPartition {
         if only_ready && cache.contains(id) != Some(Tier::Memory) {
             return Ok(None);
         }
-        let (found, _) = cache.get(id, self.dataset.user(), self.load(opened, extent)).await?;
+        let (found, _) = cache.get(id, self.dataset.user(), self.load(opened, extent, 0)).await?;
         if held.len() >= HELD {
             held.remove(0);
         }
@@ -139,9 +142,15 @@ impl DatasetPartition {
         Ok(Some(found))
     }
 
-    pub(super) fn load(&self, opened: &Arc<Opened>, extent: &ExtentIndex) -> Arc<dyn Load> {
+    /// For a reader that reads `distance_bytes` before it.
+    pub(super) fn load(
+        &self,
+        opened: &Arc<Opened>,
+        extent: &ExtentIndex,
+        distance_bytes: u64,
+    ) -> Arc<dyn Load> {
         let (dataset, opened) = (Arc::clone(&self.dataset), Arc::clone(opened));
-        Arc::new(ExtentLoad { dataset, opened, extent: *extent })
+        Arc::new(ExtentLoad { dataset, opened, extent: *extent, distance_bytes })
     }
 
     fn origin<'a>(&'a self, place: &Place, opened: &'a Opened) -> Origin<'a> {

@@ -91,7 +91,8 @@ impl DatasetPartition {
     ) -> Result<(), PartitionError> {
         let (cache, user) = (&self.dataset.cache, self.dataset.user());
         let id = extent_id(opened.id, &extent);
-        let loaded = cache.get(id, user, self.load(opened, &extent)).await;
+        let loaded =
+            cache.get(id, user, self.load(opened, &extent, limits::COUNTED_AHEAD_BYTES)).await;
         cache.passed(id, user);
         self.dataset.warming().done_bytes += u64::from(extent.bytes);
         Ok(loaded.map(drop)?)

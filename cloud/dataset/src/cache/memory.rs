@@ -348,8 +348,8 @@ impl Memory {
     fn pushed_out(&self, id: ExtentId, held: &Held, scene: Scene<'_>) -> Option<Vec<ExtentId>> {
         let room = self.resident_room();
         let over = (self.residents.bytes() + held.bytes as u64).saturating_sub(room);
-        let class_of = |user| scene.users.class(user, scene.now);
-        self.residents.last((class_of(held.user), Rank::of(id)), over, class_of)
+        let standing_of = |user| scene.users.standing(user, scene.now);
+        self.residents.last(standing_of(held.user).place(Rank::of(id)), over, standing_of)
     }
 
     /// It stays if it ranks; others go for it.
@@ -429,9 +429,9 @@ impl Memory {
             self.leave_pool(id, scene, changes);
         }
         let over = self.residents.bytes().saturating_sub(self.resident_room());
-        let class_of = |user| scene.users.class(user, scene.now);
+        let standing_of = |user| scene.users.standing(user, scene.now);
         let first = (super::users::Class::Pinned, Rank(0));
-        let last = self.residents.last(first, over, class_of);
+        let last = self.residents.last(first, over, standing_of);
         last.unwrap_or_default().into_iter().for_each(|id| self.evict(id, changes));
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::ExtentId;
-use super::users::{Class, UserId};
+use super::users::{Class, Standing, UserId};
 
 /// Ranks are the same after a restart, and on each broker.
 const SEED: u64 = 0x6461_7461_7365_7473;
@@ -89,7 +89,7 @@ impl Ranks {
         &self,
         candidate: (Class, Rank),
         needed: u64,
-        class_of: impl Fn(UserId) -> Class,
+        standing_of: impl Fn(UserId) -> Standing,
     ) -> Option<Vec<ExtentId>> {
         if needed == 0 {
             return Some(Vec::new());
@@ -97,14 +97,14 @@ impl Ranks {
         // The last one of each user, the very last on top.
         let mut tops = BinaryHeap::new();
         for (user, of_user) in &self.of_users {
-            let class = class_of(*user);
+            let standing = standing_of(*user);
             if let Some((rank, id)) = of_user.ranks.last() {
-                tops.push((class, *rank, *id, *user));
+                tops.push((standing.place(*rank), *rank, *id, *user));
             }
         }
         let (mut found, mut bytes) = (Vec::new(), 0);
-        while let Some((class, rank, id, user)) = tops.pop() {
-            if (class, rank) <= candidate {
+        while let Some((place, rank, id, user)) = tops.pop() {
+            if place <= candidate {
                 return None;
             }
             bytes += self.users.get(&id).map_or(0, |(_, bytes)| *bytes);
@@ -114,7 +114,7 @@ impl Ranks {
             }
             let before = self.of_users.get(&user).map(|of_user| of_user.ranks.range(..(rank, id)));
             if let Some((rank, id)) = before.and_then(|mut before| before.next_back()) {
-                tops.push((class, *rank, *id, user));
+                tops.push((standing_of(user).place(*rank), *rank, *id, user));
             }
         }
         None

@@ -297,6 +297,32 @@ async fn a_new_reader_takes_the_place_of_one_that_is_idle_and_not_of_a_pinned_on
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_three_times_the_weight_has_three_times_the_share() {
+    let (cache, origin) = (in_memory(160 << 20), Origin::new());
+    let (light, heavy) = (UserId(1), UserId(2));
+    let scan = async |user: UserId, from: u64| {
+        for start in from..from + 300 {
+            let id = id(start, MIB);
+            cache.get(id, user, origin.load(id)).await.expect("it is there");
+            cache.passed(id, user);
+        }
+    };
+    // (weights) -> the heavy one's share over the light one's, in tenths
+    for (weights, expected) in [((100, 300), 20..45), ((100, 100), 6..16), ((10_000, 100), 0..2)] {
+        cache.set_weight(light, weights.0);
+        cache.set_weight(heavy, weights.1);
+        for _ in 0..2 {
+            scan(light, 0).await;
+            scan(heavy, 1000).await;
+        }
+        let share = |user| cache.stats(Some(user)).resident_bytes;
+        let tenths = 10 * share(heavy) / share(light).max(1);
+        assert!(expected.contains(&tenths), "{weights:?}: {tenths}");
+        assert!(share(light) + share(heavy) > 80 << 20, "all of the room is used");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_indexer_downloaded_is_there_for_its_reader() {
     let (cache, origin) = (in_memory(48 << 20), Origin::new());
     let put = |start| {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use robustmq_common::limits;
 use tokio::time::Instant;
 
+use super::ranks::Rank;
 use super::stats::Counts;
 
 /// Who reads: a topic.
@@ -23,11 +24,34 @@ pub(super) enum Class {
     Idle,
 }
 
-#[derive(Debug, Default)]
+/// Where a user's extents stand among those of others: by class, and then by their ranks over its weight. So of two who cannot have all of
+/// their data here, one with three times the weight has three times the share of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub class: Class,
+    pub weight: u32,
+}
+
+impl Standing {
+    /// What compares with extents of others: the last goes first.
+    pub(super) fn place(self, rank: Rank) -> (Class, Rank) {
+        (self.class, Rank(rank.0 / u64::from(self.weight.max(1))))
+    }
+}
+
+#[derive(Debug)]
 struct User {
     last_read: Option<Instant>,
     is_pinned: bool,
+    weight: u32,
     counts: Counts,
+}
+
+impl Default for User {
+    fn default() -> Self {
+        let weight = limits::dataset::WEIGHT;
+        Self { last_read: None, is_pinned: false, weight, counts: Counts::default() }
+    }
 }
 
 impl User {
@@ -67,8 +91,11 @@ impl Known {
         Some(self.users.entry(id).or_default())
     }
 
-    pub(super) fn class(&self, id: UserId, now: Instant) -> Class {
-        self.users.get(&id).map_or(Class::Idle, |user| user.class(now))
+    pub(super) fn standing(&self, id: UserId, now: Instant) -> Standing {
+        let known = self.users.get(&id);
+        let (class, weight) = known
+            .map_or((Class::Idle, limits::dataset::WEIGHT), |user| (user.class(now), user.weight));
+        Standing { class, weight }
     }
 }
 
@@ -89,6 +116,15 @@ impl Users {
             Some(user) => user.is_pinned = is_pinned,
             None => {
                 tracing::warn!(user = id.0, "is not pinned in the cache: it has too many users")
+            }
+        }
+    }
+
+    pub(super) fn set_weight(&self, id: UserId, weight: u32) {
+        match self.lock().user(id, Instant::now()) {
+            Some(user) => user.weight = weight,
+            None => {
+                tracing::warn!(user = id.0, "has no weight in the cache: it has too many users")
             }
         }
     }

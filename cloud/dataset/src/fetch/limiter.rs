@@ -2,13 +2,17 @@
 //!
 //! It begins with a few and takes one more for each that succeeds, until the source says for the first time that they are too many; from then on one more
 //! for each round of them (additive increase, multiplicative decrease, as TCP does). It grows only while all of them are in use: what was
-//! never tried is not known to be borne. And never to more than fill the link ([`Link`]).
+//! never tried is not known to be borne.
+//!
+//! And they ask for no more bytes together than fill the link ([`Link`]): what is beyond would share it with what is needed first. Until the
+//! link is known that is a little, and with each GET that succeeds as much more as it brought.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use robustmq_common::limits;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::link::Link;
@@ -16,15 +20,21 @@ use super::link::Link;
 /// Lets so many GETs through.
 #[derive(Debug)]
 pub(super) struct Limiter {
-    permits: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     limit: usize,
-    /// Permits that are still out though the limit has shrunk: so many are not given back.
-    debt: usize,
+    /// GETs that have their turn: more than `limit` after that has shrunk.
+    running: usize,
+    /// What they ask for together, and what they may before the link is known.
+    running_bytes: u64,
+    first_bytes: u64,
+    /// Those that wait for it, by when they are needed; then first come, first served.
+    waiting: BTreeMap<(Instant, u64), Waiting>,
+    /// How many have waited so far.
+    number: u64,
     /// GETs that succeeded since the limit changed.
     succeeded: usize,
     /// How often it was halved.
@@ -32,20 +42,49 @@ struct State {
     link: Link,
 }
 
-/// One GET's.
+#[derive(Debug)]
+struct Waiting {
+    turn: oneshot::Sender<Permit>,
+    bytes: u64,
+}
+
+impl State {
+    /// Whether another GET, of so many bytes that are needed at that time, may go on now.
+    fn has_room(&self, by: Instant, bytes: u64, now: Instant) -> bool {
+        let enough = self.link.enough_bytes();
+        let most = enough.unwrap_or(self.first_bytes);
+        // Readers mostly begin together: what the first of them want later is not to go before what the others want at once.
+        let is_soon = enough.is_some() || by <= now + limits::dataset::GETS_FIRST_SOON;
+        let fits = is_soon && self.running_bytes + bytes <= most;
+        // One that is larger than all there is room for has company, so that the link is used while its answer is waited for.
+        self.running < self.limit && (fits || self.running < limits::dataset::GETS_BESIDE)
+    }
+}
+
+/// One GET's turn; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     limiter: Arc<Limiter>,
-    permit: Option<OwnedSemaphorePermit>,
+    /// What it asks for.
+    bytes: u64,
     /// The round that it began in.
     round: u64,
 }
 
 impl Limiter {
     pub(super) fn new() -> Arc<Self> {
-        let limit = limits::dataset::GETS_FIRST;
-        let state = State { limit, debt: 0, succeeded: 0, round: 0, link: Link::default() };
-        Arc::new(Self { permits: Arc::new(Semaphore::new(limit)), state: Mutex::new(state) })
+        let state = State {
+            limit: limits::dataset::GETS_FIRST,
+            running: 0,
+            running_bytes: 0,
+            first_bytes: limits::dataset::GETS_FIRST_BYTES,
+            waiting: BTreeMap::new(),
+            number: 0,
+            succeeded: 0,
+            round: 0,
+            link: Link::default(),
+        };
+        Arc::new(Self { state: Mutex::new(state) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -56,41 +95,81 @@ impl Limiter {
         self.lock().limit
     }
 
-    /// Waits for its turn, first come, first served.
-    pub(super) async fn acquire(self: &Arc<Self>) -> Permit {
-        // It fails only if the semaphore was closed, which nobody does; then nothing is limited.
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
-        Permit { limiter: Arc::clone(self), permit, round: self.lock().round }
+    /// Waits for the turn of a GET of so many bytes: whoever needs it first has it first.
+    pub(super) async fn acquire(self: &Arc<Self>, by: Instant, bytes: u64) -> Permit {
+        let waits = {
+            let mut state = self.lock();
+            let (turn, waits) = oneshot::channel();
+            state.number += 1;
+            let place = (by, state.number);
+            state.waiting.insert(place, Waiting { turn, bytes });
+            waits
+        };
+        self.let_through();
+        match waits.await {
+            Ok(permit) => permit,
+            // Nobody drops a sender; if somebody did, one GET more would be let through.
+            Err(_) => self.let_one_through(&mut self.lock(), bytes),
+        }
+    }
+
+    fn let_one_through(self: &Arc<Self>, state: &mut State, bytes: u64) -> Permit {
+        state.running += 1;
+        state.running_bytes += bytes;
+        Permit { limiter: Arc::clone(self), bytes, round: state.round }
+    }
+
+    /// Gives turns to those that wait, as far as there are any.
+    fn let_through(self: &Arc<Self>) {
+        loop {
+            let (first, permit) = {
+                let mut state = self.lock();
+                // Those that do not wait any more would only hand theirs back.
+                while let Some(first) = state.waiting.first_entry()
+                    && first.get().turn.is_closed()
+                {
+                    first.remove();
+                }
+                let Some((place, Waiting { bytes, .. })) = state.waiting.first_key_value() else {
+                    return;
+                };
+                let (by, bytes) = (place.0, *bytes);
+                if !state.has_room(by, bytes, Instant::now()) {
+                    return;
+                }
+                let Some((_, first)) = state.waiting.pop_first() else { return };
+                (first.turn, self.let_one_through(&mut state, bytes))
+            };
+            // One that has stopped waiting this moment drops its turn here, and the next one has it.
+            drop(first.send(permit));
+        }
+    }
+
+    /// So many bytes have come.
+    pub(super) fn came(&self, bytes: u64) {
+        self.lock().link.came(Instant::now(), bytes);
     }
 
     fn brought(&self, first_byte: Duration, bytes: u64) {
-        self.lock().link.brought(Instant::now(), first_byte, bytes);
+        {
+            let mut state = self.lock();
+            state.first_bytes = state.first_bytes.saturating_add(bytes);
+            state.link.brought(first_byte, bytes);
+        }
         self.succeeded();
     }
 
     fn succeeded(&self) {
         let mut state = self.lock();
-        let enough = state.link.enough();
-        if state.limit > enough {
-            state.limit -= 1;
-            state.succeeded = 0;
-            state.debt += 1 - self.permits.forget_permits(1);
-            return;
-        }
         state.succeeded += 1;
-        let is_used = self.permits.available_permits() == 0;
+        let is_used = state.running >= state.limit;
         let is_new = state.round == 0;
-        if state.limit < enough.min(limits::dataset::GETS_MOST)
+        if state.limit < limits::dataset::GETS_MOST
             && is_used
             && (is_new || state.succeeded >= state.limit)
         {
             state.limit += 1;
             state.succeeded = 0;
-            if state.debt > 0 {
-                state.debt -= 1;
-            } else {
-                self.permits.add_permits(1);
-            }
         }
     }
 
@@ -102,10 +181,7 @@ impl Limiter {
         }
         state.round += 1;
         state.succeeded = 0;
-        let limit = (state.limit / 2).max(limits::dataset::GETS_LEAST);
-        let fewer = state.limit - limit;
-        state.limit = limit;
-        state.debt += fewer - self.permits.forget_permits(fewer);
+        state.limit = (state.limit / 2).max(limits::dataset::GETS_LEAST);
     }
 }
 
@@ -128,24 +204,25 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.limiter.lock();
-        if state.debt > 0
-            && let Some(permit) = self.permit.take()
         {
-            state.debt -= 1;
-            permit.forget();
+            let mut state = self.limiter.lock();
+            state.running = state.running.saturating_sub(1);
+            state.running_bytes = state.running_bytes.saturating_sub(self.bytes);
         }
+        self.limiter.let_through();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     async fn take(limiter: &Arc<Limiter>, count: usize) -> Vec<Permit> {
         let mut permits = Vec::new();
         for _ in 0..count {
-            permits.push(limiter.acquire().await);
+            permits.push(limiter.acquire(Instant::now(), 1).await);
         }
         permits
     }
@@ -163,19 +240,19 @@ mod tests {
             permits.into_iter().for_each(Permit::succeeded);
         }
         assert_eq!(limits::dataset::GETS_MOST, limiter.limit());
-        assert_eq!(limits::dataset::GETS_MOST, limiter.permits.available_permits());
+        assert_eq!(0, limiter.lock().running);
     }
 
     #[tokio::test]
     async fn one_round_of_complaints_halves_it_once_and_it_comes_back_slowly() {
         let limiter = Limiter::new();
+        let permits = take(&limiter, 16).await;
+        permits.into_iter().for_each(Permit::too_many);
+        assert_eq!((8, 0), (limiter.limit(), limiter.lock().running));
         let permits = take(&limiter, 8).await;
         permits.into_iter().for_each(Permit::too_many);
-        assert_eq!((4, 4), (limiter.limit(), limiter.permits.available_permits()));
-        let permits = take(&limiter, 4).await;
-        permits.into_iter().for_each(Permit::too_many);
-        assert_eq!((2, 2), (limiter.limit(), limiter.permits.available_permits()));
-        for limit in 2..10 {
+        assert_eq!((4, 0), (limiter.limit(), limiter.lock().running));
+        for limit in 4..10 {
             let mut left = limit;
             while left > 0 {
                 assert_eq!(limit, limiter.limit(), "one more for each round");
@@ -184,16 +261,65 @@ mod tests {
                 left -= 1;
             }
         }
-        assert_eq!(limiter.limit(), limiter.permits.available_permits());
+        assert_eq!(0, limiter.lock().running);
     }
 
     #[tokio::test]
     async fn it_never_shrinks_to_nothing() {
         let limiter = Limiter::new();
         for _ in 0..20 {
-            limiter.acquire().await.too_many();
+            limiter.acquire(Instant::now(), 1).await.too_many();
         }
         assert_eq!(limits::dataset::GETS_LEAST, limiter.limit());
-        assert_eq!(limits::dataset::GETS_LEAST, limiter.permits.available_permits());
+    }
+    #[tokio::test]
+    async fn whoever_needs_it_first_has_its_turn_first_and_who_has_gone_takes_none() {
+        let limiter = Limiter::new();
+        let held = take(&limiter, limiter.limit()).await;
+        let now = Instant::now();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let waits = |after: u64| {
+            let (limiter, order) = (Arc::clone(&limiter), Arc::clone(&order));
+            async move {
+                let permit = limiter.acquire(now + Duration::from_secs(after), 1).await;
+                order.lock().expect("nobody panics").push(after);
+                permit.succeeded();
+            }
+        };
+        let [gone, late, soon, first] = [0, 9, 5, 1].map(|after| tokio::spawn(waits(after)));
+        while limiter.lock().waiting.len() < 4 {
+            tokio::task::yield_now().await;
+        }
+        gone.abort();
+        gone.await.expect_err("it was ended");
+        drop(held);
+        for waited in [late, soon, first] {
+            waited.await.expect("it had its turn");
+        }
+        let state = limiter.lock();
+        assert_eq!((0, 0), (state.running, state.waiting.len()));
+        assert_eq!([1, 5, 9].as_slice(), order.lock().expect("nobody panics").as_slice());
+    }
+    #[tokio::test]
+    async fn before_the_link_is_known_little_is_asked_for_and_more_with_each_success() {
+        let limiter = Limiter::new();
+        let half = limits::dataset::GETS_FIRST_BYTES / 2;
+        let now = Instant::now();
+        let has_room = |limiter: &Limiter| limiter.lock().has_room(now, half, now);
+        let [first, second] = [limiter.acquire(now, half).await, limiter.acquire(now, half).await];
+        let third = limiter.acquire(now, 4 * half).now_or_never();
+        assert!(third.is_none(), "there are two already, and this is too much beside them");
+        first.brought(Duration::from_millis(100), half);
+        assert!(has_room(&limiter));
+        let later = now + limits::dataset::GETS_FIRST_SOON * 2;
+        let _other = limiter.acquire(now, 1).await;
+        assert!(!limiter.lock().has_room(later, 1, now), "others may want something at once");
+        second.brought(Duration::from_millis(100), half);
+        let larger = limiter.acquire(now, 100 * half).await;
+        assert!(has_room(&limiter), "it has company");
+        let _beside = limiter.acquire(now, half).await;
+        assert!(!has_room(&limiter));
+        drop(larger);
+        assert!(has_room(&limiter));
     }
 }

@@ -112,6 +112,7 @@ impl ObjectSource {
         while let Some(chunk) = in_time(chunks.next()).await? {
             let chunk = chunk.map_err(|error| failure(object, &error))?;
             self.stats.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            self.limiter.came(chunk.len() as u64);
             let left = body.rest();
             if chunk.len() as u64 > left.end - left.start {
                 let reason = "its body is longer than what was asked for".to_owned();
@@ -145,6 +146,15 @@ impl ObjectSource {
 #[async_trait]
 impl Source for ObjectSource {
     async fn get(&self, object: &Object, range: Range<u64>) -> Result<Bytes, FetchError> {
+        self.get_by(object, range, Instant::now()).await
+    }
+
+    async fn get_by(
+        &self,
+        object: &Object,
+        range: Range<u64>,
+        by: Instant,
+    ) -> Result<Bytes, FetchError> {
         if range.start > range.end || range.end > object.size {
             let Range { start, end } = range;
             let reason = format!("bytes {start}..{end} were asked for, and it has {}", object.size);
@@ -158,7 +168,8 @@ impl Source for ObjectSource {
         let mut failed = 0;
         loop {
             let before = body.bytes.len();
-            let permit = self.limiter.acquire().await;
+            let rest = body.rest();
+            let permit = self.limiter.acquire(by, rest.end - rest.start).await;
             let outcome = self.attempt(object, &mut body).await;
             self.settle(permit, &outcome);
             let reason = match outcome {

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use robustmq_common::limits::dataset as limits;
 
+use super::Pace;
 use crate::fetch::{FetchError, Object, Source};
 
 /// An object in pieces, of which some are on their way ahead of the one that is looked at.
@@ -16,21 +17,24 @@ pub(super) struct Pieces<'a> {
     source: &'a dyn Source,
     object: &'a Object,
     ahead: usize,
-    /// Where the next GET begins.
+    /// Where the next GET begins, and how much it asks for.
     at: u64,
+    bytes: u64,
     on_their_way: FuturesOrdered<BoxFuture<'a, Result<Bytes, FetchError>>>,
     here: VecDeque<Result<Bytes, FetchError>>,
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn new(source: &'a dyn Source, object: &'a Object, ahead: usize) -> Self {
+    pub(super) fn new(source: &'a dyn Source, object: &'a Object, pace: Pace) -> Self {
         let (on_their_way, here) = (FuturesOrdered::new(), VecDeque::new());
-        Self { source, object, ahead, at: 0, on_their_way, here }
+        let (ahead, bytes) = (pace.gets, pace.first_bytes as u64);
+        Self { source, object, ahead, at: 0, bytes, on_their_way, here }
     }
 
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, FetchError>> {
         while self.at < self.object.size && self.on_their_way.len() + self.here.len() < self.ahead {
-            let end = (self.at + limits::EXTENT_BYTES as u64).min(self.object.size);
+            let end = (self.at + self.bytes).min(self.object.size);
+            self.bytes = (self.bytes * 2).min(limits::EXTENT_BYTES as u64);
             self.on_their_way.push_back(self.source.get(self.object, self.at..end));
             self.at = end;
         }
@@ -55,7 +59,7 @@ impl<'a> Pieces<'a> {
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use async_trait::async_trait;
@@ -64,7 +68,7 @@ mod tests {
 
     use super::{Bytes, FetchError, Object, Source, limits};
     use crate::format::{Coding, Format};
-    use crate::index::{Found, ObjectIndex, Reading, index};
+    use crate::index::{Found, ObjectIndex, Pace, Reading, index};
     use crate::layout::Extent;
 
     const LINE: &[u8] = b"{\"a\": 12345}\n";
@@ -92,23 +96,58 @@ mod tests {
         }
     }
 
+    fn lines(count: u64) -> Object {
+        let size = count * LINE.len() as u64;
+        Object { path: Path::from("lines.jsonl"), etag: None, size, modified_ms: 0 }
+    }
+
+    /// Notes which ranges are asked for.
+    struct Noted(Narrow, Mutex<Vec<Range<u64>>>);
+
+    #[async_trait]
+    impl Source for Noted {
+        async fn get(&self, object: &Object, range: Range<u64>) -> Result<Bytes, FetchError> {
+            self.1.lock().expect("nobody panics").push(range.clone());
+            self.0.get(object, range).await
+        }
+    }
+
+    struct Nobody;
+
+    impl Found for Nobody {
+        async fn extent(&mut self, _: &ObjectIndex, _: Arc<Extent>) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_has_the_first_records_with_a_small_get_and_extents_grow() {
+        let object = lines(30 * 1024 * 1024 / LINE.len() as u64);
+        let source = Noted(Narrow(Semaphore::new(1)), Mutex::default());
+        let reading = Reading::plain(Format::Jsonl, Coding::Plain);
+        let index = index(&source, &object, reading, Pace::urgent(2), &mut Nobody).await;
+        let index = index.expect("it can be read");
+        let megabytes = |bytes: u64| (bytes + 512 * 1024) / (1024 * 1024);
+        let gets = source.1.into_inner().expect("nobody panics");
+        let gets: Vec<_> = gets.iter().map(|get| megabytes(get.end - get.start)).collect();
+        assert_eq!(gets, [1, 2, 4, 8, 8, 7]);
+        let extents = index.extents.iter().map(|extent| megabytes(extent.bytes.into()));
+        assert_eq!(extents.take(4).collect::<Vec<_>>(), [1, 2, 4, 8]);
+        assert_eq!(index.content_bytes(), object.size);
+    }
+
     /// Whoever counted ahead of its readers waited for them with GETs begun, which kept their turns while nobody looked after them; the readers
     /// waited for a turn. All partitions of a source stood still for good.
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_readers_takes_no_turn_from_them() {
-        let lines = 2 * limits::EXTENT_BYTES as u64 / LINE.len() as u64;
-        let object = Object {
-            path: Path::from("lines.jsonl"),
-            etag: None,
-            size: lines * LINE.len() as u64,
-            modified_ms: 0,
-        };
+        let count = 2 * limits::EXTENT_BYTES as u64 / LINE.len() as u64;
+        let object = lines(count);
         let source = Narrow(Semaphore::new(1));
         let reading = Reading::plain(Format::Jsonl, Coding::Plain);
         let mut waits = Waits(&source, &object);
-        let found = index(&source, &object, reading, 8, &mut waits);
+        let found = index(&source, &object, reading, Pace::even(8), &mut waits);
         let found = tokio::time::timeout(Duration::from_secs(60), found).await;
         let found = found.expect("it goes on").expect("it can be read");
-        assert_eq!(found.records(), lines);
+        assert_eq!(found.records(), count);
     }
 }

@@ -225,14 +225,15 @@ impl Index {
         let free = self.blocks.free * limits::dataset::SSD_BLOCK_BYTES as u64;
         let needed = blocks_for(id.bytes as usize) * limits::dataset::SSD_BLOCK_BYTES as u64;
         let mut needed = needed.saturating_sub(free);
-        let class_of = |user| users.class(user, now);
+        let standing_of = |user| users.standing(user, now);
         let mut victims = if needed > self.spare.bytes() {
             self.spare.in_order()
         } else {
-            self.spare.last((Class::Pinned, Rank(0)), needed, class_of)?
+            self.spare.last((Class::Pinned, Rank(0)), needed, standing_of)?
         };
         needed = needed.saturating_sub(self.spare.bytes());
-        victims.extend(self.ranks.last((class_of(user), Rank::of(id)), needed, class_of)?);
+        let place = standing_of(user).place(Rank::of(id));
+        victims.extend(self.ranks.last(place, needed, standing_of)?);
         let is_free = |id: &ExtentId| self.slots.get(id).is_none_or(|s| Arc::strong_count(s) == 1);
         victims.iter().all(is_free).then_some(victims)
     }

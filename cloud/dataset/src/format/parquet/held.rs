@@ -99,6 +99,16 @@ impl Held {
         cell
     }
 
+    /// What row groups and footers take of memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let all = usize::try_from(limits::PARQUET_HELD_BYTES / PERMIT_BYTES).unwrap_or(usize::MAX);
+        let groups = all.saturating_sub(self.room.available_permits()) as u64 * PERMIT_BYTES;
+        let inner = self.lock();
+        let footers = inner.tables.0.iter().filter_map(|(_, cell, _)| cell.get());
+        groups + footers.map(|table| table.bytes as u64).sum::<u64>()
+    }
+
     /// Room for a row group of so many bytes. Others go for it.
     pub(super) async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let bytes = bytes.min(limits::PARQUET_HELD_BYTES);
