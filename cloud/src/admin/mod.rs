@@ -12,6 +12,7 @@
 //! GET /v1/datasets/{topic}/find?key=KEY  where a sample with that key is
 //! POST /v1/datasets/{topic}/warm brings it into the cache
 //! POST, GET /v1/datasets/{topic}/refresh   lists its source again, tells how that went
+//! GET, PUT /v1/cache            what caches may take of memory; changes it until the next start
 //! GET /v1/store                 the store's figures
 //! GET, POST /v1/edges, DELETE /v1/edges/{edge}   see `uplink`
 //! ```
@@ -35,7 +36,7 @@ use robustmq_common::limits;
 use robustmq_common::telemetry::LogLevel;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Datasets;
+use crate::dataset::{Caches, Datasets, NewCaches};
 use crate::group::coordinator::{Coordinator, CoordinatorError};
 use crate::log::Log;
 use crate::store::Store;
@@ -62,6 +63,8 @@ pub struct State {
     pub traffic: Arc<Traffic>,
     /// Topics with a source.
     pub datasets: Arc<Datasets>,
+    /// What is cached.
+    pub caches: Caches,
 }
 
 /// All routes but those for edges.
@@ -86,6 +89,7 @@ pub fn router(
         .route("/v1/datasets/{topic}/find", get(dataset::find_key))
         .route("/v1/datasets/{topic}/warm", post(dataset::warm))
         .route("/v1/datasets/{topic}/refresh", get(dataset::refreshed).post(dataset::refresh))
+        .route("/v1/cache", get(cache).put(set_cache))
         .route("/v1/store", get(store))
         .with_state(state);
     admin::router(readiness, Arc::new(registry), log_level).merge(own)
@@ -243,6 +247,17 @@ async fn group(Shared(state): Shared<State>, Path(id): Path<String>) -> Response
         offsets,
     })
     .into_response()
+}
+
+async fn cache(Shared(state): Shared<State>) -> Response {
+    Json(state.caches.show()).into_response()
+}
+
+async fn set_cache(Shared(state): Shared<State>, Json(new): Json<NewCaches>) -> Response {
+    match state.caches.set(new) {
+        Ok(()) => Json(state.caches.show()).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, error.to_string() + "\n").into_response(),
+    }
 }
 
 async fn store(Shared(state): Shared<State>) -> Response {

@@ -10,7 +10,7 @@ use robustmq_common::limits;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::dataset::Datasets;
+use crate::dataset::Caches;
 use crate::group::coordinator::Coordinator;
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -22,9 +22,7 @@ pub(super) struct Housekeeping {
     pub store_ready: Component,
     pub topics: Arc<Catalogue>,
     pub log: Arc<Log>,
-    pub datasets: Arc<Datasets>,
-    /// What the caches may take together.
-    pub cache_bytes: usize,
+    pub caches: Caches,
     pub groups: Coordinator,
     pub metrics: Arc<Metrics>,
     pub offset_retention: Duration,
@@ -75,12 +73,10 @@ impl Housekeeping {
 
     /// Datasets may have what archived blocks do not take.
     async fn share_cache(&self) {
-        let Some(archive) = self.log.archive() else { return };
         let mut ticks = every(limits::STORE_HEALTH_INTERVAL);
         loop {
             ticks.tick().await;
-            let left = self.cache_bytes.saturating_sub(archive.cache_bytes());
-            self.datasets.set_memory_bytes(left.max(self.cache_bytes / 4));
+            self.caches.share();
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::dataset::{CacheMetrics, Datasets};
+use crate::dataset::{CacheMetrics, Caches, Datasets};
 use crate::group::coordinator::Coordinator;
 use crate::group::shared::coordinator::SharedGroups;
 use crate::kafka::memory::Budget;
@@ -218,6 +218,9 @@ pub async fn start(
         (listeners.kafka.1, listeners.uplink.1, listeners.admin.1);
     let parts = Parts::build(settings, store, kafka_address, shutdown.clone()).await?;
 
+    let (archive, datasets) =
+        (parts.kafka.log.archive().cloned(), Arc::clone(&parts.kafka.datasets));
+    let caches = Caches::new(settings.cache.memory_bytes, archive, datasets);
     let admin_state = admin::State {
         topics: parts.kafka.topics.clone(),
         groups: parts.kafka.groups.clone(),
@@ -225,6 +228,7 @@ pub async fn start(
         log: parts.kafka.log.clone(),
         traffic: parts.kafka.traffic.clone(),
         datasets: parts.kafka.datasets.clone(),
+        caches: caches.clone(),
     };
     let mut tasks = upkeep_tasks(settings, &parts, &shutdown);
     let (shared, shared_shutdown) = (parts.kafka.shared.clone(), shutdown.clone());
@@ -245,8 +249,7 @@ pub async fn start(
         store_ready,
         topics: parts.kafka.topics.clone(),
         log: parts.kafka.log.clone(),
-        datasets: parts.kafka.datasets.clone(),
-        cache_bytes: settings.cache.memory_bytes,
+        caches,
         groups: parts.kafka.groups.clone(),
         metrics: parts.kafka.metrics.clone(),
         offset_retention: Duration::from_millis(settings.groups.offset_retention_ms),

@@ -39,8 +39,15 @@ async fn running(shutdown: &CancellationToken) -> Broker {
 }
 
 async fn get(address: SocketAddr, path: &str) -> String {
+    ask(address, "GET", path, "").await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str, json: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("a listening broker");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let length = json.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}"
+    );
     stream.write_all(request.as_bytes()).await.expect("an open connection");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer that is text");
@@ -81,6 +88,28 @@ async fn a_started_broker_answers_on_its_listeners_and_stops_when_told() {
     shutdown.cancel();
     let stopped = tokio::time::timeout(Duration::from_secs(20), broker.stopped());
     stopped.await.expect("the drain is bounded").expect("the store closes");
+}
+
+#[tokio::test]
+async fn what_caches_may_take_is_changed_while_the_broker_runs() {
+    let shutdown = CancellationToken::new();
+    let broker = running(&shutdown).await;
+    // (method, body) -> status, what the answer has
+    let cases = [
+        ("GET", "", 200, r#""memory_bytes":134217728,"archived_bytes":0,"parquet_bytes":0,"#),
+        ("PUT", r#"{"memory_bytes": 268435456}"#, 200, r#""extents_budget_bytes":268435456"#),
+        ("GET", "", 200, r#""memory_bytes":268435456"#),
+        ("PUT", r#"{"memory_bytes": 1000}"#, 400, "memory_bytes is 1000, and at least 16777216"),
+        ("PUT", r#"{"memory": 268435456}"#, 422, "memory"),
+        ("GET", "", 200, r#""memory_bytes":268435456"#),
+    ];
+    for (method, json, status, expected) in cases {
+        let answer = ask(broker.admin, method, "/v1/cache", json).await;
+        let begins = answer.starts_with(&format!("HTTP/1.1 {status}"));
+        assert!(begins && answer.contains(expected), "{method} {json}: {answer}");
+    }
+    shutdown.cancel();
+    broker.stopped().await.expect("the store closes");
 }
 
 #[tokio::test]

@@ -3,16 +3,26 @@
 use std::sync::Weak;
 
 use robustmq_common::ids::TopicId;
-use robustmq_dataset::cache::UserId;
+use robustmq_dataset::cache::{Cache, UserId};
 
 use super::{Datasets, ListError, Refreshed, StatusError};
 use crate::objects::locate_source;
 use crate::store::StoreError;
-use crate::topics::Topic;
+use crate::topics::{LiveSource, Topic};
 
 /// Who a topic is to the cache.
 pub(super) fn user(topic: TopicId) -> UserId {
     UserId(topic.0.as_u128())
+}
+
+/// What the cache is to know of a topic's configuration.
+pub(super) fn take_over_cache(cache: &Cache, topic: TopicId, live: LiveSource) {
+    let user = user(topic);
+    match live.is_pinned {
+        true => cache.pin(user),
+        false => cache.unpin(user),
+    }
+    cache.set_weight(user, live.cache_weight);
 }
 
 impl Datasets {
@@ -57,10 +67,7 @@ impl Datasets {
             return self.forget(topic).await;
         };
         let open = self.lock().datasets.get(&topic).and_then(Weak::upgrade);
-        match config.live.is_pinned {
-            true => self.cache.pin(user(topic)),
-            false => self.cache.unpin(user(topic)),
-        }
+        take_over_cache(&self.cache, topic, config.live);
         if let Some(open) = open {
             open.set_live(config.live);
         }

@@ -45,6 +45,7 @@ use crate::topics::{Catalogue, SourceConfig};
 mod active;
 mod ahead;
 mod batch;
+mod caches;
 mod changes;
 mod counting;
 mod find;
@@ -61,6 +62,7 @@ mod status;
 mod troubles;
 mod warm;
 
+pub use caches::{Caches, NewCaches, ShownCaches, TooLittle};
 pub use find::{Cursor, FindError, FoundKeys, Match, Wanted};
 pub use listing::ListError;
 pub use manifest::{Listed, Refreshed};
@@ -141,9 +143,7 @@ impl Datasets {
                 let topic = topics.get_by_id(id).await?;
                 match topic.as_ref().and_then(|topic| topic.config.source.as_ref()) {
                     Some(config) => {
-                        if config.live.is_pinned {
-                            cache.pin(changes::user(id));
-                        }
+                        changes::take_over_cache(&cache, id, config.live);
                         found.insert(id);
                         groups.insert(group_key(config));
                     }
@@ -199,9 +199,7 @@ impl Datasets {
         let listed =
             manifest::create(&*self.store, topic, &location, config, roots, now_ms).await?;
         self.lock().topics.insert(topic);
-        if config.live.is_pinned {
-            self.cache.pin(changes::user(topic));
-        }
+        changes::take_over_cache(&self.cache, topic, config.live);
         Ok(listed)
     }
 
@@ -219,6 +217,18 @@ impl Datasets {
             "file://{} is in none of the directories that [dataset] file_roots allows",
             dir.display()
         )))
+    }
+
+    /// What the cache may take of memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.cache.memory_bytes()
+    }
+
+    /// What row groups and footers of Parquet take of memory.
+    #[must_use]
+    pub fn parquet_bytes(&self) -> usize {
+        usize::try_from(self.held.bytes()).unwrap_or(usize::MAX)
     }
 
     /// What the cache may take of memory from now on.

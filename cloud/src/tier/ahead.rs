@@ -11,10 +11,8 @@ use robustmq_common::limits;
 
 use crate::store::keys::partition::PartitionKeys;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// What all readers together may have ahead of them.
-    budget_blocks: usize,
     readers: Mutex<Readers>,
 }
 
@@ -37,16 +35,18 @@ struct Reader {
 }
 
 impl Ahead {
-    pub(super) fn new(budget_blocks: usize) -> Self {
-        Self { budget_blocks, readers: Mutex::default() }
-    }
-
     /// A reader of `keys` got what is from `from` up to `next`. How many blocks it will want soon: twice as many each time, and no more
-    /// than its share.
-    pub(super) fn read(&self, keys: &PartitionKeys, from: Offset, next: Offset) -> usize {
+    /// than its share of the `budget_blocks` that all readers together may have ahead of them.
+    pub(super) fn read(
+        &self,
+        keys: &PartitionKeys,
+        from: Offset,
+        next: Offset,
+        budget_blocks: usize,
+    ) -> usize {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.answers = readers.answers.wrapping_add(1);
-        let share = (self.budget_blocks / readers.along().max(1)).max(1);
+        let share = (budget_blocks / readers.along().max(1)).max(1);
         let answer = readers.answers;
         let partition = (keys.topic.0, keys.partition.0);
         let partitions = &mut readers.partitions;
@@ -97,9 +97,9 @@ mod tests {
 
     #[test]
     fn who_reads_along_is_served_ahead_and_others_are_not() {
-        let ahead = Ahead::new(1000);
+        let ahead = Ahead::default();
         let keys = PartitionKeys { topic: TopicId::random(), partition: PartitionIndex(0) };
-        let read = |from, next| ahead.read(&keys, Offset(from), Offset(next));
+        let read = |from, next| ahead.read(&keys, Offset(from), Offset(next), 1000);
         assert_eq!(read(0, 10), 0);
         assert_eq!((read(10, 20), read(20, 25), read(25, 30)), (1, 2, 4));
         // Another one jumps about; the first goes on.
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn many_who_read_along_share_what_may_be_ahead() {
-        let ahead = Ahead::new(64);
+        let ahead = Ahead::default();
         let partitions: Vec<_> = (0..16)
             .map(|index| PartitionKeys {
                 topic: TopicId::random(),
@@ -129,23 +129,23 @@ mod tests {
             .collect();
         let mut blocks = Vec::new();
         for step in 0..20 {
-            let read = |keys| ahead.read(keys, Offset(step), Offset(step + 1));
+            let read = |keys| ahead.read(keys, Offset(step), Offset(step + 1), 64);
             blocks = partitions.iter().map(read).collect();
         }
         assert_eq!(blocks, [4; 16]);
         // One is left, and has all of it.
         for step in 20..200 {
-            blocks = vec![ahead.read(&partitions[0], Offset(step), Offset(step + 1))];
+            blocks = vec![ahead.read(&partitions[0], Offset(step), Offset(step + 1), 64)];
         }
         assert_eq!(blocks, [limits::tier::READ_AHEAD_BLOCKS]);
     }
 
     #[test]
     fn partitions_that_are_remembered_are_bounded() {
-        let ahead = Ahead::new(1000);
+        let ahead = Ahead::default();
         for index in 0..=i32::try_from(limits::tier::READ_PARTITIONS).expect("some") {
             let keys = PartitionKeys { topic: TopicId::random(), partition: PartitionIndex(index) };
-            ahead.read(&keys, Offset(0), Offset(1));
+            ahead.read(&keys, Offset(0), Offset(1), 1000);
         }
         let known = ahead.readers.lock().expect("no panic").partitions.len();
         assert!(known <= limits::tier::READ_PARTITIONS, "{known}");

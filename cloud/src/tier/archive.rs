@@ -120,7 +120,7 @@ impl Archive {
             objects,
             path,
             settings,
-            ahead: Ahead::new((settings.cache_bytes / 2 / limits::tier::BLOCK_BYTES).max(1)),
+            ahead: Ahead::default(),
             uploading: Mutex::default(),
         }
     }
@@ -135,6 +135,11 @@ impl Archive {
     #[must_use]
     pub fn cache_bytes(&self) -> usize {
         self.blocks.bytes()
+    }
+
+    /// Blocks may take so much from now on. What is on its way is not ended.
+    pub fn set_cache_bytes(&self, bytes: usize) {
+        self.blocks.set_budget_bytes(bytes);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<Uuid>> {
@@ -295,7 +300,7 @@ impl Archive {
 
     /// How many blocks may be asked for at once so that none pushes out another.
     pub(crate) fn blocks_at_once(&self) -> usize {
-        (self.settings.cache_bytes / 4 / limits::tier::BLOCK_BYTES).max(1)
+        (self.blocks.budget_bytes() / 4 / limits::tier::BLOCK_BYTES).max(1)
     }
 
     fn damaged(&self, object: &Object, source: FormatError) -> ArchiveError {
@@ -337,7 +342,8 @@ impl Archive {
         blocks: &[Block],
         number: usize,
     ) {
-        let wanted = self.ahead.read(&object.keys, from, end);
+        let budget_blocks = (self.blocks.budget_bytes() / 2 / limits::tier::BLOCK_BYTES).max(1);
+        let wanted = self.ahead.read(&object.keys, from, end, budget_blocks);
         let wanted = wanted.min(self.blocks_at_once());
         let here = blocks.iter().enumerate().skip(number + 1).take(wanted);
         let mut left = wanted;

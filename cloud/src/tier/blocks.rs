@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -70,7 +71,7 @@ impl Source {
 
 pub(super) struct Blocks {
     objects: Arc<dyn ObjectStore>,
-    budget_bytes: usize,
+    budget_bytes: AtomicUsize,
     fetches: Arc<Semaphore>,
     kept: Mutex<Kept>,
     pub(super) metrics: TierMetrics,
@@ -188,7 +189,7 @@ impl Blocks {
     ) -> Self {
         Self {
             objects,
-            budget_bytes,
+            budget_bytes: AtomicUsize::new(budget_bytes),
             fetches: Arc::new(Semaphore::new(limits::tier::FETCHES)),
             kept: Mutex::default(),
             metrics,
@@ -197,6 +198,17 @@ impl Blocks {
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that may be kept or on their way.
+    pub(super) fn budget_bytes(&self) -> usize {
+        self.budget_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Drops what is too much for it.
+    pub(super) fn set_budget_bytes(&self, bytes: usize) {
+        self.budget_bytes.store(bytes, Ordering::Relaxed);
+        self.lock().make_room(0, bytes, true);
     }
 
     /// Bytes that are kept or on their way.
@@ -246,7 +258,7 @@ impl Blocks {
         {
             let mut kept = self.lock();
             kept.waiting.remove(&id);
-            kept.make_room(source.bytes(), self.budget_bytes, true);
+            kept.make_room(source.bytes(), self.budget_bytes(), true);
             kept.insert(id, sender.subscribe(), source.bytes(), None);
         }
         self.fetch_into(id, source, &sender).await;
@@ -281,7 +293,7 @@ impl Blocks {
         let permit = Arc::clone(&self.fetches).try_acquire_owned().ok()?;
         let sender = {
             let mut kept = self.lock();
-            let (bytes, budget) = (source.bytes(), self.budget_bytes);
+            let (bytes, budget) = (source.bytes(), self.budget_bytes());
             if kept.is_known(id)
                 || !kept.takes_ahead(bytes, budget / 2)
                 || !kept.make_room(bytes, budget, false)
@@ -302,7 +314,7 @@ impl Blocks {
     /// Keeps a block that is known already.
     pub(super) fn keep(&self, id: BlockId, block: Bytes) {
         let mut kept = self.lock();
-        if !kept.is_known(id) && kept.make_room(block.len(), self.budget_bytes, false) {
+        if !kept.is_known(id) && kept.make_room(block.len(), self.budget_bytes(), false) {
             let bytes = block.len();
             kept.insert(id, watch::channel(Some(Ok(block))).1, bytes, None);
         }

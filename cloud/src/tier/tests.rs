@@ -158,6 +158,24 @@ async fn the_budget_holds_and_what_is_used_stays() {
     assert_eq!(blocks.metrics.fetched_bytes.get(), fetched + 400);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_shrinks_is_kept_at_once_and_one_that_grows_is_used() {
+    let (_objects, blocks, source) = cache(300).await;
+    for number in 0..3 {
+        blocks.get(id(number), &source(number)).await.expect("it is up");
+    }
+    blocks.set_budget_bytes(150);
+    assert_eq!(blocks.bytes(), 100);
+    let fetched = blocks.metrics.fetched_bytes.get();
+    blocks.get(id(2), &source(2)).await.expect("it is up");
+    assert_eq!(blocks.metrics.fetched_bytes.get(), fetched, "what was used last stays");
+    blocks.set_budget_bytes(500);
+    for number in 3..7 {
+        blocks.get(id(number), &source(number)).await.expect("it is up");
+    }
+    assert_eq!(blocks.bytes(), 500);
+}
+
 /// Ten readers pushed out each other's next blocks, and each block was fetched twenty times.
 #[tokio::test(start_paused = true)]
 async fn what_was_fetched_ahead_stays_until_it_is_read_or_forgotten() {
