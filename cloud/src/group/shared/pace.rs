@@ -9,7 +9,8 @@
 //! have waited: it gets four times as much. Before the first commit the start is small: a small part of what is left, divided by the
 //! members.
 //!
-//! A client that fetches again while more is in flight than it would ever prefetch has handed the rest on, whatever it acknowledges.
+//! A client that fetches again while more is in flight than it would ever prefetch has handed the rest on, whatever it acknowledges: it is
+//! fast, and goes on before its first commit.
 
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,17 @@ pub struct Bounds {
     /// What its client holds at most without handing it on.
     pub prefetched: u32,
 }
+
+impl Bounds {
+    /// Whether so much is in flight that a part of it has left the client: it fetches again with less at hand than it would prefetch. One
+    /// answer may be more than that.
+    fn hands_on(self, in_flight: u32) -> bool {
+        in_flight > self.prefetched.saturating_add(self.prefetched / 32)
+    }
+}
+
+/// One that hands records on, and has acknowledged none yet, is given so many of its first shares at once.
+const HANDING_ON: u32 = 4;
 
 /// One member's pace on one partition.
 #[derive(Debug, Clone)]
@@ -129,10 +141,11 @@ impl Pace {
             false => {
                 let members = crowd.members.max(limits::FIRST_MEMBERS);
                 let share = crowd.remaining / members / limits::FIRST_SHARE;
-                let share = u32::try_from(share).unwrap_or(u32::MAX);
+                let share = u32::try_from(share).unwrap_or(u32::MAX / HANDING_ON);
                 let limit = self.patience(now).max(self.floor).max(share);
                 let pending = in_flight.min(bounds.prefetched);
-                let records = limit.saturating_sub(pending).min(self.lease);
+                let beyond = if bounds.hands_on(in_flight) { share * HANDING_ON } else { 0 };
+                let records = limit.saturating_sub(pending).max(beyond).min(self.lease);
                 match records.min(self.fair(crowd)) {
                     0 => Allowance::Wait(Some(now + limits::PATIENCE)),
                     records => Allowance::Records(records),

@@ -43,6 +43,22 @@ fn a_new_member_starts_small_and_has_a_little_until_it_acknowledges() {
     assert_eq!(records(pace.allowance(now + SECOND * 4, 512, MOST, PLENTY)), 0);
 }
 
+/// Fast members that commit every five seconds stood still until their first commit: each had its first share, and more was in flight than its
+/// client ever holds.
+#[test]
+fn who_takes_more_than_a_client_holds_goes_on_before_its_first_commit() {
+    let now = Instant::now();
+    let crowd = |remaining| Crowd { remaining, rate: 0, members: 8 };
+    let bounds = Bounds { most: 4_000_000, prefetched: 60_000 };
+    let mut pace = Pace::new(now);
+    let held = fill_within(bounds, &mut pace, now, 0, crowd(4_000_000));
+    assert_eq!(held, 50_000, "a slow one's client holds all of this");
+    let more = records(pace.allowance(now, 62_000, bounds, crowd(4_000_000)));
+    assert_eq!(more, 200_000, "a fast one's does not");
+    let little = records(pace.allowance(now, 62_000, bounds, crowd(80_000)));
+    assert_eq!(little, 4_000, "others wait for their part of what is left");
+}
+
 /// A slow member that was the first to join was alone for a moment: its share was a tenth of everything, and the others were done long
 /// before it.
 #[test]
