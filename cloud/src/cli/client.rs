@@ -28,8 +28,14 @@ pub(super) enum ClientError {
     Timeout(Duration),
     #[error("the broker's answer cannot be read: {0}")]
     Answer(String),
+    #[error(
+        "it answers in HTTP: this is no listener for Kafka clients, but perhaps the one of --admin"
+    )]
+    Http,
     #[error("the broker does not serve {0:?} in a version that is known here")]
     Unsupported(ApiKey),
+    #[error("there is no topic {0}: `robustmq-cloud topic list` shows those that there are")]
+    NoTopic(String),
     #[error("{what}: {error}{detail}")]
     Refused { what: String, error: ResponseError, detail: String },
 }
@@ -112,7 +118,11 @@ impl Client {
         let size = i32::try_from(out.len()).map_err(|error| unreadable(&error))?;
         self.stream.write_all(&size.to_be_bytes()).await?;
         self.stream.write_all(&out).await?;
-        let size = usize::try_from(self.stream.read_i32().await?)
+        let size = self.stream.read_i32().await?;
+        if size.to_be_bytes() == *b"HTTP" {
+            return Err(ClientError::Http);
+        }
+        let size = usize::try_from(size)
             .ok()
             .filter(|size| *size <= limits::KAFKA_FRAME_BYTES)
             .ok_or_else(|| unreadable(&"its size is no size"))?;
@@ -138,6 +148,9 @@ impl Client {
 pub(super) fn check(what: &str, code: i16, detail: Option<&StrBytes>) -> Result<(), ClientError> {
     match code.err() {
         None => Ok(()),
+        Some(ResponseError::UnknownTopicOrPartition) if detail.is_none() => {
+            Err(ClientError::NoTopic(what.to_owned()))
+        }
         Some(error) => {
             let detail = detail.map(|detail| format!(": {}", detail.as_str())).unwrap_or_default();
             Err(ClientError::Refused { what: what.to_owned(), error, detail })

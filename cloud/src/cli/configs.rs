@@ -1,13 +1,17 @@
 //! What can be set of topics and groups, from the tables that the broker checks by; and setting it.
 
-use kafka_protocol::messages::IncrementalAlterConfigsRequest;
+use std::collections::BTreeMap;
+
+use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
+use kafka_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest};
 use kafka_protocol::protocol::StrBytes;
 use serde::Serialize;
 
-use super::client::check;
+use super::client::{Client, check};
 use super::{Bootstrap, CommandError, print, print_json};
 use crate::entries::ConfigKey;
 
@@ -17,6 +21,52 @@ pub(super) const GROUP: i8 = 32;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
+
+/// `ConfigSource` of DescribeConfigs: nobody sets it.
+const DEFAULT_CONFIG: i8 = 5;
+
+/// The entries of a topic or a group that are not at their defaults.
+pub(super) async fn set(
+    client: &mut Client,
+    resource_type: i8,
+    name: &str,
+) -> Result<BTreeMap<String, Option<String>>, CommandError> {
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(resource_type)
+        .with_resource_name(text(name))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let answer = client.call(4, &request).await?;
+    let mut set = BTreeMap::new();
+    for result in &answer.results {
+        check(name, result.error_code, result.error_message.as_ref())?;
+        let entries = result.configs.iter().filter(|entry| entry.config_source != DEFAULT_CONFIG);
+        set.extend(entries.map(|entry| {
+            (entry.name.to_string(), entry.value.as_ref().map(|value| value.to_string()))
+        }));
+    }
+    Ok(set)
+}
+
+/// Prints them, one in a line.
+pub(super) fn print_set(set: &BTreeMap<String, Option<String>>) {
+    for (key, value) in set {
+        print(&format!("{key} = {}\n", value.as_deref().unwrap_or("null")));
+    }
+}
+
+/// What to do about a configuration entry that was refused.
+pub(super) fn advice(resource_type: i8, code: i16) -> &'static str {
+    match (code.err(), resource_type) {
+        (Some(ResponseError::InvalidConfig), TOPIC) => {
+            "; `robustmq-cloud topic configs` lists all entries"
+        }
+        (Some(ResponseError::InvalidConfig), _) => {
+            "; `robustmq-cloud group configs GROUP` lists all entries"
+        }
+        _ => "",
+    }
+}
 
 /// KEY=VALUE pairs of the command line.
 pub(super) fn pairs(configs: &[String]) -> Result<Vec<(String, String)>, CommandError> {
@@ -52,7 +102,10 @@ pub(super) async fn alter(
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
     let answer = bootstrap.connect().await?.call(1, &request).await?;
     for response in &answer.responses {
-        check(name, response.error_code, response.error_message.as_ref())?;
+        let advice = advice(resource_type, response.error_code);
+        let detail = response.error_message.as_ref();
+        let detail = detail.map(|detail| text(format!("{}{advice}", detail.as_str())));
+        check(name, response.error_code, detail.as_ref())?;
     }
     Ok(())
 }

@@ -7,10 +7,10 @@ use clap::{Args, Subcommand};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
-use super::edge::{Admin, admin_client};
+use super::edge::{Admin, admin_client, good};
 use super::snapshots::{call, json, number, url};
 use super::status::shown;
-use super::units::{counted, grouped};
+use super::units::{bytes, counted, grouped};
 use super::{CommandError, print, print_json};
 
 #[derive(Args)]
@@ -59,6 +59,17 @@ enum DatasetCommand {
         #[command(flatten)]
         admin: Admin,
     },
+    /// Show what caches may take of memory, or change it until the broker is started again
+    #[command(
+        after_help = "Examples:\n  robustmq-cloud dataset cache\n  robustmq-cloud dataset cache --memory-bytes 8589934592"
+    )]
+    Cache {
+        /// What extents of datasets and blocks of archived records may take from now on, together
+        #[arg(long, value_name = "BYTES")]
+        memory_bytes: Option<u64>,
+        #[command(flatten)]
+        admin: Admin,
+    },
 }
 
 /// How long a source may take to be listed: a million objects are a thousand pages.
@@ -97,7 +108,31 @@ pub(super) async fn run(args: Dataset) -> Result<(), CommandError> {
                 false => follow(&client, &admin, &topic).await,
             }
         }
+        DatasetCommand::Cache { memory_bytes, admin } => {
+            let url = url(&admin, &["cache"])?;
+            let answer = match memory_bytes {
+                None => call(&client, Method::GET, url).await?,
+                Some(memory_bytes) => {
+                    let new = serde_json::json!({ "memory_bytes": memory_bytes });
+                    good(client.put(url).json(&new).send().await).await?
+                }
+            };
+            print(&caches(&json(answer).await?));
+            Ok(())
+        }
     }
+}
+
+/// What caches may take, and who takes it.
+fn caches(shown: &Value) -> String {
+    let of = |name| bytes(number(shown, name));
+    format!(
+        "{} in all; archived blocks take {}, row groups of Parquet {}, extents may take {}\n",
+        of("memory_bytes"),
+        of("archived_bytes"),
+        of("parquet_bytes"),
+        of("extents_budget_bytes")
+    )
 }
 
 /// Has a source listed again, and waits until it is.
@@ -178,7 +213,7 @@ async fn follow(client: &Client, admin: &Admin, topic: &str) -> Result<(), Comma
 mod tests {
     use serde_json::json;
 
-    use super::missing;
+    use super::{caches, missing};
 
     #[test]
     fn objects_that_are_gone_are_named() {
@@ -188,5 +223,12 @@ mod tests {
             missing(&some),
             "gone, though listed before: 3 objects: a.tar, b.tar and 1 more\n"
         );
+    }
+
+    #[test]
+    fn caches_are_shown_with_who_takes_what() {
+        let shown = json!({"memory_bytes": 8_000_000_000_u64, "archived_bytes": 1_500_000, "parquet_bytes": 0, "extents_budget_bytes": 7_998_500_000_u64});
+        let expected = "8.0 GB in all; archived blocks take 1.5 MB, row groups of Parquet 0 B, extents may take 7.9 GB\n";
+        assert_eq!(caches(&shown), expected);
     }
 }

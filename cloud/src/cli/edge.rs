@@ -27,7 +27,12 @@ pub(super) struct Edge {
 #[derive(Args)]
 pub(super) struct Admin {
     /// The admin listener of the broker, HOST:PORT or a URL
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "ROBUSTMQ_ADMIN",
+        default_value = "127.0.0.1:8090"
+    )]
     pub admin: String,
 }
 

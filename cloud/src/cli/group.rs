@@ -1,5 +1,6 @@
 //! `robustmq-cloud group`.
 
+use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
 use clap::{Args, Subcommand};
@@ -27,6 +28,7 @@ use super::topic::{EARLIEST, LATEST, metadata, offsets};
 use super::units::counted;
 use super::{Bootstrap, CommandError, print, print_json};
 use crate::group::share::config::table;
+use crate::group::shared::is_shared;
 
 #[derive(Args)]
 pub(super) struct Group {
@@ -78,7 +80,7 @@ enum GroupCommand {
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
-    /// Change the configuration of a `$shared/` group or a share group
+    /// Change the configuration of a `$shared/` group or a share group; `group describe` shows what is set
     #[command(
         after_help = "Examples:\n  robustmq-cloud group alter '$shared/training' --config robustmq.shared.strategy=adaptive\n  robustmq-cloud group alter '$shared/training' --config robustmq.shared.strategy="
     )]
@@ -126,13 +128,31 @@ pub(super) async fn run(args: Group) -> Result<(), CommandError> {
             reset(&bootstrap, &name, &topic, &to).await
         }
         GroupCommand::Alter { name, configs, bootstrap } => {
-            configs::alter(&bootstrap, configs::GROUP, &name, configs::pairs(&configs)?).await?;
+            let entries = configs::pairs(&configs)?;
+            check_altered(&name, &entries)?;
+            configs::alter(&bootstrap, configs::GROUP, &name, entries).await?;
             print(&format!("altered {name}\n"));
             Ok(())
         }
         GroupCommand::Configs { name, json } => configs::list(table(&name).0, "", json),
         GroupCommand::Snapshot(command) => snapshots::run(command).await,
         GroupCommand::Delete { name, bootstrap } => delete(&bootstrap, &name).await,
+    }
+}
+
+/// A shell makes `/training` of `$shared/training` that is not quoted, and another group would be configured than was meant.
+fn check_altered(name: &str, entries: &[(String, String)]) -> Result<(), CommandError> {
+    if let Some(rest) = name.strip_prefix('/') {
+        return Err(CommandError::Usage(format!(
+            "{name}: a shell has made this of $shared/{rest}; quote it: '$shared/{rest}'"
+        )));
+    }
+    let of_shared = entries.iter().find(|(key, _)| key.starts_with("robustmq.shared."));
+    match of_shared {
+        Some((key, _)) if !is_shared(name) => Err(CommandError::Usage(format!(
+            "{key} is for groups whose ids begin with $shared/, as in '$shared/{name}'"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -167,6 +187,8 @@ struct Shown {
     group: String,
     state: String,
     protocol: String,
+    /// The entries that are not at their defaults.
+    config: BTreeMap<String, Option<String>>,
     members: Vec<Member>,
     offsets: Vec<Committed>,
     /// As the admin listener tells it, if it was asked.
@@ -203,16 +225,27 @@ async fn describe(
     let Some(group) = answer.groups.first() else {
         return Err(CommandError::Failed(format!("{name}: the broker says nothing about it")));
     };
-    check(name, group.error_code, group.error_message.as_ref())?;
+    let config = configs::set(&mut client, configs::GROUP, name).await?;
+    // One that is only configured is none yet to the protocol.
+    let is_only_configured = group.error_code == ResponseError::GroupIdNotFound.code()
+        && config.keys().any(|key| configures_sharing(key));
+    if !is_only_configured {
+        check_group(name, name, group.error_code)?;
+    }
     let offsets = committed(&mut client, name).await?;
-    let mut shown = shown(name, group, offsets);
+    let mut shown = shown(name, group, config, offsets);
+    if is_only_configured {
+        "Empty".clone_into(&mut shown.state);
+    }
     if let Some(admin) = admin {
         shown.sharing = snapshots::sharing(&Admin { admin }, name).await?;
     }
     if json {
         return Ok(print_json(&shown)?);
     }
-    print(&format!("group {} {} {}\n", shown.group, shown.state, shown.protocol));
+    print(format!("group {} {} {}", shown.group, shown.state, shown.protocol).trim_end());
+    print("\n");
+    configs::print_set(&shown.config);
     print_table(&shown.members, &["MEMBER", "INSTANCE", "CLIENT", "HOST"], |m| {
         let instance = m.instance_id.clone().unwrap_or_default();
         vec![m.member_id.clone(), instance, m.client_id.clone(), m.client_host.clone()]
@@ -221,10 +254,20 @@ async fn describe(
         let numbers = [i64::from(c.partition), c.committed, c.end, c.lag];
         std::iter::once(c.topic.clone()).chain(numbers.map(|number| number.to_string())).collect()
     });
-    if let Some(sharing) = &shown.sharing {
-        print_sharing(sharing);
+    match &shown.sharing {
+        Some(sharing) => print_sharing(sharing),
+        None if is_shared(name) && shown.offsets.iter().any(|of| of.lag > 0) => complain(
+            "robustmq-cloud",
+            &"note: LAG counts from the first record that is not acknowledged; --admin HOST:PORT adds what is in flight and what was acknowledged beyond",
+        ),
+        None => {}
     }
     Ok(())
+}
+
+/// Whether an entry is of groups that share records, which is set for one group, and not for all by the broker.
+fn configures_sharing(key: &str) -> bool {
+    key.starts_with("robustmq.shared.") || key.starts_with("share.")
 }
 
 /// What a group that shares records does: since its members began, by partition, and what each holds.
@@ -246,7 +289,12 @@ fn print_sharing(sharing: &Value) {
     });
 }
 
-fn shown(name: &str, group: &DescribedGroup, offsets: Vec<Committed>) -> Shown {
+fn shown(
+    name: &str,
+    group: &DescribedGroup,
+    config: BTreeMap<String, Option<String>>,
+    offsets: Vec<Committed>,
+) -> Shown {
     let members = group.members.iter().map(|member| Member {
         member_id: member.member_id.to_string(),
         instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
@@ -257,6 +305,7 @@ fn shown(name: &str, group: &DescribedGroup, offsets: Vec<Committed>) -> Shown {
         group: name.to_owned(),
         state: group.group_state.to_string(),
         protocol: group.protocol_data.to_string(),
+        config,
         members: members.collect(),
         offsets,
         sharing: None,
@@ -348,7 +397,11 @@ fn check_group(name: &str, what: &str, code: i16) -> Result<(), CommandError> {
             )))
         }
         Some(ResponseError::GroupIdNotFound) => {
-            Err(CommandError::Failed(format!("there is no group {name}")))
+            let hint = match name.strip_prefix('/') {
+                Some(rest) => format!("; if $shared/{rest} is meant, quote it: '$shared/{rest}'"),
+                None => String::new(),
+            };
+            Err(CommandError::Failed(format!("there is no group {name}{hint}")))
         }
         _ => Ok(check(what, code, None)?),
     }

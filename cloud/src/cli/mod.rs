@@ -121,7 +121,12 @@ struct CheckConfig {
 #[derive(Args)]
 struct Bootstrap {
     /// The broker, HOST:PORT
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "ROBUSTMQ_BOOTSTRAP",
+        default_value = "127.0.0.1:9092"
+    )]
     bootstrap: String,
 }
 

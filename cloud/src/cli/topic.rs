@@ -1,17 +1,17 @@
 //! `robustmq-cloud topic`.
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
-use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::{
     BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeConfigsRequest, ListOffsetsRequest, MetadataRequest, TopicName,
+    ListOffsetsRequest, MetadataRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use robustmq_common::cli::complain;
@@ -28,7 +28,6 @@ use crate::topics::KEYS;
 
 const SOURCE: &str = "robustmq.source";
 const STORAGE_MODE: &str = "robustmq.storage.mode";
-const DEFAULT_CONFIG: i8 = 5;
 pub(super) const LATEST: i64 = -1;
 pub(super) const EARLIEST: i64 = -2;
 
@@ -48,7 +47,7 @@ enum TopicCommand {
         /// Its name
         name: String,
         /// How many partitions; the broker's default if left out
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         partitions: Option<i32>,
         /// `robustmq.storage.mode`: when records are acknowledged, and where they are kept; `topic configs storage.mode` says more
         #[arg(long, value_name = "MODE", value_parser = storage_modes())]
@@ -96,25 +95,27 @@ enum TopicCommand {
     },
     /// Change a topic's configuration, or give it more partitions
     #[command(
+        group(ArgGroup::new("change").args(["configs", "partitions"]).required(true).multiple(true)),
         after_help = "Examples:\n  robustmq-cloud topic alter telemetry --config retention.bytes=1000000000\n  robustmq-cloud topic alter telemetry --config retention.bytes=\n  robustmq-cloud topic alter telemetry --partitions 8"
     )]
     Alter {
         /// Its name
         name: String,
         /// A configuration entry; may be given several times. Without a value it goes back to its default
-        #[arg(long = "config", value_name = "KEY=VALUE", required_unless_present = "partitions")]
+        #[arg(long = "config", value_name = "KEY=VALUE")]
         configs: Vec<String>,
         /// How many partitions it is to have: more than it has
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         partitions: Option<i32>,
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
-    /// Delete a topic with its records
-    #[command(after_help = "Example:\n  robustmq-cloud topic delete telemetry")]
+    /// Delete topics with their records
+    #[command(after_help = "Example:\n  robustmq-cloud topic delete telemetry images")]
     Delete {
-        /// Its name
-        name: String,
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
@@ -124,15 +125,18 @@ pub(super) async fn run(args: Topic) -> Result<(), CommandError> {
     match args.command {
         TopicCommand::Create { name, partitions, storage_mode, source, configs, bootstrap } => {
             let mut entries = pairs(&configs)?;
-            entries.extend(storage_mode.map(|mode| (STORAGE_MODE.to_owned(), mode)));
-            entries.extend(source.map(|source| (SOURCE.to_owned(), source)));
-            create(&bootstrap, &name, partitions, entries).await
+            let options =
+                [("--storage-mode", STORAGE_MODE, storage_mode), ("--source", SOURCE, source)];
+            for (option, key, value) in options {
+                add(&mut entries, option, key, value)?;
+            }
+            create(&bootstrap, &name, checked(partitions)?, entries).await
         }
         TopicCommand::List { json, bootstrap } => list(&bootstrap, json).await,
         TopicCommand::Describe { name, json, bootstrap } => describe(&bootstrap, &name, json).await,
         TopicCommand::Configs { part, json } => configs::list(KEYS, &part, json),
         TopicCommand::Alter { name, configs, partitions, bootstrap } => {
-            let entries = pairs(&configs)?;
+            let (entries, partitions) = (pairs(&configs)?, checked(partitions)?);
             if !entries.is_empty() {
                 configs::alter(&bootstrap, TOPIC, &name, entries).await?;
             }
@@ -142,7 +146,37 @@ pub(super) async fn run(args: Topic) -> Result<(), CommandError> {
             print(&format!("altered {name}\n"));
             Ok(())
         }
-        TopicCommand::Delete { name, bootstrap } => delete(&bootstrap, &name).await,
+        TopicCommand::Delete { names, bootstrap } => delete(&bootstrap, &names).await,
+    }
+}
+
+/// An entry that has an option of its own, which may not say otherwise than `--config` does.
+fn add(
+    entries: &mut Vec<(String, String)>,
+    option: &str,
+    key: &str,
+    value: Option<String>,
+) -> Result<(), CommandError> {
+    let Some(value) = value else { return Ok(()) };
+    match entries.iter().find(|(given, _)| given == key) {
+        Some((_, other)) if *other != value => Err(CommandError::Usage(format!(
+            "{option} {value} and --config {key}={other} contradict each other: leave one out"
+        ))),
+        Some(_) => Ok(()),
+        None => {
+            entries.push((key.to_owned(), value));
+            Ok(())
+        }
+    }
+}
+
+/// A number of partitions; what stands for "none given" in the protocol is not one.
+fn checked(partitions: Option<i32>) -> Result<Option<i32>, CommandError> {
+    match partitions {
+        Some(partitions @ ..=0) => Err(CommandError::Usage(format!(
+            "--partitions {partitions}: a topic has at least one partition"
+        ))),
+        partitions => Ok(partitions),
     }
 }
 
@@ -182,7 +216,10 @@ async fn create(
     }
     let answer = client.call(7, &request).await?;
     for topic in &answer.topics {
-        check(name, topic.error_code, topic.error_message.as_ref())?;
+        let detail = topic.error_message.as_ref().map(|detail| {
+            text(format!("{}{}", detail.as_str(), configs::advice(TOPIC, topic.error_code)))
+        });
+        check(name, topic.error_code, detail.as_ref())?;
         if let Some(note) = &topic.error_message {
             complain("robustmq-cloud", &format!("warning: {}", note.as_str()));
         }
@@ -254,29 +291,17 @@ async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), C
     let partitions = starts.into_iter().zip(ends).map(|((partition, start), (_, end))| {
         DescribedPartition { partition, log_start_offset: start, high_watermark: end }
     });
-    let resource = DescribeConfigsResource::default()
-        .with_resource_type(TOPIC)
-        .with_resource_name(text(name))
-        .with_configuration_keys(None);
-    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
-    let answer = client.call(4, &request).await?;
-    let entries = answer.results.iter().flat_map(|result| &result.configs);
-    let set = entries.filter(|entry| entry.config_source != DEFAULT_CONFIG);
     let described = DescribedTopic {
         name: name.to_owned(),
         id: topic.topic_id.to_string(),
         partitions: partitions.collect(),
-        config: set
-            .map(|entry| (entry.name.to_string(), entry.value.as_ref().map(|v| v.to_string())))
-            .collect(),
+        config: configs::set(&mut client, TOPIC, name).await?,
     };
     if json {
         return Ok(print_json(&described)?);
     }
     print(&format!("topic {} ({})\n", described.name, described.id));
-    for (key, value) in &described.config {
-        print(&format!("{key} = {}\n", value.as_deref().unwrap_or("null")));
-    }
+    configs::print_set(&described.config);
     print_table(&described.partitions, &["PARTITION", "START", "END"], |p| {
         vec![p.partition.to_string(), p.log_start_offset.to_string(), p.high_watermark.to_string()]
     });
@@ -325,13 +350,24 @@ async fn widen(bootstrap: &Bootstrap, name: &str, partitions: i32) -> Result<(),
     Ok(())
 }
 
-async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
-    let topic = DeleteTopicState::default().with_name(Some(TopicName(text(name))));
-    let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+/// Deletes those that there are; of those that are not, the first one's reason comes last.
+async fn delete(bootstrap: &Bootstrap, names: &[String]) -> Result<(), CommandError> {
+    let topic =
+        |name: &String| DeleteTopicState::default().with_name(Some(TopicName(text(name.as_str()))));
+    let topics = names.iter().map(topic).collect();
+    let request = DeleteTopicsRequest::default().with_topics(topics).with_timeout_ms(30_000);
     let answer = bootstrap.connect().await?.call(6, &request).await?;
+    let mut first = Ok(());
     for response in &answer.responses {
-        check(name, response.error_code, response.error_message.as_ref())?;
+        let name = response.name.as_ref().map_or("", |name| name.as_str());
+        // Its message says no more than that there is none.
+        let is_missing = response.error_code == ResponseError::UnknownTopicOrPartition.code();
+        let detail = response.error_message.as_ref().filter(|_| !is_missing);
+        match check(name, response.error_code, detail) {
+            Ok(()) => print(&format!("deleted {name}\n")),
+            Err(error) if first.is_ok() => first = Err(error),
+            Err(error) => complain("robustmq-cloud", &error),
+        }
     }
-    print(&format!("deleted {name}\n"));
-    Ok(())
+    Ok(first?)
 }

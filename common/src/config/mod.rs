@@ -29,6 +29,8 @@ use tree::Node;
 /// such variables, and Kubernetes sets `ROBUSTMQ_SERVICE_HOST` and the like in every pod beside a Service called
 /// `robustmq`.
 pub const ENV_PREFIX: &str = "ROBUSTMQ_";
+/// Those with it that tell commands where the broker is, and set nothing of its own.
+const COMMAND_VARIABLES: [&str; 2] = ["ROBUSTMQ_BOOTSTRAP", "ROBUSTMQ_ADMIN"];
 
 /// A binary's settings.
 pub trait Settings: DeserializeOwned {
@@ -93,7 +95,9 @@ pub fn load_with<S: Settings>(
         root.merge(read_file(path)?);
     }
     for (name, value) in &sources.environment {
-        if let Some(key) = name.strip_prefix(ENV_PREFIX) {
+        if let Some(key) = name.strip_prefix(ENV_PREFIX)
+            && !COMMAND_VARIABLES.contains(&name.as_str())
+        {
             let keys: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
             let origin = Origin::Variable(name.clone());
             root.set(&keys, Node::leaf(toml::Value::String(value.clone()), &origin));
