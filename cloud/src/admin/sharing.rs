@@ -44,7 +44,7 @@ pub(super) async fn of(state: &State, group: &str) -> Option<Shown> {
     for standing in standings {
         for (token, records) in &standing.in_flight {
             if let Some(name) = names.get(token) {
-                *by_member.entry(name.clone()).or_default() += u64::from(*records);
+                *by_member.entry(name.clone()).or_default() += records;
             }
         }
         let topic = state.topics.get_by_id(standing.keys.topic).await.ok().flatten();
@@ -54,7 +54,7 @@ pub(super) async fn of(state: &State, group: &str) -> Option<Shown> {
             partition: standing.keys.partition.0,
             start: standing.start,
             ledger: standing.ledger,
-            in_flight: standing.in_flight.iter().map(|(_, records)| u64::from(*records)).sum(),
+            in_flight: standing.in_flight.values().sum(),
             waiting: standing.waiting,
         });
     }

@@ -4,7 +4,7 @@
 //! delivered again (`waiting`). Below `start` all are acknowledged or deleted; from `next` on nothing was ever given out.
 //! **Invariant:** whoever acknowledges an offset first has acknowledged it, whoever holds it by then.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -183,11 +183,18 @@ impl Pool {
         self.ledger
     }
 
-    /// The members, with the records in flight to each.
-    pub fn in_flight(&self) -> impl Iterator<Item = (Token, u32)> {
-        let cursors = self.cursors.iter();
-        let cursors = cursors.map(|(token, cursor)| (*token, cursor.deliveries.in_flight()));
-        cursors.chain(self.locks.iter().map(|(token, locks)| (*token, locks.in_flight())))
+    /// The members, with the records that are leased to each now. A cursor remembers more: what went back to the others is no longer its
+    /// member's, and would be counted once for each who ever had it.
+    #[must_use]
+    pub fn in_flight(&self) -> BTreeMap<Token, u64> {
+        let members = self.cursors.keys().chain(self.locks.keys());
+        let mut in_flight: BTreeMap<Token, u64> = members.map(|token| (*token, 0)).collect();
+        for (offsets, holder) in self.taken.iter() {
+            if let Holder::Leased(token) = holder {
+                *in_flight.entry(*token).or_default() += length(offsets);
+            }
+        }
+        in_flight
     }
 
     /// Whether nobody takes part.

@@ -167,11 +167,13 @@ async fn what_a_member_holds_that_lost_its_connection_goes_to_others_after_3_s()
     assert_eq!(second.fetch(&groups).await, 0);
     tokio::time::sleep(SECOND * 2).await;
     assert_eq!(second.fetch(&groups).await, 10);
+    let in_flight = || groups.pools().busiest(1)[0].1.in_flight;
+    assert_eq!(in_flight(), 10, "once, though the first one's session lasts");
     // It comes back on another connection: what it did counts, and it may be given more.
     first.connection = ConnectionId(3);
     assert_eq!(first.heartbeat(&groups), Ok(()));
     first.commit(&groups).await;
-    assert_eq!(groups.pools().standings(GROUP)[0].start, 10);
+    assert_eq!((groups.pools().standings(GROUP)[0].start, in_flight()), (10, 0));
     groups.leave(GROUP, &second.caller.member_id, None).expect("a member");
     assert_eq!(first.fetch(&groups).await, 0, "all is acknowledged");
 }

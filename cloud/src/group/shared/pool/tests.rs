@@ -1,5 +1,6 @@
 #![expect(clippy::single_range_in_vec_init, reason = "lists of ranges of offsets are meant")]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{AcknowledgeError, Lease, Ledger, MostInFlight, Offer, Pool};
@@ -93,6 +94,29 @@ fn a_member_whose_leases_went_back_may_still_be_the_first_to_acknowledge() {
     assert_eq!(pool.acknowledge(token(1), FIRST.after(4), now), Ok(0), "no news");
     assert!(!pool.release(token(1)), "what it held is acknowledged");
     assert_eq!(pool.start(), 6);
+}
+
+/// The records of two members that died one after the other counted three times, and for as long as their sessions lasted.
+#[test]
+fn in_flight_is_what_is_leased_now() {
+    let now = Instant::now();
+    let mut pool = pool_of(3, now);
+    let in_flight = |pool: &Pool| pool.in_flight().into_values().collect::<Vec<_>>();
+    lease(&mut pool, 0, 0..10, true, now);
+    assert_eq!(in_flight(&pool), [10, 0, 0]);
+    pool.release(token(0));
+    assert_eq!(in_flight(&pool), [0, 0, 0], "it waits for somebody");
+    lease(&mut pool, 1, 0..10, false, now);
+    pool.release(token(1));
+    lease(&mut pool, 2, 0..10, false, now);
+    assert_eq!(pool.in_flight(), BTreeMap::from([(token(0), 0), (token(1), 0), (token(2), 10)]));
+    pool.acknowledge(token(2), FIRST.after(7), now).expect("delivered");
+    assert_eq!(in_flight(&pool), [0, 0, 3]);
+    // The first acknowledgement wins, and what it is of is with nobody any more.
+    pool.acknowledge(token(0), FIRST.after(9), now).expect("delivered");
+    assert_eq!(in_flight(&pool), [0, 0, 1]);
+    pool.forget(token(2));
+    assert_eq!(in_flight(&pool), [0, 0]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What an operator asks about pools.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,8 +18,8 @@ pub struct Standing {
     pub start: i64,
     /// What was done.
     pub ledger: Ledger,
-    /// Records in flight by member.
-    pub in_flight: Vec<(Token, u32)>,
+    /// Records that are leased now, by member.
+    pub in_flight: BTreeMap<Token, u64>,
     /// Fetches that wait for records.
     pub waiting: usize,
 }
@@ -51,8 +51,7 @@ impl Pools {
             let Some(state) = pool.state() else { continue };
             let group = groups.entry(pool.group.clone()).or_default();
             group.ledger += state.pool.ledger();
-            group.in_flight +=
-                state.pool.in_flight().map(|(_, records)| u64::from(records)).sum::<u64>();
+            group.in_flight += state.pool.in_flight().values().sum::<u64>();
             group.partitions += 1;
         }
         let mut groups: Vec<_> = groups.into_iter().collect();
@@ -77,7 +76,7 @@ impl Pools {
                 keys: pool.keys,
                 start: state.pool.start(),
                 ledger: state.pool.ledger(),
-                in_flight: state.pool.in_flight().collect(),
+                in_flight: state.pool.in_flight(),
                 waiting: pool.waiting.load(Ordering::Relaxed),
             })
         };

@@ -256,7 +256,13 @@ impl Model {
         let free = (log_start..END).filter(|o| !done.contains_key(o) && !held.contains_key(o));
         let first_open = (log_start..END).find(|offset| !done.contains_key(offset)).unwrap_or(END);
         let free = free.count() as u64;
+        let mut in_flight: BTreeMap<Token, u64> =
+            self.members.keys().chain(&self.sharers).map(|token| (*token, 0)).collect();
+        for holder in held.values() {
+            *in_flight.entry(*holder).or_default() += 1;
+        }
         let pool = self.pool();
+        assert_eq!(pool.in_flight(), in_flight);
         assert_eq!(pool.remaining(END), free, "everything is in one place");
         assert_eq!(pool.start(), first_open);
         let is_done =
