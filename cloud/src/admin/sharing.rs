@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::State;
 use crate::group::shared::pool::Ledger;
+use crate::store::keys::partition::PartitionKeys;
 
 #[derive(Serialize)]
 pub(super) struct Shown {
@@ -19,6 +20,8 @@ struct ShownPartition {
     partition: i32,
     /// The first offset that is not acknowledged.
     start: i64,
+    /// Records that are not acknowledged; null if the log cannot be read.
+    lag: Option<u64>,
     /// Since the group's members last began on it.
     #[serde(flatten)]
     ledger: Ledger,
@@ -53,6 +56,7 @@ pub(super) async fn of(state: &State, group: &str) -> Option<Shown> {
             topic_id: standing.keys.topic,
             partition: standing.keys.partition.0,
             start: standing.start,
+            lag: lag(state, group, &standing.keys).await,
             ledger: standing.ledger,
             in_flight: standing.in_flight.values().sum(),
             waiting: standing.waiting,
@@ -60,4 +64,10 @@ pub(super) async fn of(state: &State, group: &str) -> Option<Shown> {
     }
     let member = |(member_id, in_flight)| ShownMember { member_id, in_flight };
     Some(Shown { partitions, members: by_member.into_iter().map(member).collect() })
+}
+
+async fn lag(state: &State, group: &str, keys: &PartitionKeys) -> Option<u64> {
+    let progress = state.groups.progress(group, keys).await.ok().flatten()?;
+    let offsets = state.log.partition(keys.topic, keys.partition).await.ok()?.offsets();
+    Some(progress.lag(offsets.log_start_offset.0..offsets.high_watermark.0))
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::group::coordinator::{Coordinator, CoordinatorError};
 use crate::log::{Log, LogError};
+use crate::store::keys::partition::PartitionKeys;
 use crate::topics::Topic;
 
 /// One partition.
@@ -47,7 +48,7 @@ pub struct GroupLag {
     pub group: String,
     /// Partitions that it has committed offsets of.
     pub partitions: usize,
-    /// Records in them that it has not read.
+    /// Records in them that it has not read, or not acknowledged if it shares them.
     pub lag: u64,
 }
 
@@ -116,22 +117,39 @@ pub async fn lags(
             break;
         }
         for (topic, partitions) in topics {
-            let committed = groups.committed_of(&group, topic.id).await?;
-            if committed.is_empty() {
-                continue;
-            }
-            let of = |(partition, offset): &(PartitionIndex, i64)| {
-                let place = usize::try_from(partition.0).ok()?;
-                Some(partitions.get(place)?.lag(*offset))
-            };
-            let lag = committed.iter().filter_map(of).sum();
-            if let Some(lags) = lags.get_mut(&topic.id) {
-                let group = group.clone();
-                lags.groups.push(GroupLag { group, partitions: committed.len(), lag });
+            let lag = lag_of(groups, &group, topic, partitions).await?;
+            if let (Some(lag), Some(lags)) = (lag, lags.get_mut(&topic.id)) {
+                lags.groups.push(lag);
             }
         }
         after = Some(group);
     }
     lags.values_mut().for_each(|lags| lags.finish(most));
     Ok(lags)
+}
+
+/// How far one group is behind on a topic; `None` if it has not read it.
+async fn lag_of(
+    groups: &Coordinator,
+    group: &str,
+    topic: &Topic,
+    partitions: &[PartitionReport],
+) -> Result<Option<GroupLag>, CoordinatorError> {
+    let committed = groups.committed_of(group, topic.id).await?;
+    if committed.is_empty() {
+        return Ok(None);
+    }
+    let shares = groups.shares_records(group).await?;
+    let mut lag = 0;
+    for (index, offset) in &committed {
+        let place = usize::try_from(index.0).ok();
+        let Some(report) = place.and_then(|place| partitions.get(place)) else { continue };
+        let keys = PartitionKeys { topic: topic.id, partition: *index };
+        let progress = if shares { groups.progress(group, &keys).await? } else { None };
+        // Its offset is that of the first record that is not acknowledged: many behind it may be.
+        let shared_lag =
+            progress.map(|progress| progress.lag(report.log_start_offset..report.high_watermark));
+        lag += shared_lag.unwrap_or_else(|| report.lag(*offset));
+    }
+    Ok(Some(GroupLag { group: group.to_owned(), partitions: committed.len(), lag }))
 }

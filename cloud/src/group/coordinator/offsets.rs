@@ -5,6 +5,8 @@ use super::{
     WriteBatch, check_id, keys, wall_ms,
 };
 use crate::group::machine::{Caller, GroupError};
+use crate::group::shared::is_shared;
+use crate::group::shared::progress::Progress;
 use crate::store::ScanLimit;
 use crate::store::keys::group::GroupKey;
 use crate::store::keys::partition::PartitionKeys;
@@ -159,6 +161,30 @@ impl Coordinator {
                 None => return Ok(found),
             }
         }
+    }
+
+    /// Whether members share the records of partitions in this group, so that [`Coordinator::progress`] says more than its offsets.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub async fn shares_records(&self, id: &str) -> Result<bool, CoordinatorError> {
+        match self.sharing() {
+            Some(shared) => Ok(is_shared(id) || shared.share().owns(id).await?),
+            None => Ok(false),
+        }
+    }
+
+    /// What a group that shares records has acknowledged of a partition; `None` if it has not begun, or is another group.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub async fn progress(
+        &self,
+        id: &str,
+        keys: &PartitionKeys,
+    ) -> Result<Option<Progress>, CoordinatorError> {
+        let Some(shared) = self.sharing() else { return Ok(None) };
+        Ok(shared.pools().progress(id, keys).await?)
     }
 
     /// Removes committed offsets of a group without members.

@@ -12,6 +12,9 @@ use crate::store::keys::{Reader, ValueError};
 
 const VERSION: u8 = 1;
 
+/// What is acknowledged behind a committed offset, in its metadata.
+const NOTE: &str = "acknowledged-ahead=";
+
 /// A pool's progress.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -28,6 +31,28 @@ impl Progress {
     #[must_use]
     pub fn at(start: i64) -> Self {
         Self { start, ..Self::default() }
+    }
+
+    /// Offsets of a log that has these ones which are not acknowledged.
+    #[must_use]
+    pub fn lag(&self, log: Range<i64>) -> u64 {
+        let log = log.start.max(self.start)..log.end;
+        let done: u64 = self.acknowledged.iter().map(|offsets| both(offsets, &log)).sum();
+        both(&log, &log).saturating_sub(done)
+    }
+
+    /// How much is acknowledged behind `offset`, as a note to an offset that does not tell it; empty if nothing is.
+    #[must_use]
+    pub fn note(&self, offset: i64) -> String {
+        let behind = offset..i64::MAX;
+        let ahead: u64 = self.acknowledged.iter().map(|offsets| both(offsets, &behind)).sum();
+        if ahead > 0 { format!("{NOTE}{ahead}") } else { String::new() }
+    }
+
+    /// What [`Progress::note`] says; 0 for any other text.
+    #[must_use]
+    pub fn read_note(note: &str) -> u64 {
+        note.strip_prefix(NOTE).and_then(|ahead| ahead.parse().ok()).unwrap_or(0)
     }
 
     /// The stored bytes.
@@ -78,6 +103,12 @@ impl Progress {
     }
 }
 
+/// How many offsets are in both.
+fn both(one: &Range<i64>, other: &Range<i64>) -> u64 {
+    let common = one.end.min(other.end).saturating_sub(one.start.max(other.start));
+    u64::try_from(common).unwrap_or(0)
+}
+
 /// The next range, which has something in it and begins where the last one ended or later.
 fn range(reader: &mut Reader<'_>, end: &mut i64) -> Result<Range<i64>, ValueError> {
     let offsets = reader.i64()?..reader.i64()?;
@@ -126,6 +157,22 @@ mod tests {
             let progress = Progress { start: 5, acknowledged, deliveries: vec![] };
             assert!(Progress::decode(&progress.encode()).is_err(), "{progress:?}");
         }
+    }
+
+    #[test]
+    fn what_is_acknowledged_out_of_order_is_no_lag() {
+        let progress = Progress { acknowledged: vec![7..9, 20..30], ..Progress::at(5) };
+        for (log, lag) in
+            [(0..40, 23), (0..25, 13), (8..40, 21), (25..40, 10), (0..5, 0), (50..40, 0)]
+        {
+            assert_eq!(progress.lag(log.clone()), lag, "{log:?}");
+        }
+        for (offset, note, ahead) in
+            [(5, "acknowledged-ahead=12", 12), (8, "acknowledged-ahead=11", 11), (30, "", 0)]
+        {
+            assert_eq!((progress.note(offset).as_str(), Progress::read_note(note)), (note, ahead));
+        }
+        assert_eq!(Progress::read_note("a client's own note"), 0);
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits::shared as limits;
 
 use super::coordinator::SharedGroups;
-use super::pools::{PoolError, Pools};
+use super::pools::PoolError;
 use super::progress::Progress;
 use crate::group::coordinator::CoordinatorError;
 use crate::store::keys::group::{GroupKey, snapshot_key, snapshots_range};
@@ -306,22 +306,6 @@ async fn list(store: &Arc<dyn Store>, group: &str) -> Result<Vec<Taken>, Snapsho
             Some(next) => range.start = next,
             None => return Ok(found),
         }
-    }
-}
-
-impl Pools {
-    /// A group's progress on a partition, of which what is in flight is not acknowledged; `None` if it has not begun.
-    async fn progress(
-        &self,
-        group: &str,
-        keys: &PartitionKeys,
-    ) -> Result<Option<Progress>, PoolError> {
-        if let Some(progress) = self.loaded_progress(group, keys) {
-            return Ok(Some(progress));
-        }
-        let key = keys.share(group);
-        let Some(value) = self.store().get(&key).await? else { return Ok(None) };
-        Ok(Some(Progress::decode(&value).map_err(|error| damaged(&key, error))?))
     }
 }
 

@@ -1,7 +1,8 @@
 //! OffsetFetch (9), versions 1-9; several groups at once from 8 on (KIP-709), all partitions from 2 on.
 //!
 //! A member of a shared group that asks for explicit partitions is given its cursors on them; anybody else learns the real offsets
-//! below which the group has acknowledged everything.
+//! below which the group has acknowledged everything, and from their metadata how much is acknowledged behind them
+//! (`acknowledged-ahead=N`, if there is any).
 //!
 //! Offset -1 says that nothing is committed. `require_stable` (KIP-447) is met always, as there are no transactions.
 
@@ -24,6 +25,7 @@ use crate::group::shared::cursor::CursorOffset;
 use crate::group::shared::is_shared;
 use crate::group::stored::CommittedOffset;
 use crate::kafka::errors::KafkaCode as _;
+use crate::store::keys::partition::PartitionKeys;
 use crate::topics::Topic;
 
 /// The partitions asked for, by topic; `None` for all.
@@ -118,7 +120,16 @@ async fn find(
                     partitions.iter().map(|index| (topic.id, PartitionIndex(*index))).collect();
                 match cursors(kafka, client, group, topic, &wanted).await? {
                     Some(cursors) => cursors,
-                    None => kafka.groups.committed(group, &wanted).await?,
+                    None => {
+                        let mut committed = kafka.groups.committed(group, &wanted).await?;
+                        if is_shared(group) {
+                            for ((topic, partition), found) in wanted.iter().zip(&mut committed) {
+                                let keys = PartitionKeys { topic: *topic, partition: *partition };
+                                note_ahead(kafka, group, &keys, found.as_mut()).await?;
+                            }
+                        }
+                        committed
+                    }
                 }
             }
             // A topic that does not exist has no commits; that is no error.
@@ -153,9 +164,29 @@ async fn cursors(
     Ok(cursors.map(|cursors| cursors.into_iter().map(committed).collect()))
 }
 
+/// A group that shares records says in an offset's metadata how much is acknowledged behind it: the offset alone is that of the slowest
+/// member, and a lag counted from it is too high by that.
+async fn note_ahead(
+    kafka: &Kafka,
+    group: &str,
+    keys: &PartitionKeys,
+    committed: Option<&mut CommittedOffset>,
+) -> Result<(), CoordinatorError> {
+    let Some(committed) = committed else { return Ok(()) };
+    if let Some(progress) = kafka.groups.progress(group, keys).await? {
+        committed.metadata = progress.note(committed.offset);
+    }
+    Ok(())
+}
+
 async fn find_all(kafka: &Kafka, group: &str) -> Result<Found, CoordinatorError> {
     let mut topics: BTreeMap<TopicId, Vec<(i32, Option<CommittedOffset>)>> = BTreeMap::new();
-    for (topic, partition, committed) in kafka.groups.all_committed(group).await? {
+    let shares = kafka.groups.shares_records(group).await?;
+    for (topic, partition, mut committed) in kafka.groups.all_committed(group).await? {
+        if shares {
+            let keys = PartitionKeys { topic, partition };
+            note_ahead(kafka, group, &keys, Some(&mut committed)).await?;
+        }
         topics.entry(topic).or_default().push((partition.0, Some(committed)));
     }
     let mut found = Vec::with_capacity(topics.len());

@@ -16,6 +16,7 @@ use kafka_protocol::messages::{
 use uuid::Uuid;
 
 use super::records::{create, name, produce};
+use super::traffic::lag;
 use super::*;
 
 const GROUP: &str = "sharers";
@@ -166,6 +167,7 @@ async fn members_acquire_and_settle_record_by_record() {
     let data = first.fetch(said, 100).await.expect("what it released");
     assert_eq!((data.acknowledge_error_code, acquired(&data)), (0, vec![(1, 1, 2)]));
     assert_eq!(start_of(&mut broker.client().await).await, 1);
+    assert_eq!(lag(&broker, GROUP).await, 5, "what is accepted and rejected behind it is none");
     assert_eq!(second.acknowledge(1, 6, 9, &[1]).await, (0, 0));
     assert_eq!(first.acknowledge(2, 1, 1, &[1]).await, (0, 0));
     assert_eq!(start_of(&mut broker.client().await).await, 10);

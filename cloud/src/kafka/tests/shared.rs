@@ -22,6 +22,7 @@ use robustmq_common::ids::Offset;
 use robustmq_common::record::{BatchHeader, RecordBatch};
 
 use super::records::{create, name, produce};
+use super::traffic::lag;
 use super::*;
 use crate::group::shared::cursor::{CursorOffset, FIRST};
 

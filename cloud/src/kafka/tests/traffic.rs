@@ -69,6 +69,16 @@ async fn topic(broker: &Broker, name: &str) -> Arc<Topic> {
     broker.kafka.topics.get(&name).await.expect("readable").expect("there")
 }
 
+/// How many records of topic `t` a group has not read.
+pub(super) async fn lag(broker: &Broker, group: &str) -> u64 {
+    let topic = topic(broker, "t").await;
+    let log = partitions(&broker.kafka.log, &topic).await.expect("readable");
+    let reported = [(topic.clone(), log)];
+    let found = lags(&broker.kafka.groups, &reported, 10).await.expect("readable");
+    let found = found[&topic.id].groups.iter().find(|found| found.group == group);
+    found.expect("it reads the topic").lag
+}
+
 #[tokio::test]
 async fn traffic_bytes_and_lag_of_a_topic_are_known() {
     let broker = Broker::start().await;

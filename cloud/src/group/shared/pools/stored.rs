@@ -44,6 +44,23 @@ impl Pools {
         }))
     }
 
+    /// A group's progress on a partition, of which what is in flight is not acknowledged; `None` if it has not begun.
+    ///
+    /// # Errors
+    /// [`PoolError::Log`].
+    pub async fn progress(
+        &self,
+        group: &str,
+        keys: &PartitionKeys,
+    ) -> Result<Option<Progress>, PoolError> {
+        if let Some(progress) = self.loaded_progress(group, keys) {
+            return Ok(Some(progress));
+        }
+        let key = keys.share(group);
+        let Some(value) = self.store.get(&key).await? else { return Ok(None) };
+        Ok(Some(Progress::decode(&value).map_err(|error| damaged(&key, error))?))
+    }
+
     /// Makes a group known before anything is stored of its progress; waits until that is durable.
     ///
     /// # Errors

@@ -24,6 +24,43 @@ async fn members_share_a_partition_and_tools_see_real_offsets() {
     assert_eq!((first.fetch().await, second.fetch().await), (vec![], vec![]));
 }
 
+/// Where the group is, and what is noted with it: of one partition, and of all that there are.
+async fn noted(client: &mut Client) -> (i64, String) {
+    let topic =
+        OffsetFetchRequestTopics::default().with_name(name("t")).with_partition_indexes(vec![0]);
+    let mut found = Vec::new();
+    for topics in [Some(vec![topic]), None] {
+        let asked = OffsetFetchRequestGroup::default().with_group_id(group()).with_topics(topics);
+        let request = OffsetFetchRequest::default().with_groups(vec![asked]);
+        let answer = client.call(8, &request).await;
+        let partition = answer.groups[0].topics[0].partitions[0].clone();
+        let note = partition.metadata.expect("a text").to_string();
+        found.push((partition.committed_offset, note));
+    }
+    assert_eq!(found[0], found[1]);
+    found.remove(0)
+}
+
+/// A lag counted from the first record that is not acknowledged had everything in it that other members had done behind it.
+#[tokio::test]
+async fn what_is_acknowledged_out_of_order_is_no_lag() {
+    let (broker, mut client) = broker_with(8).await;
+    let mut first = Member::join(&broker).await;
+    assert_eq!(first.fetch().await, numbers(0..8));
+    fill(&mut client, 8, 12).await;
+    let mut second = Member::join(&broker).await;
+    assert_eq!(second.fetch().await, numbers(8..12));
+    assert_eq!((noted(&mut client).await, lag(&broker, GROUP).await), ((0, String::new()), 12));
+    let position = second.position;
+    assert_eq!(second.commit(position - 1).await, 0);
+    let note = "acknowledged-ahead=3".to_owned();
+    assert_eq!((noted(&mut client).await, lag(&broker, GROUP).await), ((0, note.clone()), 9));
+    // What is stored says the same when nobody is there any more.
+    first.leave().await;
+    second.leave().await;
+    assert_eq!((noted(&mut client).await, lag(&broker, GROUP).await), ((0, note), 9));
+}
+
 #[tokio::test]
 async fn a_fetch_at_a_place_that_was_delivered_gives_the_same_records() {
     let (broker, _client) = broker_with(8).await;
