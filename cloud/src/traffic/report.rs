@@ -19,6 +19,8 @@ pub struct PartitionReport {
     pub partition: i32,
     /// The first readable offset.
     pub log_start_offset: i64,
+    /// The first offset on the broker's own disk: what is before it, from the first readable one on, is archived.
+    pub local_start_offset: i64,
     /// The offset after the last readable record.
     pub high_watermark: i64,
     /// The current leader epoch.
@@ -82,10 +84,12 @@ impl Lags {
 pub async fn partitions(log: &Log, topic: &Topic) -> Result<Vec<PartitionReport>, LogError> {
     let mut reports = Vec::new();
     for (index, bytes) in (0..).zip(log.topic_sizes(topic.id, topic.partitions).await?) {
-        let offsets = log.partition(topic.id, PartitionIndex(index)).await?.offsets();
+        let partition = log.partition(topic.id, PartitionIndex(index)).await?;
+        let offsets = partition.offsets();
         reports.push(PartitionReport {
             partition: index,
             log_start_offset: offsets.log_start_offset.0,
+            local_start_offset: partition.local_start().0,
             high_watermark: offsets.high_watermark.0,
             leader_epoch: offsets.leader_epoch.0,
             bytes,

@@ -2,7 +2,8 @@
 //!
 //! By time: the first record at or after a timestamp. -1 is the end (for `read_committed` the last stable offset, which is the
 //! same), -2 the start, -3 the record with the largest timestamp (KIP-734), -4 the start of what is on the broker's own disk
-//! (KIP-405), -5 the last archived offset, or -1 (KIP-1005). Not done: the timeout of 10.
+//! (KIP-405), -5 the last archived offset, or -1 (KIP-1005). -3 needs version 7, -4 needs 8, -5 needs 9; what a version does not have is
+//! answered UNSUPPORTED_VERSION, by Apache Kafka too. Not done: the timeout of 10.
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -94,7 +95,7 @@ async fn find(
         }
         MAX_TIMESTAMP if version >= 7 => partition.offset_for_max_timestamp().await,
         timestamp if timestamp >= 0 => partition.offset_for_time(timestamp).await,
-        _ => return Err(ResponseError::InvalidRequest),
+        _ => return Err(ResponseError::UnsupportedVersion),
     };
     Ok(match found.map_err(|error| error.kafka())? {
         Some(found) => Found {
