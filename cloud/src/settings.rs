@@ -85,7 +85,7 @@ pub struct KafkaSection {
     pub listen: SocketAddr,
     /// `HOST:PORT` that clients are told to connect to; by default the address listened on.
     pub advertise: Option<String>,
-    /// Asking for a topic creates it (`auto.create.topics.enable`).
+    /// Asking for a topic creates it (`auto.create.topics.enable`). Dead-letter topics that a group names are created in any case.
     pub auto_create_topics: bool,
     /// Partitions of a topic that is created without a count (`num.partitions`).
     pub default_partitions: i32,

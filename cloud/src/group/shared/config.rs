@@ -20,7 +20,7 @@ pub const DEAD_LETTER_KEY: ConfigKey = unset(
     DEAD_LETTER_TOPIC,
     Text,
     Rule::Text,
-    "Where records go that are given up; without it they are only counted.",
+    "Where records go that are given up; without it they are only counted. It is created if it is not there, whatever `auto_create_topics` says.",
 );
 
 /// All entries, by name.

@@ -36,9 +36,14 @@ pub(super) async fn give_up(
 ) -> Result<(), DeliverError> {
     let cut = bury(pools, pool, partition, offer).await?;
     if !cut.offsets.is_empty() {
+        let topic = topic_name(pools, pool.keys().topic).await;
         tracing::warn!(
-            group = pool.group(), topic = %pool.keys().topic, partition = pool.keys().partition.0,
-            from = cut.offsets.start, to = cut.offsets.end, deliveries = offer.deliveries,
+            group = pool.group(),
+            topic,
+            partition = pool.keys().partition.0,
+            from = cut.offsets.start,
+            to = cut.offsets.end,
+            deliveries = offer.deliveries,
             "records are given up that no member acknowledges"
         );
     }
@@ -50,6 +55,15 @@ pub(super) async fn give_up(
         state.touch();
     }
     Ok(pools.persist(pool).await?)
+}
+
+/// A topic as an operator knows it: by its name, or by its id if it has been deleted.
+async fn topic_name(pools: &Pools, topic: TopicId) -> String {
+    let name = match pools.dead_letters() {
+        Some(letters) => letters.name(topic).await,
+        None => None,
+    };
+    name.unwrap_or_else(|| topic.to_string())
 }
 
 /// Puts what is offered, or a part of it, into the dead-letter topic, if the group has one. Returns what that was.
@@ -154,4 +168,44 @@ fn push(
         headers: &headers,
     };
     letters.push(&letter).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use robustmq_common::ids::{KafkaTopic, TopicId};
+    use robustmq_common::record::RecordBatch;
+    use uuid::Uuid;
+
+    use super::{DeadLetters, Pools, topic_name};
+    use crate::log::Log;
+    use crate::store::MemoryStore;
+
+    const KNOWN: TopicId = TopicId(Uuid::from_u128(7));
+
+    /// Knows the name of one topic.
+    struct Letters;
+
+    #[async_trait]
+    impl DeadLetters for Letters {
+        async fn bury(&self, _: &KafkaTopic, _: RecordBatch) -> Result<(), String> {
+            Err("it has no topics".to_owned())
+        }
+
+        async fn name(&self, topic: TopicId) -> Option<String> {
+            (topic == KNOWN).then(|| "telemetry".to_owned())
+        }
+    }
+
+    /// The warning that records are given up told an id, which no tool takes.
+    #[tokio::test]
+    async fn a_topic_is_called_by_its_name_while_it_has_one() {
+        let log = Arc::new(Log::new(Arc::new(MemoryStore::new())));
+        let pools = Pools::new(log, Some(Arc::new(Letters)));
+        assert_eq!(topic_name(&pools, KNOWN).await, "telemetry");
+        let deleted = TopicId(Uuid::from_u128(8));
+        assert_eq!(topic_name(&pools, deleted).await, deleted.to_string());
+    }
 }
