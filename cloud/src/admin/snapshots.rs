@@ -23,12 +23,12 @@ pub(super) struct Take {
 
 fn refused(error: &SnapshotError) -> Response {
     let status = match error {
-        SnapshotError::NoGroup | SnapshotError::Unknown(_) => StatusCode::NOT_FOUND,
-        SnapshotError::Exists(_) => StatusCode::CONFLICT,
-        SnapshotError::Name | SnapshotError::TooMany | SnapshotError::TooLarge(_) => {
+        SnapshotError::NoGroup(_) | SnapshotError::Unknown { .. } => StatusCode::NOT_FOUND,
+        SnapshotError::Exists { .. } => StatusCode::CONFLICT,
+        SnapshotError::Name | SnapshotError::TooMany(_) | SnapshotError::TooLarge { .. } => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        SnapshotError::Busy | SnapshotError::Group(_) | SnapshotError::Pool(_) => {
+        SnapshotError::Busy(_) | SnapshotError::Group(_) | SnapshotError::Pool(_) => {
             return unavailable(error);
         }
     };
@@ -40,9 +40,10 @@ async fn of<'a>(
     state: &'a State,
     group: &str,
 ) -> Result<(&'a SharedGroups, Vec<PartitionKeys>), SnapshotError> {
-    let sharing = state.groups.sharing().ok_or(SnapshotError::NoGroup)?;
+    let none = || SnapshotError::NoGroup(group.to_owned());
+    let sharing = state.groups.sharing().ok_or_else(none)?;
     let known = match state.groups.all_committed(group).await {
-        Err(CoordinatorError::InvalidGroupId { .. }) => return Err(SnapshotError::NoGroup),
+        Err(CoordinatorError::InvalidGroupId { .. }) => return Err(none()),
         known => known?,
     };
     let keys = known.into_iter().map(|(topic, partition, _)| PartitionKeys { topic, partition });
@@ -50,7 +51,9 @@ async fn of<'a>(
 }
 
 pub(super) async fn list(Shared(state): Shared<State>, Path(group): Path<String>) -> Response {
-    let Some(sharing) = state.groups.sharing() else { return refused(&SnapshotError::NoGroup) };
+    let Some(sharing) = state.groups.sharing() else {
+        return refused(&SnapshotError::NoGroup(group));
+    };
     match sharing.snapshots(&group).await {
         Ok(listed) if listed.is_empty() && !is_there(&state, &group).await => no_group(&group),
         Ok(listed) => Json(listed).into_response(),
@@ -110,7 +113,9 @@ pub(super) async fn delete(
     Shared(state): Shared<State>,
     Path((group, name)): Path<(String, String)>,
 ) -> Response {
-    let Some(sharing) = state.groups.sharing() else { return refused(&SnapshotError::NoGroup) };
+    let Some(sharing) = state.groups.sharing() else {
+        return refused(&SnapshotError::NoGroup(group));
+    };
     match sharing.delete_snapshot(&group, &name).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => refused(&error),

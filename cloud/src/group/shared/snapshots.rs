@@ -31,14 +31,24 @@ const VERSION: u8 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     /// Nobody has begun to read in this group.
-    #[error("the group has no progress")]
-    NoGroup,
+    #[error("group {0} has no progress: nobody has begun to read in it")]
+    NoGroup(String),
     /// There is none of that name.
-    #[error("the group has no snapshot {0}")]
-    Unknown(String),
+    #[error("group {group} has no snapshot {name}")]
+    Unknown {
+        /// The group.
+        group: String,
+        /// The snapshot's name.
+        name: String,
+    },
     /// There is one already, and it is not to be replaced.
-    #[error("the group has a snapshot {0} already")]
-    Exists(String),
+    #[error("group {group} has a snapshot {name} already")]
+    Exists {
+        /// The group.
+        group: String,
+        /// The snapshot's name.
+        name: String,
+    },
     /// A name that cannot be.
     #[error(
         "a snapshot's name has 1 to {} letters, digits, dots, dashes or underscores",
@@ -46,14 +56,22 @@ pub enum SnapshotError {
     )]
     Name,
     /// See [`limits::SNAPSHOTS`].
-    #[error("a group has at most {} snapshots: delete one first", limits::SNAPSHOTS)]
-    TooMany,
+    #[error("group {} has {} snapshots, the most that there may be: delete one first", .0, limits::SNAPSHOTS)]
+    TooMany(String),
     /// See [`limits::SNAPSHOT_BYTES`].
-    #[error("the group's progress is in too many pieces for a snapshot: {0} bytes")]
-    TooLarge(usize),
+    #[error(
+        "the progress of group {group} is in too many pieces for a snapshot: {bytes} bytes, of at most {}",
+        limits::SNAPSHOT_BYTES
+    )]
+    TooLarge {
+        /// The group.
+        group: String,
+        /// What it would take.
+        bytes: usize,
+    },
     /// Members join again and again while the group is to go back.
-    #[error("members come back faster than the group can be moved: stop them")]
-    Busy,
+    #[error("members of group {0} come back faster than it can be moved: stop them")]
+    Busy(String),
     /// The group.
     #[error(transparent)]
     Group(#[from] CoordinatorError),
@@ -160,17 +178,17 @@ impl SharedGroups {
     ) -> Result<Taken, SnapshotError> {
         check_name(name)?;
         if partitions.is_empty() {
-            return Err(SnapshotError::NoGroup);
+            return Err(SnapshotError::NoGroup(group.to_owned()));
         }
         let pools = self.pools();
         let _one_at_a_time = pools.snapshots_lock().await;
         let known = list(pools.store(), group).await?;
         let is_known = known.iter().any(|taken| taken.name == name);
         if is_known && !replace {
-            return Err(SnapshotError::Exists(name.to_owned()));
+            return Err(SnapshotError::Exists { group: group.to_owned(), name: name.to_owned() });
         }
         if !is_known && known.len() >= limits::SNAPSHOTS {
-            return Err(SnapshotError::TooMany);
+            return Err(SnapshotError::TooMany(group.to_owned()));
         }
         let mut snapshot = Snapshot { taken_ms, partitions: Vec::new() };
         for keys in partitions {
@@ -180,7 +198,8 @@ impl SharedGroups {
         }
         let value = snapshot.encode();
         if value.len() > limits::SNAPSHOT_BYTES {
-            return Err(SnapshotError::TooLarge(value.len()));
+            let (group, bytes) = (group.to_owned(), value.len());
+            return Err(SnapshotError::TooLarge { group, bytes });
         }
         let mut batch = WriteBatch::new();
         batch.put(snapshot_key(group, name), value);
@@ -266,7 +285,7 @@ impl SharedGroups {
                 Ok(()) => return Ok(rewound),
             }
         }
-        Err(SnapshotError::Busy)
+        Err(SnapshotError::Busy(group.to_owned()))
     }
 
     /// Has all members of a group join again: what they hold goes back, and whatever they commit is refused.
@@ -284,7 +303,8 @@ impl SharedGroups {
 async fn read(store: &Arc<dyn Store>, group: &str, name: &str) -> Result<Snapshot, SnapshotError> {
     let key = snapshot_key(group, name);
     let value = store.get(&key).await?;
-    let value = value.ok_or_else(|| SnapshotError::Unknown(name.to_owned()))?;
+    let unknown = || SnapshotError::Unknown { group: group.to_owned(), name: name.to_owned() };
+    let value = value.ok_or_else(unknown)?;
     Ok(Snapshot::decode(&value).map_err(|error| damaged(&key, error))?)
 }
 

@@ -210,7 +210,7 @@ async fn names_are_kept_in_bounds_and_nothing_is_replaced_unasked() {
     let world = World::over(Arc::new(MemoryStore::new())).await;
     assert_eq!(
         world.groups.take_snapshot(GROUP, "a", false, &[], 5).await,
-        Err(SnapshotError::NoGroup)
+        Err(SnapshotError::NoGroup(GROUP.to_owned()))
     );
     world.groups.reset(GROUP, &[(KEYS, 4)]).await.expect("nobody is there");
     for name in ["", "a b", "a/b", &"a".repeat(129)] {
@@ -219,11 +219,15 @@ async fn names_are_kept_in_bounds_and_nothing_is_replaced_unasked() {
     for number in 0..64 {
         world.take(&format!("s{number}"), false).await.expect("there is room");
     }
-    assert_eq!(world.take("s64", false).await, Err(SnapshotError::TooMany));
-    assert_eq!(world.take("s3", false).await, Err(SnapshotError::Exists("s3".to_owned())));
+    let (group, name) = (GROUP.to_owned(), "s3".to_owned());
+    assert_eq!(world.take("s64", false).await, Err(SnapshotError::TooMany(group.clone())));
+    let exists = SnapshotError::Exists { group: group.clone(), name: name.clone() };
+    assert_eq!(exists.to_string(), "group $shared/g has a snapshot s3 already");
+    assert_eq!(world.take("s3", false).await, Err(exists));
     world.take("s3", true).await.expect("it is replaced");
     assert_eq!(world.groups.delete_snapshot(GROUP, "s3").await, Ok(()));
-    let unknown = SnapshotError::Unknown("s3".to_owned());
+    let unknown = SnapshotError::Unknown { group, name };
+    assert_eq!(unknown.to_string(), "group $shared/g has no snapshot s3");
     assert_eq!(world.groups.delete_snapshot(GROUP, "s3").await, Err(unknown.clone()));
     assert_eq!(world.rewind("s3", &[KEYS]).await, Err(unknown));
     assert_eq!(world.groups.snapshots(GROUP).await.expect("a store that works").len(), 63);
