@@ -150,7 +150,7 @@ impl DatasetPartition {
                 && running.len() < limits::INDEXING_OBJECTS
                 && (running.is_empty() || bytes < limits::INDEXING_BYTES)
                 && (self.has_demand_beside(bytes - came)
-                    || self.is_known(epoch.object_at(place)).await?)
+                    || self.costs_nothing(epoch.object_at(place)).await?)
             {
                 let number = epoch.object_at(place);
                 place += 1;
@@ -179,9 +179,11 @@ impl DatasetPartition {
         }
     }
 
-    /// Whether an object is to be counted because somebody searches, and nothing has to be read for it.
-    async fn is_known(&self, number: u64) -> Result<bool, PartitionError> {
-        if self.searches.load(Ordering::Relaxed) == 0 {
+    /// Whether nothing has to be read to count an object: then it is counted further ahead, since only what is counted is fetched ahead; and
+    /// to the end where somebody searches.
+    async fn costs_nothing(&self, number: u64) -> Result<bool, PartitionError> {
+        let is_far = self.counted_ahead_bytes() >= limits::COUNTED_AHEAD_BYTES;
+        if is_far && self.searches.load(Ordering::Relaxed) == 0 {
             return Ok(false);
         }
         self.is_indexed(number).await

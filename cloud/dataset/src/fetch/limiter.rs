@@ -312,8 +312,9 @@ mod tests {
         first.brought(Duration::from_millis(100), half);
         assert!(has_room(&limiter));
         let later = now + limits::dataset::GETS_FIRST_SOON * 2;
-        let _other = limiter.acquire(now, 1).await;
+        let other = limiter.acquire(now, 1).await;
         assert!(!limiter.lock().has_room(later, 1, now), "others may want something at once");
+        drop(other);
         second.brought(Duration::from_millis(100), half);
         let larger = limiter.acquire(now, 100 * half).await;
         assert!(has_room(&limiter), "it has company");

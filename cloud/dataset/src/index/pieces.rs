@@ -71,7 +71,11 @@ mod tests {
     use crate::index::{Found, ObjectIndex, Pace, Reading, index};
     use crate::layout::Extent;
 
-    const LINE: &[u8] = b"{\"a\": 12345}\n";
+    const LINE: [u8; 1000] = {
+        let mut line = [b'1'; 1000];
+        line[999] = b'\n';
+        line
+    };
 
     /// Lets one GET through at a time.
     struct Narrow(Semaphore);

@@ -103,5 +103,5 @@ pub fn client() -> reqwest::Client {
 
 /// The server looks only whether there is a signature.
 pub fn signed(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-    request.header("authorization", "AWS4-HMAC-SHA256")
+    request.header("authorization", "AWS4-HMAC-SHA256 Credential=key/")
 }
