@@ -29,6 +29,7 @@ use super::units::counted;
 use super::{Bootstrap, CommandError, print, print_json};
 use crate::group::share::config::table;
 use crate::group::shared::is_shared;
+use crate::group::shared::progress::Progress;
 
 #[derive(Args)]
 pub(super) struct Group {
@@ -258,7 +259,7 @@ async fn describe(
         Some(sharing) => print_sharing(sharing),
         None if is_shared(name) && shown.offsets.iter().any(|of| of.lag > 0) => complain(
             "robustmq-cloud",
-            &"note: LAG counts from the first record that is not acknowledged; --admin HOST:PORT adds what is in flight and what was acknowledged beyond",
+            &"note: --admin HOST:PORT adds what is in flight, delivered again and given up, by partition and member",
         ),
         None => {}
     }
@@ -324,12 +325,16 @@ async fn committed(client: &mut Client, name: &str) -> Result<Vec<Committed>, Co
             let ends = offsets(client, &topic.name, &indexes, LATEST).await?;
             for (partition, (_, end)) in topic.partitions.iter().zip(ends) {
                 let committed = partition.committed_offset;
+                let note = partition.metadata.as_deref().unwrap_or_default();
+                // Of other groups it is their members' own.
+                let done = if is_shared(name) { Progress::read_note(note) } else { 0 };
+                let done = i64::try_from(done).unwrap_or(i64::MAX);
                 all.push(Committed {
                     topic: topic.name.to_string(),
                     partition: partition.partition_index,
                     committed,
                     end,
-                    lag: end.saturating_sub(committed),
+                    lag: end.saturating_sub(committed).saturating_sub(done),
                 });
             }
         }

@@ -221,3 +221,49 @@ async fn a_sample_is_found_by_its_key_or_it_is_said_where_it_was_looked_for() {
     check("t --key c.bin --after here", "400 Bad Request").await;
     check("nothing --key c.bin", "there is no topic nothing").await;
 }
+
+/// What was meant was done to another group, or to nothing, or could not be found out afterwards.
+#[tokio::test]
+async fn a_command_that_cannot_be_meant_is_refused_and_what_is_set_is_shown() {
+    let site = Site::open().await;
+    let refused = async |command: &str, said: &str| {
+        let refused = site.kafka(command).await.expect_err(command);
+        assert!(refused.contains(said), "{command}: {refused}");
+    };
+    refused(
+        "topic create t --storage-mode memory --config robustmq.storage.mode=hybrid",
+        "contradict",
+    )
+    .await;
+    refused("topic create t --partitions -1", "--partitions -1: a topic has at least one").await;
+    refused("topic create t --config retention.msec=1", "is it retention.ms that is meant?").await;
+    refused("topic create t --config nonsense=1", "`robustmq-cloud topic configs` lists all").await;
+    site.kafka("topic create t --storage-mode hybrid --config robustmq.storage.mode=hybrid")
+        .await
+        .expect("the same");
+    refused("topic alter t --partitions 1", "topic t has 1 partitions already").await;
+    refused("topic describe nope", "there is no topic nope").await;
+    refused("group reset g --topic nope --to earliest", "there is no topic nope").await;
+    refused("group alter /g --config robustmq.shared.strategy=batch", "quote it: '$shared/g'")
+        .await;
+    refused("group alter g --config robustmq.shared.strategy=batch", "as in '$shared/g'").await;
+    refused("group describe /g", "quote it: '$shared/g'").await;
+    refused("group describe $shared/g", "there is no group $shared/g").await;
+    site.kafka("group alter $shared/g --config robustmq.shared.strategy=adaptive")
+        .await
+        .expect("set");
+    site.kafka("group describe $shared/g").await.expect("it is configured");
+    let host = site.broker.kafka.ip().to_string();
+    let mut client = Client::connect(&host, site.broker.kafka.port()).await.expect("a broker");
+    let set = super::configs::set(&mut client, super::configs::GROUP, "$shared/g").await;
+    let set = set.expect("an answer");
+    let strategy = set.get("robustmq.shared.strategy");
+    assert_eq!((set.len(), strategy), (1, Some(&Some("adaptive".to_owned()))));
+    let http = format!("topic list --bootstrap {}", site.broker.admin);
+    let http = run(&http).await.expect_err("not a Kafka listener").to_string();
+    assert!(http.contains("it answers in HTTP"), "{http}");
+    site.kafka("topic create u").await.expect("created");
+    refused("topic delete t nope u", "there is no topic nope").await;
+    let left = super::topic::metadata(&mut client, None).await.expect("an answer");
+    assert!(left.is_empty(), "{left:?}");
+}

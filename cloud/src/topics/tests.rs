@@ -109,6 +109,9 @@ async fn partitions_grow_and_never_shrink() {
     assert!(matches!(refused, Err(TopicError::Partitions { from: 3, .. })), "{refused:?}");
     // It said `it may have 3 to 10000` of a topic that has 2.
     let said = refused.expect_err("checked").to_string();
+    assert_eq!(said, "topic a has 2 partitions already; more can be added, up to 10000");
+    let fewer = topics.create_partitions(&name("a"), 1, false).await.expect_err("fewer");
+    let said = fewer.to_string();
     assert!(said.ends_with("it has 2, and partitions can only be added, up to 10000"), "{said}");
     let version = topics.version();
     topics.create_partitions(&name("a"), 5, false).await.expect("legal");
