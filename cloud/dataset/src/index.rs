@@ -15,6 +15,7 @@ use crate::layout::Extent;
 
 mod pieces;
 
+pub use self::pieces::Pace;
 use self::pieces::Pieces;
 
 /// How an object is read.
@@ -188,38 +189,6 @@ pub(crate) fn stopped(object: &Object) -> FetchError {
     FetchError::Unavailable { object: object.path.to_string(), reason }
 }
 
-/// What decompresses content; `None` where bytes are content.
-fn decoder(coding: Coding) -> Result<Option<Decoder>, DecodeError> {
-    match coding {
-        Coding::Plain => Ok(None),
-        Coding::Gzip | Coding::Zstd => Decoder::new(coding).map(Some),
-    }
-}
-
-/// How an object is read that is indexed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// GETs that are on their way at once.
-    pub gets: usize,
-    /// Bytes of the first one and of the first extent; each further one is twice as long, up to [`limits::EXTENT_BYTES`]. Whoever waits for
-    /// the first records has them sooner.
-    pub first_bytes: usize,
-}
-
-impl Pace {
-    /// All extents have the usual size.
-    #[must_use]
-    pub const fn even(gets: usize) -> Self {
-        Self { gets, first_bytes: limits::EXTENT_BYTES }
-    }
-
-    /// For somebody who waits.
-    #[must_use]
-    pub const fn urgent(gets: usize) -> Self {
-        Self { gets, first_bytes: limits::FIRST_EXTENT_BYTES }
-    }
-}
-
 /// Reads an object and says what it holds.
 ///
 /// # Errors
@@ -249,7 +218,7 @@ pub async fn index(
         extent_bytes: pace.first_bytes,
         enough: pace.first_bytes,
     };
-    let mut decoder = match decoder(coding) {
+    let mut decoder = match Decoder::of(coding) {
         Ok(decoder) => decoder,
         Err(error) => {
             cutter.broken(&error.to_string());
@@ -478,7 +447,7 @@ pub async fn fetch(
     if index.reading.format == Format::Parquet {
         return parquet::fetch(source, object, index, extent, held).await;
     }
-    let decoder = decoder(index.reading.coding).map_err(|error| damaged(error.to_string()))?;
+    let decoder = Decoder::of(index.reading.coding).map_err(|error| damaged(error.to_string()))?;
     let Some(mut decoder) = decoder else {
         return source.get(object, extent.start..end).await;
     };

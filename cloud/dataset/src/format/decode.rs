@@ -99,6 +99,17 @@ impl Decoder {
         Ok(Self { kind, taken: 0, given: 0 })
     }
 
+    /// The same; `None` where the bytes are the content.
+    ///
+    /// # Errors
+    /// As [`Decoder::new`].
+    pub fn of(coding: Coding) -> Result<Option<Self>, DecodeError> {
+        match coding {
+            Coding::Plain => Ok(None),
+            Coding::Gzip | Coding::Zstd => Self::new(coding).map(Some),
+        }
+    }
+
     fn coding(&self) -> &'static str {
         match self.kind {
             Kind::Plain => "plain",

@@ -9,8 +9,31 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use robustmq_common::limits::dataset as limits;
 
-use super::Pace;
 use crate::fetch::{FetchError, Object, Source};
+
+/// How an object is read that is indexed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// GETs that are on their way at once.
+    pub gets: usize,
+    /// Bytes of the first one and of the first extent; each further one is twice as long, up to [`limits::EXTENT_BYTES`]. Whoever waits for
+    /// the first records has them sooner.
+    pub first_bytes: usize,
+}
+
+impl Pace {
+    /// All extents have the usual size.
+    #[must_use]
+    pub const fn even(gets: usize) -> Self {
+        Self { gets, first_bytes: limits::EXTENT_BYTES }
+    }
+
+    /// For somebody who waits.
+    #[must_use]
+    pub const fn urgent(gets: usize) -> Self {
+        Self { gets, first_bytes: limits::FIRST_EXTENT_BYTES }
+    }
+}
 
 /// An object in pieces, of which some are on their way ahead of the one that is looked at.
 pub(super) struct Pieces<'a> {
