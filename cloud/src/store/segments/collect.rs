@@ -92,6 +92,7 @@ impl Collector {
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .insert(segment.number);
+                    dead -= segment.bytes - segment.live;
                     continue;
                 }
                 Err(error) => return Err(error),

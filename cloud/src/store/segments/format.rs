@@ -316,3 +316,17 @@ pub(super) fn decode_meta(mut meta: Bytes) -> Option<Vec<Logged>> {
     }
     Some(changes)
 }
+
+/// Gives the first group of a segment's bytes a kind of change that there is not, with checksums that are right.
+#[cfg(test)]
+pub(super) fn make_unknown(segment: &mut Vec<u8>) {
+    let place = |bytes: u64| usize::try_from(bytes).expect("a small segment");
+    let (head_at, meta_at) = (place(HEADER_BYTES), place(HEADER_BYTES + HEAD_BYTES));
+    let header = SegmentHeader::decode(&segment[..head_at]).expect("a header");
+    let head = GroupHead::decode(&segment[head_at..meta_at], header.salt).expect("a head");
+    let meta_end = meta_at + head.meta_bytes as usize;
+    segment[meta_at] = 99;
+    let meta_crc = crc32c::crc32c_append(header.salt, &segment[meta_at..meta_end]);
+    let head = GroupHead { meta_crc, ..head }.encode(header.salt);
+    segment[head_at..meta_at].copy_from_slice(&head);
+}

@@ -87,6 +87,22 @@ impl Signals {
         self.change(|state| state.closing = true);
     }
 
+    /// What was not done is to be done after a while, or the store closes.
+    fn again(&self, work: Work) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.rolled |= work.flushes;
+        state.removed |= work.collects;
+        let until = Instant::now() + limits::STORE_COUNT_INTERVAL;
+        while !state.closing {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
@@ -143,6 +159,7 @@ impl Keeper {
             if let Err(error) = self.flush() {
                 // Everything is in the segments; they are kept, and replayed at the next start.
                 tracing::warn!(%error, "the store's index could not be made durable; it is tried again");
+                self.signals.again(work);
                 continue;
             }
             if !work.collects && !is_full {
@@ -157,6 +174,7 @@ impl Keeper {
                 Err(CollectError::Store(StoreError::Closed)) => {}
                 Err(error) => {
                     tracing::warn!(%error, "space could not be given back; it is tried again");
+                    self.signals.again(Work { flushes: false, ..work });
                 }
             }
             counted = Counted { at: Instant::now(), took };

@@ -110,6 +110,13 @@ impl Recovery<'_> {
                 let sequence = header.first_sequence.saturating_sub(1);
                 Ok(Some(Position { sequence, segment: 1, offset: HEADER_BYTES }))
             }
+            None if self.files.all().len() > 1 => {
+                let path = self.files.path(1);
+                Err(format!(
+                    "{}: its header is damaged, and others follow it: restore the directory from a backup",
+                    path.display()
+                ))
+            }
             None => {
                 self.files.remove(1).map_err(|error| error.to_string())?;
                 Ok(None)
@@ -139,9 +146,18 @@ impl Recovery<'_> {
         loop {
             let (segment_end, reached) = self.replay_segment(salt, end)?;
             let next = end.segment + 1;
-            let followed = self.files.all().iter().any(|(number, _)| *number == next);
+            let all = self.files.all();
+            let followed = all.iter().any(|(number, _)| *number == next);
+            let later = all.iter().find(|(number, _)| *number > next && !is_kept(*number));
             let header = if followed { self.header(next)? } else { None };
             let Some(header) = header else {
+                if let Some((later, _)) = later {
+                    return Err(format!(
+                        "{} is missing or damaged, and {} follows it, which it was written before: restore the directory from a backup",
+                        self.files.path(next).display(),
+                        self.files.path(*later).display()
+                    ));
+                }
                 if followed {
                     // Made, and not finished when the machine stopped: nothing was ever written to it.
                     self.files.remove(next).map_err(|error| error.to_string())?;
@@ -215,7 +231,15 @@ impl Recovery<'_> {
             return Ok(None);
         }
         let values_at = at.offset + HEAD_BYTES + u64::from(head.meta_bytes);
-        let Some(logged) = decode_meta(meta) else { return Ok(None) };
+        // Its checksum is right, so it is no torn end.
+        let logged = decode_meta(meta).ok_or_else(|| {
+            let path = self.files.path(at.segment);
+            format!(
+                "{}: the group at byte {} has changes of a kind that this release does not know: it was written by a newer one",
+                path.display(),
+                at.offset
+            )
+        })?;
         let end = Position {
             sequence: head.sequence,
             segment: at.segment,

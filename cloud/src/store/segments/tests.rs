@@ -280,6 +280,62 @@ async fn damage_before_the_last_group_is_not_taken_for_a_torn_end() {
     }
 }
 
+/// The store opened without the segments behind a gap, removed all kept values, since nothing pointed to them, and wrote over what was
+/// behind the gap when it came there.
+#[tokio::test]
+async fn a_segment_that_is_missing_between_others_is_not_taken_for_the_end() {
+    // (the index remembers, the number that goes) -> what is said
+    for (forgets, gone) in [(true, 2), (true, 1), (false, 2)] {
+        let machine = Machine::new(8);
+        let index = if forgets { MemoryIndex::forgetful() } else { machine.index.clone() };
+        let machine = Machine { index, ..machine };
+        let store = machine.open();
+        // The index of the last case knows of the first segment only.
+        for n in 0..40 {
+            write(&store, put(format!("k{n:02}"), vec![5; 600])).await.expect("written");
+        }
+        machine.crash(store);
+        let segments = machine.segments();
+        assert!(segments.len() > 4, "{segments:?}");
+        let path = segments.get(gone - 1).expect("there are more");
+        match gone {
+            1 => machine.disk.corrupt(path, |bytes| bytes.truncate(10)),
+            _ => drop(machine.disk.remove(path)),
+        }
+        let before = machine.disk.paths();
+        match machine.try_open() {
+            Err(StoreError::Open { reason, .. }) => {
+                assert!(reason.contains("restore the directory from a backup"), "{reason}");
+            }
+            Err(error) => panic!("{error}"),
+            // The index had been made durable behind the gap, and is told nothing of what is before it.
+            Ok(store) => {
+                assert!(!forgets, "it opened");
+                assert!(store.get(b"k39").await.expect("readable").is_some());
+                continue;
+            }
+        }
+        assert_eq!(machine.disk.paths(), before);
+    }
+}
+
+/// A last group that an older release could not read, though it was whole, was cut off as if it had never been acknowledged.
+#[tokio::test]
+async fn a_group_of_a_newer_release_is_not_cut_off() {
+    let machine = Machine::new(12);
+    let machine = Machine { index: MemoryIndex::forgetful(), ..machine };
+    let store = machine.open();
+    write(&store, put("k", "value")).await.expect("written");
+    machine.crash(store);
+    let path = machine.segments().into_iter().next().expect("a segment");
+    machine.disk.corrupt(&path, super::format::make_unknown);
+    let mut before = Vec::new();
+    machine.disk.corrupt(&path, |bytes| before.clone_from(bytes));
+    let Err(StoreError::Open { reason, .. }) = machine.try_open() else { panic!("it opened") };
+    assert!(reason.contains("written by a newer one"), "{reason}");
+    machine.disk.corrupt(&path, |bytes| assert_eq!(*bytes, before));
+}
+
 /// A file that was removed by hand: the read looked the same place up again and again, for ever, on a thread that may block.
 #[tokio::test]
 async fn a_segment_file_that_is_missing_is_told_to_whoever_reads_from_it() {
