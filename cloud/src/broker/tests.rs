@@ -131,7 +131,7 @@ async fn any_topic_is_shown_by_its_name() {
         r#""created_ms":7"#,
         r#""active":false"#,
         r#""backlog":null"#,
-        r#""log":[{"partition":0,"log_start_offset":0,"high_watermark":0,"leader_epoch":0,"bytes":0},"#,
+        r#""log":[{"partition":0,"log_start_offset":0,"local_start_offset":0,"high_watermark":0,"leader_epoch":0,"bytes":0},"#,
     ] {
         assert!(answer.contains(expected), "{expected}: {answer}");
     }

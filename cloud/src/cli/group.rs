@@ -238,6 +238,7 @@ async fn describe(
     if is_only_configured {
         "Empty".clone_into(&mut shown.state);
     }
+    let is_asked = admin.is_some();
     if let Some(admin) = admin {
         shown.sharing = snapshots::sharing(&Admin { admin }, name).await?;
     }
@@ -257,10 +258,12 @@ async fn describe(
     });
     match &shown.sharing {
         Some(sharing) => print_sharing(sharing),
-        None if is_shared(name) && shown.offsets.iter().any(|of| of.lag > 0) => complain(
-            "robustmq-cloud",
-            &"note: --admin HOST:PORT adds what is in flight, delivered again and given up, by partition and member",
-        ),
+        None if !is_asked && is_shared(name) && shown.offsets.iter().any(|of| of.lag > 0) => {
+            complain(
+                "robustmq-cloud",
+                &"note: --admin HOST:PORT adds what is in flight, delivered again and given up, by partition and member",
+            )
+        }
         None => {}
     }
     Ok(())
