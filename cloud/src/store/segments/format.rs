@@ -319,7 +319,7 @@ pub(super) fn decode_meta(mut meta: Bytes) -> Option<Vec<Logged>> {
 
 /// Gives the first group of a segment's bytes a kind of change that there is not, with checksums that are right.
 #[cfg(test)]
-pub(super) fn make_unknown(segment: &mut Vec<u8>) {
+pub(super) fn make_unknown(segment: &mut [u8]) {
     let place = |bytes: u64| usize::try_from(bytes).expect("a small segment");
     let (head_at, meta_at) = (place(HEADER_BYTES), place(HEADER_BYTES + HEAD_BYTES));
     let header = SegmentHeader::decode(&segment[..head_at]).expect("a header");

@@ -328,7 +328,7 @@ async fn a_group_of_a_newer_release_is_not_cut_off() {
     write(&store, put("k", "value")).await.expect("written");
     machine.crash(store);
     let path = machine.segments().into_iter().next().expect("a segment");
-    machine.disk.corrupt(&path, super::format::make_unknown);
+    machine.disk.corrupt(&path, |bytes| super::format::make_unknown(bytes));
     let mut before = Vec::new();
     machine.disk.corrupt(&path, |bytes| before.clone_from(bytes));
     let Err(StoreError::Open { reason, .. }) = machine.try_open() else { panic!("it opened") };
