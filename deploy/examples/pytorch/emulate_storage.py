@@ -53,7 +53,7 @@ def main():
     args.compute = SECONDS[args.kind] / BATCH * args.batch * args.slower
     if args.make:
         make(args)
-    create(args)
+    create(args, args.accelerators)
     demand = args.batch * SAMPLE / args.compute / 1e6
     print(f"{args.kind}: {BATCH} samples in {SECONDS[args.kind]} s; here {args.slower:g} times that, {args.batch} in {args.compute:.3f} s")
     print(f"demand {demand:.1f} MB/s each, {args.accelerators * demand:.1f} MB/s for {args.accelerators}")
@@ -85,7 +85,7 @@ def make(args):
                     tar.addfile(member, io.BytesIO(part))
 
 
-def create(args):
+def create(args, partitions):
     admin = AdminClient({"bootstrap.servers": args.bootstrap})
     if args.topic in admin.list_topics(timeout=10).topics:
         return
@@ -98,7 +98,7 @@ def create(args):
         "robustmq.source.value": "jpg",
     }
     try:
-        admin.create_topics([NewTopic(args.topic, args.accelerators, config=config)])[args.topic].result()
+        admin.create_topics([NewTopic(args.topic, partitions, config=config)])[args.topic].result()
     except KafkaException as refused:
         sys.exit(f"the topic is not created: {refused.args[0].str()}")
 

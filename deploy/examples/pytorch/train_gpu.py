@@ -21,9 +21,7 @@ import time
 
 import torch
 import torchvision
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
-from emulate_storage import get, listed
+from emulate_storage import create, get, listed
 from robustmq_torch import EpochDataset
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -49,7 +47,7 @@ def main():
     args = parser.parse_args()
     if args.make:
         make(args)
-    create(args)
+    create(args, args.partitions)
     gpu = Gpu()
     print(f"{torch.cuda.get_device_name()}; torch {torch.__version__}; batches of {args.batch}, {args.workers} workers")
     resident = [unpack(collate(batch)) for batch in made(args.batch)]
@@ -122,24 +120,6 @@ def made(batch):
     """As many batches as what the GPU needs is measured with."""
     for seed in range(RESIDENT):
         yield pictures(seed, batch)
-
-
-def create(args):
-    admin = AdminClient({"bootstrap.servers": args.bootstrap})
-    if args.topic in admin.list_topics(timeout=10).topics:
-        return
-    if not args.source:
-        sys.exit(f"there is no topic {args.topic}, and no --source to create it on")
-    config = {
-        "robustmq.source": args.source,
-        "robustmq.source.epochs": str(args.epochs),
-        "robustmq.source.shuffle": "shards",
-        "robustmq.source.value": "jpg",
-    }
-    try:
-        admin.create_topics([NewTopic(args.topic, args.partitions, config=config)])[args.topic].result()
-    except KafkaException as refused:
-        sys.exit(f"the topic is not created: {refused.args[0].str()}")
 
 
 # Where batches come from: for each epoch, batches of files and labels
