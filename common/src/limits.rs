@@ -315,6 +315,8 @@ pub const STORE_POINT_DELETIONS: usize = 1024;
 pub const STORE_DEAD_BYTES: u64 = 512 * 1024 * 1024;
 /// Live values that one write moves out of a mostly dead segment.
 pub const STORE_MOVED_BYTES: usize = 4 * 1024 * 1024;
+/// The most values that one such write moves.
+pub const STORE_MOVED_VALUES: usize = 1024;
 /// On a full disk the segment that is written to is sealed before it is full, if it is larger than this: what was deleted from it can then
 /// be given back.
 pub const STORE_SEALED_EARLY_BYTES: u64 = 64 * 1024;

@@ -17,7 +17,7 @@ pub mod sim;
 
 /// A place with directories and files.
 pub trait Disk: Send + Sync {
-    /// Makes a directory and those above it; it may be there already.
+    /// Makes a directory and those above it, durably; it may be there already.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// The names in a directory, in no order; empty if the directory is not there.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
@@ -127,7 +127,18 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        // One that is there may have been made just before a crash, so its own name is made durable each time.
+        let missing = dir.ancestors().skip(1).take_while(|dir| !dir.exists()).count();
+        fs::create_dir_all(dir)?;
+        for parent in dir.ancestors().skip(1).take(missing + 1) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            match self.sync_dir(parent) {
+                // Who may not look into it cannot have made anything there.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -137,6 +137,11 @@ impl SimDisk {
         }
     }
 
+    /// Whatever could not be read can be.
+    pub fn make_readable(&self) {
+        self.lock().bad_blocks.clear();
+    }
+
     /// The paths of all files.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {

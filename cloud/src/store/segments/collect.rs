@@ -9,16 +9,17 @@
 //! it is.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use robustmq_common::disk::read_range;
+use robustmq_common::disk::{DiskFile, read_range};
 use robustmq_common::limits;
 
 use super::files::Files;
-use super::format::{GroupHead, HEAD_BYTES, HEADER_BYTES, Logged, SegmentHeader, decode_meta};
+use super::format::{Group, HEADER_BYTES, Logged, SEPARATED_BYTES, SegmentHeader, read_group};
 use super::index::{Entry, Index, Locator, POSITION_KEY};
 use super::kept::{Kept, is_kept};
 use crate::store::commit::Committer;
@@ -29,6 +30,8 @@ use crate::store::{StoreError, WriteOp};
 pub(super) struct Collected {
     pub removed_segments: usize,
     pub moved_bytes: u64,
+    /// The disk is short of room, and the segment that is written to has enough dead bytes to be sealed for them.
+    pub wants_seal: bool,
     /// How long it took to find out what lives.
     pub counting: Duration,
 }
@@ -40,16 +43,32 @@ pub(super) struct Collector {
     pub kept: Kept,
     /// Dead bytes that are left alone, besides a fifth of what lives.
     pub tolerated_bytes: u64,
-    /// Segments in which something could not be read.
+    /// Segments in which something is damaged.
     pub unmovable: Mutex<HashSet<u32>>,
 }
 
-/// A segment that is not written to any more.
+/// A segment, and what of it lives: as many bytes as it would take elsewhere.
 #[derive(Debug, Clone, Copy)]
-struct Sealed {
+struct Counted {
     number: u32,
     bytes: u64,
     live: u64,
+}
+
+impl Counted {
+    fn dead(&self) -> u64 {
+        self.bytes - self.live
+    }
+
+    /// Whether it should be emptied where every byte counts.
+    fn is_worth_it(&self) -> bool {
+        self.dead() > self.bytes / 5
+    }
+
+    /// The same of one that is still written to: a small file is not worth what it costs.
+    fn is_worth_sealing(&self) -> bool {
+        self.bytes > limits::STORE_SEALED_EARLY_BYTES && self.is_worth_it()
+    }
 }
 
 impl Collector {
@@ -57,12 +76,12 @@ impl Collector {
     pub(super) fn collect(&self, durable: u32) -> Result<Collected, CollectError> {
         let mut collected = Collected::default();
         let is_short = self.commits.is_short_of_room();
-        if is_short {
-            self.kept.seal();
-        }
         let started = Instant::now();
-        let mut sealed = self.count(durable)?;
+        let counted = self.count()?;
         collected.counting = started.elapsed();
+        let last = counted.iter().rfind(|segment| !is_kept(segment.number));
+        collected.wants_seal = is_short && last.is_some_and(Counted::is_worth_sealing);
+        let mut sealed = self.sealed(counted, durable, is_short);
         // The dead ones first: they cost nothing, and may be enough.
         sealed.retain(|segment| {
             let dead = segment.live == 0;
@@ -73,32 +92,35 @@ impl Collector {
         });
         sealed.sort_by(|a, b| (a.live * b.bytes).cmp(&(b.live * a.bytes)));
         let live: u64 = sealed.iter().map(|segment| segment.live).sum();
-        let mut dead: u64 = sealed.iter().map(|segment| segment.bytes - segment.live).sum();
+        let mut dead: u64 = sealed.iter().map(Counted::dead).sum();
         for segment in sealed {
             let enough = match is_short {
                 // Somebody may have deleted what filled the disk: dead bytes are all that keeps writes out.
-                true => segment.live > segment.bytes / 5 * 4,
+                true => !segment.is_worth_it(),
                 false => dead <= live / 5 + self.tolerated_bytes,
             };
             if enough {
                 break;
             }
+            dead -= segment.dead();
             match self.evacuate(segment.number) {
                 Ok(moved) => collected.moved_bytes += moved,
-                Err(error @ CollectError::Store(StoreError::Read(_))) => {
+                Err(error @ CollectError::Damaged(_)) => {
                     // What can be read of it still is; it is left where it is, and looked at again after a start.
                     tracing::error!(%error, "a segment cannot be emptied");
                     self.unmovable
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .insert(segment.number);
-                    dead -= segment.bytes - segment.live;
+                    continue;
+                }
+                Err(error @ CollectError::Store(StoreError::Read(_))) => {
+                    tracing::warn!(%error, "a segment could not be emptied; it is tried again");
                     continue;
                 }
                 Err(error) => return Err(error),
             }
             collected.removed_segments += usize::from(self.remove(segment.number));
-            dead -= segment.bytes - segment.live;
         }
         if collected.removed_segments > 0
             && let Err(error) = self.files.sync_dir()
@@ -109,27 +131,41 @@ impl Collector {
         Ok(collected)
     }
 
-    /// The bytes that the index points to in each segment below `durable` and in each kept one that is not written to any more.
-    fn count(&self, durable: u32) -> Result<Vec<Sealed>, StoreError> {
+    /// All segments and what the index points to in them, by number.
+    fn count(&self) -> Result<Vec<Counted>, StoreError> {
+        // What is written after this counts as dead until the next time, where it cannot be removed yet.
+        let all = self.files.all().into_iter();
         let mut live: HashMap<u32, u64> = HashMap::new();
-        self.index.walk(&everything(), &mut |_, entry| {
+        self.index.walk(&everything(), &mut |key, entry| {
             if let Some(place) = Locator::of_entry(entry) {
-                *live.entry(place.segment).or_default() += u64::from(place.len);
+                let bytes = u64::from(place.len) + key.len() as u64 + SEPARATED_BYTES;
+                *live.entry(place.segment).or_default() += bytes;
             }
             true
         })?;
-        let unmovable = self.unmovable.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let all = self.files.all().into_iter();
-        let is_sealed = |number: u32| match is_kept(number) {
-            true => !self.kept.is_open(number),
-            false => number < durable,
-        };
-        let sealed = all.filter(|(number, _)| is_sealed(*number) && !unmovable.contains(number));
-        let sealed = sealed.map(|(number, bytes)| {
+        let counted = all.map(|(number, bytes)| {
             let live = live.get(&number).copied().unwrap_or(0).min(bytes);
-            Sealed { number, bytes, live }
+            Counted { number, bytes, live }
         });
-        Ok(sealed.collect())
+        Ok(counted.collect())
+    }
+
+    /// Those that may be removed: below `durable`, and kept ones that are not written to any more.
+    fn sealed(&self, counted: Vec<Counted>, durable: u32, is_short: bool) -> Vec<Counted> {
+        let unmovable = self.unmovable.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_sealed = |segment: &Counted| {
+            if !is_kept(segment.number) {
+                return segment.number < durable;
+            }
+            let is_open = self.kept.is_open(segment.number);
+            if is_open && is_short && segment.is_worth_sealing() {
+                self.kept.seal();
+                return true;
+            }
+            !is_open
+        };
+        let sealed = counted.into_iter().filter(|segment| !unmovable.contains(&segment.number));
+        sealed.filter(is_sealed).collect()
     }
 
     /// Removes a segment's file. What cannot be removed now is found again by the next count after a start.
@@ -152,14 +188,14 @@ impl Collector {
             let (changes, values_at) = match groups.next() {
                 Ok(Some(group)) => group,
                 Ok(None) => break,
-                // Its last write was torn, and nobody was told of it.
-                Err(_) if is_kept(number) && !self.lives_after(number, groups.offset)? => break,
-                Err(error) => return Err(error.into()),
+                // A write was torn or refused, and nobody was told of it; or nothing is left of what was there.
+                Err(CollectError::Damaged(_)) if !self.lives_after(number, groups.offset)? => break,
+                Err(error) => return Err(error),
             };
             for change in changes {
                 let Logged::Separated { key, at, len, crc, .. } = change else { continue };
                 let offset = u32::try_from(values_at + at)
-                    .map_err(|error| StoreError::Read(error.to_string()))?;
+                    .map_err(|error| CollectError::Damaged(error.to_string()))?;
                 let place = Locator { segment: number, offset, len, crc };
                 if self.index.get(&key)? != Some(Entry::At(place).encode()) {
                     continue;
@@ -168,7 +204,7 @@ impl Collector {
                 batch.bytes += key.len() + len as usize;
                 batch.keys.push(key);
                 batch.places.push(place);
-                if batch.bytes >= limits::STORE_MOVED_BYTES {
+                if batch.is_full() {
                     self.relocate(std::mem::take(&mut batch))?;
                 }
             }
@@ -208,13 +244,13 @@ impl Collector {
     }
 
     /// The values at `places`, as they were written.
-    fn read(&self, places: &[Locator]) -> Result<Vec<Bytes>, StoreError> {
+    fn read(&self, places: &[Locator]) -> Result<Vec<Bytes>, CollectError> {
         let values = self.files.read(places)?;
         let values = values.ok_or_else(|| StoreError::Read("a segment vanished".to_owned()))?;
         for (place, value) in places.iter().zip(&values) {
             if crc32c::crc32c(value) != place.crc {
                 // It stays where it is, so that what can be read of the segment still can be.
-                return Err(StoreError::Read(format!(
+                return Err(CollectError::Damaged(format!(
                     "{}: the value at byte {} is damaged",
                     self.files.path(place.segment).display(),
                     place.offset
@@ -233,13 +269,22 @@ struct Batch {
     bytes: usize,
 }
 
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.bytes >= limits::STORE_MOVED_BYTES || self.keys.len() >= limits::STORE_MOVED_VALUES
+    }
+}
+
 /// Why space was not given back. What was is.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CollectError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It will not read otherwise the next time.
+    #[error("{0}")]
+    Damaged(String),
     #[error("values could not be moved: {0}")]
-    Move(std::io::Error),
+    Move(io::Error),
 }
 
 fn everything() -> Range<Bytes> {
@@ -255,43 +300,49 @@ struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
-    fn open(files: &'a Files, number: u32) -> Result<Self, StoreError> {
-        let mut groups = Self { files, number, salt: 0, offset: HEADER_BYTES };
-        let header = groups.read(0, HEADER_BYTES)?;
-        let header = SegmentHeader::decode(&header).ok_or_else(|| groups.damaged(0))?;
-        groups.salt = header.salt;
+    fn open(files: &'a Files, number: u32) -> Result<Self, CollectError> {
+        let mut groups = Self { files, number, salt: 0, offset: 0 };
+        let header = groups.reading(|file| {
+            read_range(file, 0, usize::try_from(HEADER_BYTES).map_err(io::Error::other)?)
+        })?;
+        let header = SegmentHeader::decode(&header).ok_or_else(|| groups.damaged())?;
+        (groups.salt, groups.offset) = (header.salt, HEADER_BYTES);
         Ok(groups)
     }
 
     /// The next group's changes, and where its values start.
-    fn next(&mut self) -> Result<Option<(Vec<Logged>, u64)>, StoreError> {
-        let head = self.read(self.offset, HEAD_BYTES)?;
-        if head.is_empty() {
-            return Ok(None);
+    fn next(&mut self) -> Result<Option<(Vec<Logged>, u64)>, CollectError> {
+        let (salt, offset) = (self.salt, self.offset);
+        let (group, bytes) =
+            self.reading(|file| Ok((read_group(file, salt, offset)?, file.byte_len()?)))?;
+        match group {
+            Some(Group { head, values_at, changes: Some(changes) }) => {
+                self.offset += head.group_bytes();
+                Ok(Some((changes, values_at)))
+            }
+            None if offset >= bytes => Ok(None),
+            _ => Err(self.damaged()),
         }
-        let head = GroupHead::decode(&head, self.salt).ok_or_else(|| self.damaged(self.offset))?;
-        let meta_at = self.offset + HEAD_BYTES;
-        let meta = self.read(meta_at, u64::from(head.meta_bytes))?;
-        if crc32c::crc32c_append(self.salt, &meta) != head.meta_crc {
-            return Err(self.damaged(self.offset));
-        }
-        let changes = decode_meta(meta).ok_or_else(|| self.damaged(self.offset))?;
-        self.offset += head.group_bytes();
-        Ok(Some((changes, meta_at + u64::from(head.meta_bytes))))
     }
 
-    fn read(&self, at: u64, bytes: u64) -> Result<Bytes, StoreError> {
-        let path = self.files.path(self.number);
-        let failed =
-            |error: std::io::Error| StoreError::Read(format!("{}: {error}", path.display()));
-        let file = self.files.get(self.number).map_err(failed)?;
-        let file = file.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        read_range(&*file, at, bytes).map(Bytes::from).map_err(failed)
+    /// Reads from the file, which may have been closed since.
+    fn reading<T>(
+        &self,
+        read: impl FnOnce(&dyn DiskFile) -> io::Result<T>,
+    ) -> Result<T, CollectError> {
+        let file = self.files.get(self.number);
+        let file = file.and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()));
+        file.and_then(|file| read(&*file)).map_err(|error| {
+            StoreError::Read(format!("{}: {error}", self.files.path(self.number).display())).into()
+        })
     }
 
-    fn damaged(&self, at: u64) -> StoreError {
+    fn damaged(&self) -> CollectError {
         let path = self.files.path(self.number);
-        StoreError::Read(format!("{}: the group at byte {at} is damaged", path.display()))
+        CollectError::Damaged(format!(
+            "{}: the group at byte {} is damaged",
+            path.display(),
+            self.offset
+        ))
     }
 }

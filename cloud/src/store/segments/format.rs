@@ -19,15 +19,19 @@
 //! of heads and metas start from the store's random salt, so that no stored value can be taken for a group. A value's is in the meta
 //! and, with its place, in the index.
 
+use std::io;
 use std::ops::Range;
 
 use bytes::{Buf, BufMut, Bytes};
+use robustmq_common::disk::{DiskFile, read_range};
 
 use super::index::{Entry, Locator};
 use crate::store::WriteOp;
 
 pub(super) const HEADER_BYTES: u64 = 32;
 pub(super) const HEAD_BYTES: u64 = 28;
+/// What a separated value takes besides its own bytes and those of its key: kind, two lengths, checksum.
+pub(super) const SEPARATED_BYTES: u64 = 13;
 const MAGIC: &[u8; 8] = b"RMQSEG1\n";
 
 const PUT: u8 = 1;
@@ -287,8 +291,34 @@ pub(super) enum Logged {
     DeleteRange(Range<Bytes>),
 }
 
+/// A group as a segment has it, without its values.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub head: GroupHead,
+    /// Where the values start.
+    pub values_at: u64,
+    /// `None`: the group is whole, and has a kind of change that this release does not know.
+    pub changes: Option<Vec<Logged>>,
+}
+
+/// The group at an offset of a segment; `None` if none ends up whole there, its values apart: the file ends, or the write was torn.
+pub(super) fn read_group(file: &dyn DiskFile, salt: u32, at: u64) -> io::Result<Option<Group>> {
+    let read = |at, bytes: u64| {
+        let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
+        read_range(file, at, bytes).map(Bytes::from)
+    };
+    let Some(head) = GroupHead::decode(&read(at, HEAD_BYTES)?, salt) else { return Ok(None) };
+    let meta_at = at + HEAD_BYTES;
+    let meta = read(meta_at, u64::from(head.meta_bytes))?;
+    if crc32c::crc32c_append(salt, &meta) != head.meta_crc {
+        return Ok(None);
+    }
+    let values_at = meta_at + u64::from(head.meta_bytes);
+    Ok(Some(Group { head, values_at, changes: decode_meta(meta) }))
+}
+
 /// Reads a group's meta; `None` if it is not one (its checksum is the caller's to check).
-pub(super) fn decode_meta(mut meta: Bytes) -> Option<Vec<Logged>> {
+fn decode_meta(mut meta: Bytes) -> Option<Vec<Logged>> {
     fn text(meta: &mut Bytes) -> Option<Bytes> {
         let len = usize::try_from(meta.try_get_u32().ok()?).ok()?;
         (len <= meta.len()).then(|| meta.split_to(len))

@@ -19,8 +19,6 @@ struct Work {
     flushes: bool,
     /// Space is looked for.
     collects: bool,
-    /// Something was removed since it was last looked for.
-    removed: bool,
 }
 
 /// When it was last counted what lives, and how long that took: it takes its share of the time and no more.
@@ -42,7 +40,6 @@ impl Counted {
 }
 
 /// What the writer tells the keeper.
-#[derive(Default)]
 pub(super) struct Signals {
     state: Mutex<State>,
     changed: Condvar,
@@ -59,6 +56,14 @@ struct State {
     closing: bool,
     /// The segment that is written to is to be sealed, so that its dead bytes can be given back.
     seal: bool,
+}
+
+impl Default for Signals {
+    /// Those of a store that was just opened: what was removed before may not have been given back.
+    fn default() -> Self {
+        let state = State { removed: true, ..State::default() };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
 }
 
 impl Signals {
@@ -120,12 +125,11 @@ impl Signals {
             let wait = counted.next(state.grown).saturating_duration_since(Instant::now());
             let collects = is_wanted && wait.is_zero();
             if state.rolled || collects || (is_idle && !is_wanted) {
-                let (flushes, removed) = (state.rolled, state.removed);
-                state.rolled = false;
+                let flushes = std::mem::take(&mut state.rolled);
                 if collects {
                     (state.grown, state.removed) = (false, false);
                 }
-                return Some(Work { flushes, collects, removed });
+                return Some(Work { flushes, collects });
             }
             let wait = if is_wanted { wait } else { limits::STORE_COUNT_INTERVAL };
             let waited = self.changed.wait_timeout(state, wait);
@@ -153,9 +157,6 @@ impl Keeper {
             if !work.flushes && !work.collects && !is_full {
                 continue;
             }
-            if is_full || (is_short && work.removed) {
-                self.seal();
-            }
             if let Err(error) = self.flush() {
                 // Everything is in the segments; they are kept, and replayed at the next start.
                 tracing::warn!(%error, "the store's index could not be made durable; it is tried again");
@@ -167,22 +168,25 @@ impl Keeper {
             }
             let mut took = Duration::ZERO;
             match self.collect() {
-                Ok(Collected { removed_segments, moved_bytes, counting }) => {
+                Ok(Collected { removed_segments, moved_bytes, wants_seal, counting }) => {
                     took = counting;
                     tracing::debug!(removed_segments, moved_bytes, ?counting, "space given back");
+                    if wants_seal {
+                        self.seal();
+                    }
                 }
                 Err(CollectError::Store(StoreError::Closed)) => {}
                 Err(error) => {
                     tracing::warn!(%error, "space could not be given back; it is tried again");
-                    self.signals.again(Work { flushes: false, ..work });
+                    self.signals.again(Work { flushes: false, collects: true });
                 }
             }
             counted = Counted { at: Instant::now(), took };
         }
     }
 
-    /// Has the segment that is written to sealed. While the disk is full nobody else may write, so this does; if others fail with it, it is
-    /// tried again.
+    /// Has the segment that is written to sealed. While the disk is full nobody else may write, so this does; if others fail with it, the
+    /// next write seals it.
     fn seal(&self) {
         self.signals.seal();
         let mut nothing = WriteBatch::new();

@@ -11,8 +11,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use robustmq_common::disk::DiskFile;
-use robustmq_common::limits;
+use robustmq_common::disk::{DiskFile, is_full};
 
 use super::files::Files;
 use super::format::{EncodedGroup, GroupEncoder, HEADER_BYTES, IndexChange, SegmentHeader};
@@ -46,6 +45,8 @@ struct Open {
     file: Arc<dyn DiskFile>,
     end: u64,
     groups: u64,
+    /// Nothing lies after `end`, and what is before it was synced.
+    is_whole: bool,
 }
 
 impl Kept {
@@ -62,21 +63,19 @@ impl Kept {
         last.open.is_some() && last.number == number
     }
 
-    /// Has the next values begin a new segment, if that makes a difference.
+    /// Has the next values begin a new segment.
     pub(super) fn seal(&self) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.open.as_ref().is_some_and(|open| open.end > limits::STORE_SEALED_EARLY_BYTES) {
-            last.open = None;
-        }
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).open = None;
     }
 
     /// Writes values with their keys. `Ok`: they are durable, and lie there.
     pub(super) fn append(&self, values: &[(Bytes, Bytes)]) -> io::Result<Vec<Locator>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let appended = self.try_append(&mut last, values);
-        if appended.is_err() {
-            // Whatever is on the disk of this: it is followed by nothing.
-            last.open = None;
+        if let Some(open) = last.open.take_if(|open| !open.is_whole) {
+            // Whatever is on the disk of this is followed by nothing, and counts as dead.
+            let bytes = open.file.byte_len().unwrap_or(open.end);
+            self.files.set_bytes(last.number, bytes);
         }
         appended
     }
@@ -90,7 +89,7 @@ impl Kept {
                 let header =
                     SegmentHeader { salt: self.salt, number: last.number, first_sequence: 1 };
                 let file = self.files.create(&header)?;
-                open.insert(Open { file, end: HEADER_BYTES, groups: 0 })
+                open.insert(Open { file, end: HEADER_BYTES, groups: 0, is_whole: true })
             }
         };
         // Every value lies apart from the keys, however small.
@@ -101,8 +100,17 @@ impl Kept {
         }
         let group = encoder.finish(open.groups + 1, last.number, open.end);
         let EncodedGroup { lead, values, changes } = group.map_err(io::Error::other)?;
-        let end = write_pieces(&*open.file, lead, &values, open.end)?;
+        open.is_whole = false;
+        let end = match write_pieces(&*open.file, lead, &values, open.end) {
+            Ok(end) => end,
+            Err(error) => {
+                // A full disk may have room later: the next group starts where this one did.
+                open.is_whole = is_full(&error) && open.file.set_len(open.end).is_ok();
+                return Err(error);
+            }
+        };
         open.file.sync()?;
+        open.is_whole = true;
         open.end = end;
         open.groups += 1;
         self.files.set_bytes(last.number, end);

@@ -16,7 +16,7 @@ use robustmq_common::disk::{Disk, DiskFile, read_range, write_all};
 
 use super::files::Files;
 use super::format::{
-    GroupHead, HEAD_BYTES, HEADER_BYTES, IndexChange, Logged, SegmentHeader, decode_meta,
+    Group, GroupHead, HEAD_BYTES, HEADER_BYTES, IndexChange, Logged, SegmentHeader, read_group,
 };
 use super::index::{Entry, Index, Locator, Position};
 use super::kept::is_kept;
@@ -220,19 +220,13 @@ impl Recovery<'_> {
         at: Position,
         length: u64,
     ) -> Result<Option<Candidate>, String> {
-        let Some(head) = GroupHead::decode(&read(file, at.offset, HEAD_BYTES)?, salt) else {
-            return Ok(None);
-        };
+        let group = read_group(file, salt, at.offset).map_err(|error| error.to_string())?;
+        let Some(Group { head, values_at, changes }) = group else { return Ok(None) };
         if head.sequence != at.sequence + 1 || at.offset + head.group_bytes() > length {
             return Ok(None);
         }
-        let meta = read(file, at.offset + HEAD_BYTES, u64::from(head.meta_bytes))?;
-        if crc32c::crc32c_append(salt, &meta) != head.meta_crc {
-            return Ok(None);
-        }
-        let values_at = at.offset + HEAD_BYTES + u64::from(head.meta_bytes);
         // Its checksum is right, so it is no torn end.
-        let logged = decode_meta(meta).ok_or_else(|| {
+        let logged = changes.ok_or_else(|| {
             let path = self.files.path(at.segment);
             format!(
                 "{}: the group at byte {} has changes of a kind that this release does not know: it was written by a newer one",
