@@ -13,8 +13,12 @@ use crate::format::parquet::{self, Held, RowsAs};
 use crate::format::{Coding, Damage, Format, Input, Limits, Parser, parser};
 use crate::layout::Extent;
 
+mod opened;
 mod pieces;
+pub mod sidecar;
 
+pub(crate) use self::opened::layout_of;
+pub use self::opened::open;
 pub use self::pieces::Pace;
 use self::pieces::Pieces;
 
@@ -382,51 +386,6 @@ pub(crate) fn add_extent(index: &mut ObjectIndex, start: u64, extent: &Extent) -
         crc: Some(crc32c::crc32c(&extent.content)),
     });
     true
-}
-
-/// Finds the records of whole content.
-pub(crate) fn layout_of(
-    object: &Object,
-    index: &ObjectIndex,
-    start: u64,
-    content: Bytes,
-) -> Extent {
-    let input = Input {
-        bytes: &content,
-        is_first: start == 0,
-        is_last: true,
-        prelude: &index.prelude,
-        carry: &[],
-        object: object.path.as_ref(),
-    };
-    let most = Limits { record_bytes: limits::RECORD_BYTES, records: limits::EXTENT_RECORDS };
-    let layout = index.reading.parser().parse(input, most).layout;
-    Extent { content, layout }
-}
-
-/// The content of an extent read again, checked and with its records found.
-///
-/// # Errors
-/// [`FetchError::Damaged`]: it is not what was indexed.
-pub fn open(
-    object: &Object,
-    index: &ObjectIndex,
-    extent: &ExtentIndex,
-    content: Bytes,
-) -> Result<Extent, FetchError> {
-    let damaged = |reason: String| FetchError::Damaged { object: object.path.to_string(), reason };
-    if content.len() != extent.bytes as usize {
-        return Err(damaged(format!("{} bytes of {}", content.len(), extent.bytes)));
-    }
-    if extent.crc.is_some_and(|crc| crc != crc32c::crc32c(&content)) {
-        return Err(damaged("another checksum".to_owned()));
-    }
-    let found = layout_of(object, index, extent.start, content);
-    if found.layout.records.len() != extent.records as usize {
-        let (found, records) = (found.layout.records.len(), extent.records);
-        return Err(damaged(format!("{found} records of {records}")));
-    }
-    Ok(found)
 }
 
 /// The content of an extent, from the source. Of a compressed object everything before it is read as well, and `beside` is given what was

@@ -20,6 +20,10 @@ pub const LISTED_DAMAGES: usize = 16;
 pub const TAR_EXTENSION_BYTES: usize = 1024 * 1024;
 /// What may lie between the members of one WebDataset sample, their headers included.
 pub const TAR_OVERHEAD_BYTES: usize = 4 * 1024 * 1024;
+/// What may follow the last member of a tar: two blocks of zeros, and what fills its last record of 20 blocks.
+pub const TAR_END_BYTES: u64 = 1024 + 10_240;
+/// The largest index file beside an object. It is in memory as a whole while the object is counted.
+pub const SIDECAR_BYTES: u64 = 64 * 1024 * 1024;
 /// The largest gzip header: its extra field, its name and its comment.
 pub const GZIP_HEADER_BYTES: usize = 128 * 1024;
 /// The largest window of a zstd frame, as a power of two: what the `zstd` tool takes without being asked to.

@@ -15,12 +15,13 @@ mod object;
 pub mod parquet;
 mod tar;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tfrecord;
 mod webdataset;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::webdataset::split as split_sample_name;
 use crate::layout::{Layout, RecordLayout, Span, Text};
 
 /// `robustmq.source.format`, without `auto`, which becomes one of these by an object's name and first bytes.

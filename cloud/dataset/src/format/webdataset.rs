@@ -34,7 +34,7 @@ struct Sample {
 }
 
 /// The key and the extension in a member's name; `None` if it is of no sample.
-fn split(name: &[u8]) -> Option<(usize, usize)> {
+pub(crate) fn split(name: &[u8]) -> Option<(usize, usize)> {
     let first = name.split(|byte| *byte == b'/').next().unwrap_or_default();
     if first.len() >= 4 && first.starts_with(b"__") && first.ends_with(b"__") {
         return None;
