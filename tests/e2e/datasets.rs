@@ -13,6 +13,7 @@ use robustmq_tests::bench::dataset::reader::place_of;
 use robustmq_tests::bench::dataset::run::blocking;
 use robustmq_tests::bench::dataset::{Reader, Status};
 use robustmq_tests::dataset::account::Catalogue;
+use robustmq_tests::dataset::tar::members;
 use robustmq_tests::dataset::{Coding, Dataset, Kind, Shape};
 use robustmq_tests::s3::{FakeS3, Faults};
 use robustmq_tests::{TestCloud, eventually};
@@ -255,6 +256,54 @@ async fn a_stock_consumer_that_seeks_to_where_a_key_is_reads_that_sample() -> an
         stage.cloud.start().await?;
     }
     Ok(())
+}
+
+/// The index file of a tar of WebDataset, as DALI's `wds2idx` writes it.
+fn index_of(tar: &[u8]) -> String {
+    let (mut at, mut last, mut samples) = (0, String::new(), Vec::<String>::new());
+    for (name, data) in members(tar) {
+        let (key, extension) = name.split_once('.').unwrap_or((name, ""));
+        let component = format!("{extension} {} {} {name}", at + 512, data.len());
+        at += 512 + data.len().next_multiple_of(512);
+        match samples.last_mut() {
+            Some(sample) if last == key => *sample += &format!(" {component}"),
+            _ => samples.push(component),
+        }
+        key.clone_into(&mut last);
+    }
+    format!("v1.2 {}\n{}\n", samples.len(), samples.join("\n"))
+}
+
+#[tokio::test]
+async fn shards_beside_which_index_files_lie_are_counted_without_being_read() -> anyhow::Result<()>
+{
+    let stage = Stage::start(SMALL_CACHE).await?;
+    let catalogue = catalogue(Kind::WebDataset, 16, 40, 100_000)?;
+    catalogue.dataset().put(&stage.s3, BUCKET, "train/");
+    for (number, file) in catalogue.dataset().files.iter().enumerate() {
+        let stem = file.name.trim_end_matches(".tar");
+        // Beside one there is what cannot be true: it is read.
+        let index = if number == 0 { "v1.2 1\n".to_owned() } else { index_of(&file.bytes) };
+        stage.s3.put(BUCKET, &format!("train/{stem}.idx"), index.into());
+    }
+    let configs = [("robustmq.source.epochs", "1"), ("robustmq.source.index", "eager")];
+    stage.create("train", 1, "train/", &configs).await?;
+    let samples = catalogue.dataset().samples.len() as u64;
+    eventually("all is counted", PATIENCE, async || {
+        let status = stage.status("train").await?;
+        let is_counted = status.is_index_complete == Some(true) && status.records == Some(samples);
+        Ok(is_counted.then_some(()))
+    })
+    .await?;
+    let requests = stage.s3.requests();
+    let read: HashSet<&str> = requests
+        .iter()
+        .filter(|request| request.method == "GET" && request.key.ends_with(".tar"))
+        .map(|request| request.key.as_str())
+        .collect();
+    let first = format!("train/{}", catalogue.dataset().files[0].name);
+    ensure!(read == HashSet::from([first.as_str()]), "{read:?}");
+    stage.read("train", 1, &catalogue, 1).await
 }
 
 async fn check_found(

@@ -241,6 +241,11 @@ impl DatasetPartition {
         if let Some(known) = group.known(id).await? {
             return Ok((number, object.size, known));
         }
+        if let Some(index) = self.index_beside(number, &object, &reading).await? {
+            let index = Arc::new(index);
+            group.save(id, &index).await?;
+            return Ok((number, object.size, index));
+        }
         let mut growing = Growing { partition: &self, number, object: id, is_wanted: true };
         // Of Parquet, what lies last is read first.
         let from = if reading.format == Format::Parquet { object.size } else { 0 };

@@ -11,6 +11,7 @@ use robustmq_dataset::format::detect::{detect, is_sidecar, may_be};
 use tokio::task::spawn_blocking;
 
 use super::manifest::Entry;
+use super::sidecars::{Sidecar, Sidecars};
 use crate::objects::{Location, ObjectStoreUrl, told};
 use crate::topics::SourceConfig;
 
@@ -29,9 +30,16 @@ pub(super) async fn list(
     let prefix = (!location.path.is_empty()).then(|| Path::from(location.path.as_str()));
     let mut listing = location.objects.list(prefix.as_ref());
     let (mut entries, mut seen) = (Vec::new(), 0_u64);
+    let mut sidecars = Sidecars::default();
     while let Some(meta) = listing.try_next().await.map_err(|error| refused(url, &error))? {
         seen += 1;
         let Some(name) = name_below(&location.path, &meta) else { continue };
+        let modified_ms = meta.last_modified.timestamp_millis();
+        let (etag, size) = (meta.e_tag, meta.size);
+        // Whoever takes `*.tar` alone has index files as well.
+        if !config.leaves_out(&name) {
+            sidecars.note(Sidecar { name: name.clone(), etag: etag.clone(), size, modified_ms });
+        }
         let is_data = config.format.is_some() || !is_sidecar(&name);
         if !is_data || !config.takes(&name) {
             continue;
@@ -40,8 +48,7 @@ pub(super) async fn list(
             let most = limits::OBJECTS;
             return Err(ListError(format!("{url} has more than {most} objects: take fewer")));
         }
-        let modified_ms = meta.last_modified.timestamp_millis();
-        entries.push(Entry { name, etag: meta.e_tag, size: meta.size, modified_ms });
+        entries.push(Entry { name, etag, size, modified_ms, index: None });
     }
     if entries.is_empty() && seen == 0 {
         return Err(nothing_at(location, url).await);
@@ -51,7 +58,7 @@ pub(super) async fn list(
             "none of the {seen} objects at {url} is taken: see robustmq.source.include and exclude"
         )));
     }
-    let mut entries = without_folders(entries);
+    let mut entries = sidecars.attach(config, without_folders(entries));
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     match (&config.url, roots) {
         (ObjectStoreUrl::File { dir }, Some(roots)) => {
@@ -145,7 +152,8 @@ fn check_links(
     entries: Vec<Entry>,
 ) -> Result<Vec<Entry>, ListError> {
     let roots: Vec<PathBuf> = roots.iter().filter_map(|root| root.canonicalize().ok()).collect();
-    for Entry { name, .. } in &entries {
+    let beside = entries.iter().filter_map(|entry| Some(&entry.index.as_ref()?.name));
+    for name in entries.iter().map(|entry| &entry.name).chain(beside) {
         let real = dir.join(name).canonicalize();
         let real = real.map_err(|error| ListError(format!("{name} cannot be read: {error}")))?;
         if !roots.iter().any(|root| real.starts_with(root)) {
@@ -165,10 +173,10 @@ fn name_below(prefix: &str, meta: &ObjectMeta) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, ObjectStoreUrl, check_links, refused, without_folders};
+    use super::{Entry, ObjectStoreUrl, Sidecar, check_links, refused, without_folders};
 
     fn entry(name: &str, size: u64) -> Entry {
-        Entry { name: name.to_owned(), etag: None, size, modified_ms: 0 }
+        Entry { name: name.to_owned(), etag: None, size, modified_ms: 0, index: None }
     }
 
     /// A folder that was made in a browser became a record without a value.
@@ -219,5 +227,9 @@ mod tests {
         assert_eq!(check(&["data", "within"]).map(|entries| entries.len()), Ok(2));
         let refused = check(&["data", "out"]).expect_err("it leads out");
         assert!(refused.0.starts_with("out is a link"), "{refused}");
+        // Nor is what lies beside an object.
+        let beside = Sidecar { name: "out".into(), etag: None, size: 0, modified_ms: 0 };
+        let data = Entry { index: Some(beside), ..entry("data", 0) };
+        assert!(check_links(inside.path(), &[inside.path().to_owned()], vec![data]).is_err());
     }
 }

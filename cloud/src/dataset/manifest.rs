@@ -16,6 +16,7 @@ use robustmq_dataset::format::parquet::{RENDERING, RowsAs};
 use serde::{Deserialize, Serialize};
 
 use super::listing::{ListError, check_format, list};
+use super::sidecars::Sidecar;
 use crate::objects::{Location, ObjectStoreUrl};
 use crate::store::keys::damaged;
 use crate::store::keys::dataset::{dataset_key, manifest_key};
@@ -42,6 +43,9 @@ pub(super) struct Entry {
     pub etag: Option<String>,
     pub size: u64,
     pub modified_ms: i64,
+    /// The index file beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Sidecar>,
 }
 
 /// Lists a source and writes the manifest of a topic that is about to be created.
@@ -154,6 +158,11 @@ fn decode(key: &[u8], value: &[u8]) -> Result<Vec<Entry>, StoreError> {
     let json = zstd::bulk::decompress(value, limits::MANIFEST_CHUNK_BYTES);
     let json = json.map_err(|error| damaged(key, error))?;
     serde_json::from_slice(&json).map_err(|error| damaged(key, error))
+}
+
+/// The part of a manifest that an object is in.
+fn chunk_of(ordinal: u64) -> u32 {
+    u32::try_from(ordinal / limits::MANIFEST_CHUNK as u64).unwrap_or(u32::MAX)
 }
 
 /// A topic's manifest, of which some parts are in memory.
@@ -270,18 +279,39 @@ impl Manifest {
     /// # Errors
     /// [`StoreError`]; there has to be one.
     pub async fn object(&self, ordinal: u64) -> Result<Object, StoreError> {
-        let size = limits::MANIFEST_CHUNK as u64;
-        let chunk = u32::try_from(ordinal / size).unwrap_or(u32::MAX);
+        let entry = self.entry(ordinal).await?;
+        let path = self.path(ordinal, &entry.name)?;
+        let Entry { etag, size, modified_ms, .. } = entry;
+        Ok(Object { path, etag, size, modified_ms })
+    }
+
+    /// The index file beside the object with that ordinal, if it was listed with one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; there has to be such an object.
+    pub async fn sidecar(&self, ordinal: u64) -> Result<Option<Object>, StoreError> {
+        let Some(Sidecar { name, etag, size, modified_ms }) = self.entry(ordinal).await?.index
+        else {
+            return Ok(None);
+        };
+        let path = self.path(ordinal, &name)?;
+        Ok(Some(Object { path, etag, size, modified_ms }))
+    }
+
+    async fn entry(&self, ordinal: u64) -> Result<Entry, StoreError> {
+        let chunk = chunk_of(ordinal);
         let entries = self.chunk(chunk).await?;
-        let at = usize::try_from(ordinal % size).unwrap_or(usize::MAX);
+        let at = usize::try_from(ordinal % limits::MANIFEST_CHUNK as u64).unwrap_or(usize::MAX);
         let missing = || damaged(&manifest_key(self.topic, chunk), "it is too short");
-        let entry = entries.get(at).ok_or_else(missing)?;
-        let parts = [self.prefix.as_str(), entry.name.as_str()];
+        entries.get(at).cloned().ok_or_else(missing)
+    }
+
+    /// Where what has that name below the prefix is.
+    fn path(&self, ordinal: u64, name: &str) -> Result<Path, StoreError> {
+        let parts = [self.prefix.as_str(), name];
         let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let path = Path::parse(parts.join("/"));
-        let path = path.map_err(|error| damaged(&manifest_key(self.topic, chunk), error))?;
-        let (etag, size, modified_ms) = (entry.etag.clone(), entry.size, entry.modified_ms);
-        Ok(Object { path, etag, size, modified_ms })
+        path.map_err(|error| damaged(&manifest_key(self.topic, chunk_of(ordinal)), error))
     }
 
     /// The ordinal of the object with that name, where the manifest is in the order of names: it is as it was listed first, and a refresh

@@ -58,6 +58,7 @@ mod partition;
 mod readers;
 mod reading;
 mod refreshing;
+mod sidecars;
 mod status;
 mod troubles;
 mod warm;

@@ -157,7 +157,13 @@ impl SourceConfig {
     #[must_use]
     pub fn takes(&self, name: &str) -> bool {
         let any = |globs: &[GlobMatcher]| globs.iter().any(|glob| glob.is_match(name));
-        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+        (self.include.is_empty() || any(&self.include)) && !self.leaves_out(name)
+    }
+
+    /// Whether nothing of that name is used, whatever it is: not even as the index file of an object.
+    #[must_use]
+    pub fn leaves_out(&self, name: &str) -> bool {
+        self.exclude.iter().any(|glob| glob.is_match(name))
     }
 }
 

@@ -160,6 +160,47 @@ async fn shards_are_samples_in_the_order_of_their_names() {
     assert!(middle == records[17..]);
 }
 
+/// The index file of so many samples of a shard, as `wds2idx` writes it.
+fn index_file(shard: u32, samples: u32) -> String {
+    let (mut at, mut lines) = (0, format!("v1.2 {samples}\n"));
+    for sample in 0..samples {
+        let name = format!("{shard:03}-{sample:02}");
+        let (class, picture, bytes) = (at + 512, at + 1536, image(shard, sample).len());
+        lines += &format!("cls {class} 1 {name}.cls jpg {picture} {bytes} {name}.jpg\n");
+        at = picture + bytes.next_multiple_of(512);
+    }
+    lines
+}
+
+/// What an index file says is counted without the object being read, so one that is wrong shows: where it could be true, and the samples lie
+/// elsewhere, offsets stay and records are null; where it cannot be true, it is not used.
+#[tokio::test(flavor = "multi_thread")]
+async fn index_files_say_how_many_samples_there_are_until_they_are_found_to_be_false() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 3);
+    let write = |name: &str, text: String| {
+        std::fs::write(directory.path().join(name), text).expect("a disk");
+    };
+    write("train-000.idx", index_file(0, 10));
+    write("train-001.tar.idx", index_file(1, 9));
+    write("train-002.idx", index_file(2, 9).replace("v1.2 9", "v1.2 10"));
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let source = format!("file://{}", directory.path().display());
+    for format in ["auto", "webdataset"] {
+        let configs = [("robustmq.source", source.as_str()), ("robustmq.source.format", format)];
+        assert_eq!(create(&mut client, format, 1, &configs).await, (0, String::new()));
+        let records = read_all(&mut client, format, 0, 0).await;
+        assert_eq!(records.len(), 29, "{format}");
+        for (number, record) in records.iter().enumerate() {
+            assert_eq!(record.value.is_none(), (10..19).contains(&number), "{format} {number}");
+        }
+        assert!(header(&records[10], "robustmq.error").contains("10 records of 9"));
+        assert_eq!(key(&records[9]), "000-09");
+        assert_eq!(key(&records[19]), "002-00");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_epoch_has_each_sample_once_in_an_order_of_its_own_and_partitions_share_them() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,0 +1,104 @@
+//! Index files that lie beside objects: which object they are of, and counting by them.
+
+use std::collections::{HashMap, HashSet};
+
+use robustmq_common::limits::dataset as limits;
+use robustmq_dataset::fetch::Object;
+use robustmq_dataset::index::{ObjectIndex, Reading, sidecar};
+use serde::{Deserialize, Serialize};
+
+use super::manifest::Entry;
+use super::partition::{DatasetPartition, PartitionError};
+use crate::topics::SourceConfig;
+
+/// An index file, as it was listed with its object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sidecar {
+    /// Its name below the source's prefix.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    pub size: u64,
+    pub modified_ms: i64,
+}
+
+/// Index files that were listed, by name.
+#[derive(Default)]
+pub(super) struct Sidecars(HashMap<String, Sidecar>);
+
+impl Sidecars {
+    /// Notes what has the name of an index file.
+    pub fn note(&mut self, found: Sidecar) {
+        if found.name.ends_with(".idx") && self.0.len() < limits::OBJECTS {
+            self.0.insert(found.name.clone(), found);
+        }
+    }
+
+    /// Says with each object which file is its index, and leaves these out of what has records.
+    pub fn attach(self, config: &SourceConfig, mut entries: Vec<Entry>) -> Vec<Entry> {
+        if self.0.is_empty() {
+            return entries;
+        }
+        let mut used = HashSet::new();
+        for entry in &mut entries {
+            if !may_have(config, entry) {
+                continue;
+            }
+            let names = sidecar::names(&entry.name);
+            entry.index = names.iter().find_map(|name| self.0.get(name)).cloned();
+            used.extend(entry.index.as_ref().map(|index| index.name.clone()));
+        }
+        entries.retain(|entry| !used.contains(&entry.name));
+        entries
+    }
+}
+
+fn may_have(config: &SourceConfig, entry: &Entry) -> bool {
+    let path = object_store::path::Path::from(entry.name.as_str());
+    let (etag, size, modified_ms) = (None, entry.size, entry.modified_ms);
+    let object = Object { path, etag, size, modified_ms };
+    super::reading_of(config, &object).is_some_and(|reading| sidecar::may_have(&reading))
+}
+
+impl DatasetPartition {
+    /// What an object holds by the file beside it; `None` if there is none, or if it cannot be true: then the object has to be read.
+    pub(super) async fn index_beside(
+        &self,
+        number: u64,
+        object: &Object,
+        reading: &Reading,
+    ) -> Result<Option<ObjectIndex>, PartitionError> {
+        let dataset = &self.dataset;
+        if !sidecar::may_have(reading) {
+            return Ok(None);
+        }
+        let ordinal = number * dataset.partitions + u64::from(self.partition.0.cast_unsigned());
+        let Some(beside) = dataset.manifest.sidecar(ordinal).await? else { return Ok(None) };
+        let ignored = |reason: &dyn std::fmt::Display| {
+            tracing::warn!(topic = %dataset.topic, index = %beside.path, %reason, "an index file is not used: its object is read to count it");
+        };
+        // Of as many bytes as the object it saves nothing, and what is counted at once is bounded by the sizes of objects.
+        if beside.size == 0 || beside.size > limits::SIDECAR_BYTES.min(object.size) {
+            ignored(&format_args!("it has {} bytes", beside.size));
+            return Ok(None);
+        }
+        let text = match dataset.group.source.get(&beside, 0..beside.size).await {
+            Ok(text) => text,
+            Err(error) if error.is_final() => {
+                ignored(&error);
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match sidecar::index(&text, reading.clone(), object.size) {
+            Ok(index) => Ok(Some(index)),
+            Err(reason) => {
+                ignored(&reason);
+                Ok(None)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
