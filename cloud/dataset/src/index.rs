@@ -13,10 +13,13 @@ use crate::format::parquet::{self, Held, RowsAs};
 use crate::format::{Coding, Damage, Format, Input, Limits, Parser, parser};
 use crate::layout::Extent;
 
+mod chunks;
 mod opened;
 mod pieces;
 pub mod sidecar;
 
+use self::chunks::Chunking;
+pub use self::chunks::{Chunk, Chunked, Large};
 pub(crate) use self::opened::layout_of;
 pub use self::opened::open;
 pub use self::pieces::Pace;
@@ -32,13 +35,27 @@ pub struct Reading {
     /// What is made of Parquet's rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_as: Option<RowsAs>,
+    /// What becomes of records that are too large.
+    #[serde(default, skip_serializing_if = "Large::is_default")]
+    pub large: Large,
 }
 
 impl Reading {
     /// Of any format but Parquet.
     #[must_use]
     pub fn plain(format: Format, coding: Coding) -> Self {
-        Self { format, coding, rows_as: None }
+        Self { format, coding, rows_as: None, large: Large::default() }
+    }
+
+    /// What its parser may rely on.
+    fn limits(&self) -> Limits {
+        // What is compressed may end before a record does of which some is published already.
+        let has_chunks = self.large.has_chunks && self.coding == Coding::Plain;
+        Limits {
+            record_bytes: self.large.record_bytes(),
+            records: limits::EXTENT_RECORDS,
+            has_chunks,
+        }
     }
 
     fn parser(&self) -> &'static dyn Parser {
@@ -74,6 +91,9 @@ pub struct ObjectIndex {
     /// Of Parquet, where each extent begins: the row group, and the row in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<(u32, u64)>,
+    /// Records that are in chunks, by their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chunked: Vec<Chunked>,
     /// Samples that cannot be read.
     #[serde(default)]
     pub damaged: u64,
@@ -89,17 +109,20 @@ impl ObjectIndex {
             extents: Vec::new(),
             prelude: Vec::new(),
             rows: Vec::new(),
+            chunked: Vec::new(),
             damaged: 0,
             damage: Vec::new(),
         }
     }
 
-    /// Of an object that is one record: nothing has to be read to know that.
+    /// Of an object that is one record, or its chunks: nothing has to be read to know that.
     #[must_use]
-    pub fn whole(object: &Object) -> Self {
-        let mut index = Self::new(Reading::plain(Format::Object, Coding::Plain));
-        match u32::try_from(object.size).ok().filter(|size| *size as usize <= limits::RECORD_BYTES)
-        {
+    pub fn whole(object: &Object, large: Large) -> Self {
+        let reading = Reading { large, ..Reading::plain(Format::Object, Coding::Plain) };
+        let mut index = Self::new(reading);
+        let most = large.record_bytes();
+        let whole = u32::try_from(object.size).ok().filter(|size| *size as usize <= most);
+        match whole {
             Some(bytes) => index.extents.push(ExtentIndex {
                 start: 0,
                 bytes,
@@ -107,14 +130,12 @@ impl ObjectIndex {
                 records: 1,
                 crc: None,
             }),
-            None => index.note(Damage {
-                at: 0,
-                reason: format!(
-                    "{} bytes are more than a record may have ({})",
-                    object.size,
-                    limits::RECORD_BYTES
-                ),
-            }),
+            None if large.has_chunks => index.add_chunks(object),
+            None => {
+                let reason =
+                    format!("{} bytes are more than a record may have ({most})", object.size);
+                index.note(Damage { at: 0, reason });
+            }
         }
         index
     }
@@ -154,6 +175,7 @@ impl ObjectIndex {
             + self.extents.capacity() * size_of::<ExtentIndex>()
             + self.prelude.capacity()
             + self.rows.capacity() * size_of::<(u32, u64)>()
+            + self.chunked.iter().map(Chunked::memory_bytes).sum::<usize>()
             + self.damage.iter().map(|damage| damage.reason.len() + 32).sum::<usize>()
     }
 }
@@ -186,6 +208,8 @@ struct Cutter<'a> {
     extent_bytes: usize,
     /// Less than that is not worth looking at.
     enough: usize,
+    /// What comes next, behind what is skipped, is of a record that is too large.
+    chunking: Option<Chunking>,
 }
 
 pub(crate) fn stopped(object: &Object) -> FetchError {
@@ -206,9 +230,8 @@ pub async fn index(
 ) -> Result<ObjectIndex, FetchError> {
     let coding = reading.coding;
     if reading.format == Format::Parquet {
-        let rows_as = reading.rows_as.clone().unwrap_or_default();
         let index = ObjectIndex::new(reading);
-        return parquet::index(source, object, index, &rows_as, pace.gets, found).await;
+        return parquet::index(source, object, index, pace.gets, found).await;
     }
     let mut cutter = Cutter {
         object,
@@ -221,6 +244,7 @@ pub async fn index(
         carry: Vec::new(),
         extent_bytes: pace.first_bytes,
         enough: pace.first_bytes,
+        chunking: None,
     };
     let mut decoder = match Decoder::of(coding) {
         Ok(decoder) => decoder,
@@ -310,11 +334,17 @@ impl Cutter<'_> {
     /// Cuts extents off the front of what is there, as long as there is enough of it.
     async fn cut(&mut self, is_last: bool, found: &mut impl Found) {
         let parser = self.index.reading.parser();
-        let most = Limits { record_bytes: limits::RECORD_BYTES, records: limits::EXTENT_RECORDS };
+        let most = self.index.reading.limits();
         while !self.is_stopped
             && !self.buffer.is_empty()
             && (is_last || self.buffer.len() >= self.enough)
         {
+            if self.chunking.is_some() {
+                if self.cut_chunk(is_last, found).await {
+                    continue;
+                }
+                return;
+            }
             let input = Input {
                 bytes: &self.buffer,
                 is_first: self.at == 0,
@@ -345,12 +375,12 @@ impl Cutter<'_> {
                     self.is_stopped |= !found.extent(&self.index, Arc::new(extent)).await;
                 }
             }
-            let skipped = parsed.skip.min(self.buffer.len() as u64);
-            self.buffer.advance(usize::try_from(skipped).unwrap_or(0));
-            self.at += skipped;
-            self.skip = parsed.skip - skipped;
-            if parsed.is_end {
-                self.is_end = true;
+            match parsed.large {
+                Some(large) => self.begin_chunks(large, parsed.skip),
+                None => self.pass(parsed.skip),
+            }
+            self.is_end |= parsed.is_end;
+            if self.is_end {
                 self.buffer.clear();
             }
             let moved = self.at > start;
@@ -362,6 +392,9 @@ impl Cutter<'_> {
                 }
                 false => self.buffer.len() + self.extent_bytes,
             };
+            if self.chunking.is_some() {
+                self.enough = 0;
+            }
             if !moved {
                 break;
             }

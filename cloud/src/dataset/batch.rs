@@ -1,9 +1,12 @@
 //! Records of extents as Kafka's record batches.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use robustmq_common::ids::{LeaderEpoch, Offset};
 use robustmq_common::limits::dataset as limits;
 use robustmq_common::record::{BatchBuilder, BatchError, Compression, NewRecord};
+use robustmq_dataset::index::Chunk;
 use robustmq_dataset::layout::{Extent, Member, RecordLayout};
 
 /// The epoch of a record, as a header.
@@ -13,6 +16,12 @@ const OBJECT_HEADER: &str = "robustmq.object";
 /// Which part of the sample the value is, as a header: its extension or its column.
 const VALUE_HEADER: &str = "robustmq.value";
 
+/// Of a record that is too large, which of its chunks it is, as a header: from 0 on.
+const CHUNK_HEADER: &str = "robustmq.chunk";
+/// How many chunks there are, as a header.
+const CHUNKS_HEADER: &str = "robustmq.chunks";
+/// How many bytes all chunks have together, as a header.
+const CHUNKED_BYTES_HEADER: &str = "robustmq.chunked.bytes";
 /// Why a record is not there any more, as a header: it has no value then.
 const ERROR_HEADER: &str = "robustmq.error";
 
@@ -24,6 +33,8 @@ pub(super) struct Origin<'a> {
     /// The object is one record: its name is the key.
     pub is_whole: bool,
     pub modified_ms: i64,
+    /// The record is a chunk, and as such alone in its extent.
+    pub chunk: Option<Chunk<'a>>,
     /// Extensions that become the value, best first.
     pub preferred: &'a [String],
 }
@@ -72,6 +83,10 @@ impl Batch {
             None => record.value_name.as_ref(),
         };
         headers.extend(value_name.map(|name| (VALUE_HEADER.into(), name.of(content))));
+        let chunk = origin.chunk.map(chunk_headers);
+        let chunk =
+            chunk.iter().flatten().map(|(name, value)| (Cow::from(*name), value.as_bytes()));
+        headers.extend(chunk);
         for member in members {
             // The one that the value was changes places with the one that it is.
             let is_value = preferred.is_some_and(|preferred| std::ptr::eq(preferred, member));
@@ -98,22 +113,34 @@ impl Batch {
     /// Adds a record that is not there any more.
     pub fn push_lost(&mut self, origin: &Origin<'_>, reason: &str) -> Result<(), BatchError> {
         let epoch = origin.epoch.to_string();
-        let headers = [
+        let mut headers = vec![
             (EPOCH_HEADER, epoch.as_str()),
             (OBJECT_HEADER, origin.object),
             (ERROR_HEADER, reason),
         ];
+        let chunk = origin.chunk.map(chunk_headers);
+        headers.extend(chunk.iter().flatten().map(|(name, value)| (*name, value.as_str())));
+        let headers: Vec<(&str, Option<&[u8]>)> =
+            headers.into_iter().map(|(name, value)| (name, Some(value.as_bytes()))).collect();
         self.builder.push(&NewRecord {
             timestamp_ms: origin.modified_ms,
             key: origin.is_whole.then_some(origin.object.as_bytes()),
             value: None,
-            headers: &headers.map(|(name, value)| (name, Some(value.as_bytes()))),
+            headers: &headers,
         })
     }
 
     pub fn build(self) -> Result<Bytes, BatchError> {
         Ok(self.builder.build()?.placed(self.base_offset, LeaderEpoch(0)).into_bytes())
     }
+}
+
+fn chunk_headers(Chunk { number, of }: Chunk<'_>) -> [(&'static str, String); 3] {
+    [
+        (CHUNK_HEADER, number.to_string()),
+        (CHUNKS_HEADER, of.chunks.to_string()),
+        (CHUNKED_BYTES_HEADER, of.bytes.to_string()),
+    ]
 }
 
 /// The member that is to be the value, where that is not what it is already.

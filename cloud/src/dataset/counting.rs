@@ -232,7 +232,8 @@ impl DatasetPartition {
         let (object, id) = self.object(number).await?;
         let group = &self.dataset.group;
         let Some(reading) = super::reading_of(&self.dataset.config, &object) else {
-            return Ok((number, object.size, Arc::new(ObjectIndex::whole(&object))));
+            let whole = ObjectIndex::whole(&object, self.dataset.config.large);
+            return Ok((number, object.size, Arc::new(whole)));
         };
         if let Some(known) = group.known(id).await? {
             return Ok((number, object.size, known));

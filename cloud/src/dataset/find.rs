@@ -405,6 +405,12 @@ impl Search {
             at += 1;
             self.found.searched_bytes += u64::from(extent.bytes);
             match found {
+                // Of chunks the first one is where the record is.
+                Ok(_)
+                    if opened
+                        .index
+                        .chunk(extent.first_record)
+                        .is_some_and(|chunk| chunk.number > 0) => {}
                 Ok(found) => self.take_from(candidate, &extent, &found),
                 Err(error) if error.is_final() => self.note_unreadable(&error),
                 Err(error) => return Err(FindError::Failed(error.to_string())),

@@ -13,6 +13,7 @@ use robustmq_common::ids::{KafkaTopic, TopicId};
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::fetch::Object;
 use robustmq_dataset::format::parquet::{RENDERING, RowsAs};
+use robustmq_dataset::index::Large;
 use serde::{Deserialize, Serialize};
 
 use super::listing::{ListError, check_format, list};
@@ -365,7 +366,7 @@ impl Manifest {
 }
 
 /// What names a version of an object, however it is reached: two topics over one prefix share what is cached of it. What is made of Parquet's
-/// rows makes it another.
+/// rows, and of records that are too large, makes it another.
 pub(super) fn identity(config: &SourceConfig, object: &Object) -> u128 {
     let bucket = match &config.url {
         ObjectStoreUrl::S3 { bucket, .. } => format!("s3://{bucket}"),
@@ -375,8 +376,13 @@ pub(super) fn identity(config: &SourceConfig, object: &Object) -> u128 {
     let rows_as = reading.and_then(|reading| reading.rows_as);
     let rows_as =
         rows_as.map(|RowsAs { rows, columns }| format!("\0{RENDERING}\0{rows:?}\0{columns:?}"));
+    let Large { bytes, has_chunks } = config.large;
+    let large = match config.large.is_default() {
+        true => String::new(),
+        false => format!("\0{bytes}\0{has_chunks}"),
+    };
     let version = format!(
-        "{bucket}\0{}\0{}\0{}\0{}\0{:?}{}",
+        "{bucket}\0{}\0{}\0{}\0{}\0{:?}{}{large}",
         object.path,
         object.etag.as_deref().unwrap_or(""),
         object.size,

@@ -113,7 +113,7 @@ fn reading_of(config: &SourceConfig, object: &Object) -> Option<Reading> {
         (Some(format), detected) => (format, detected.map_or(Coding::Plain, |(_, coding)| coding)),
     };
     let rows_as = (format == Format::Parquet).then(|| config.rows_as.clone());
-    (format != Format::Object).then_some(Reading { format, coding, rows_as })
+    (format != Format::Object).then_some(Reading { format, coding, rows_as, large: config.large })
 }
 
 /// What topics with the same source have in common.

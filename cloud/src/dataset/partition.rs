@@ -308,7 +308,7 @@ impl DatasetPartition {
             return Ok(Arc::new(Opened { object, id, index }));
         }
         let index = match super::reading_of(&self.dataset.config, &object) {
-            None => Arc::new(ObjectIndex::whole(&object)),
+            None => Arc::new(ObjectIndex::whole(&object, self.dataset.config.large)),
             Some(_) => {
                 let known = self.dataset.group.known(id).await?;
                 let missing = || StoreError::Read(format!("{} is not indexed", object.path));

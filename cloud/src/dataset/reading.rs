@@ -155,6 +155,7 @@ impl DatasetPartition {
 
     fn origin<'a>(&'a self, place: &Place, opened: &'a Opened) -> Origin<'a> {
         Origin {
+            chunk: opened.index.chunk(place.record),
             epoch: place.epoch,
             object: self.dataset.manifest.name(&opened.object),
             is_whole: opened.index.reading.format == Format::Object,

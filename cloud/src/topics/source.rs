@@ -6,6 +6,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::format::Format;
 use robustmq_dataset::format::parquet::{Rows, RowsAs};
+use robustmq_dataset::index::Large;
 
 use super::config_keys::KEYS;
 use crate::entries::ConfigError;
@@ -83,6 +84,8 @@ pub struct SourceConfig {
     pub value: Vec<String>,
     /// What becomes of Parquet's rows.
     pub rows_as: RowsAs,
+    /// What becomes of records that are too large.
+    pub large: Large,
     include: Vec<GlobMatcher>,
     exclude: Vec<GlobMatcher>,
     /// As it was written, to compare.
@@ -124,13 +127,14 @@ impl SourceConfig {
         let globs = |name: &str| globs(name, value(name));
         let format = format(value("robustmq.source.format"))?;
         let rows_as = rows_as(overrides, &value, format)?;
+        let shuffle = shuffle(value("robustmq.source.shuffle"))?;
         let fixed = overrides
             .iter()
             .filter(|(name, _)| name.starts_with(PREFIX) && !CHANGEABLE.contains(&name.as_str()));
         Ok(Some(Self {
             url,
             format,
-            shuffle: shuffle(value("robustmq.source.shuffle"))?,
+            shuffle,
             seed: number("robustmq.source.seed", value("robustmq.source.seed"))?,
             live: Live {
                 epochs: number("robustmq.source.epochs", value("robustmq.source.epochs"))?,
@@ -147,6 +151,7 @@ impl SourceConfig {
             },
             value: list(value("robustmq.source.value")).map(str::to_ascii_lowercase).collect(),
             rows_as,
+            large: large(&value, format, shuffle)?,
             include: globs("robustmq.source.include")?,
             exclude: globs("robustmq.source.exclude")?,
             fixed: fixed.map(|(name, value)| (name.clone(), value.clone())).collect(),
@@ -273,6 +278,31 @@ fn rows_as<'a>(
     }
     // Columns come in the order of the file: topics that name the same ones share what is known.
     Ok(RowsAs { rows, columns: sorted })
+}
+
+/// What becomes of records that are too large; an error where they cannot come in chunks.
+fn large<'a>(
+    value: &impl Fn(&str) -> &'a str,
+    format: Option<Format>,
+    shuffle: Shuffle,
+) -> Result<Large, ConfigError> {
+    const ON_LARGE: &str = "robustmq.source.on.large";
+    let bytes =
+        number("robustmq.source.record.max.bytes", value("robustmq.source.record.max.bytes"))?;
+    let has_chunks = value(ON_LARGE) == "chunk";
+    let why = match (format, shuffle) {
+        _ if !has_chunks => return Ok(Large { bytes, has_chunks }),
+        (None | Some(Format::Tar | Format::Object), Shuffle::None | Shuffle::Shards) => {
+            return Ok(Large { bytes, has_chunks });
+        }
+        (_, Shuffle::Window(_)) => {
+            "chunks come one after another: robustmq.source.shuffle is none or shards with them"
+        }
+        _ => {
+            "only objects and the files of tars come in chunks: robustmq.source.format is object, tar or auto with it"
+        }
+    };
+    Err(invalid(ON_LARGE, value(ON_LARGE), why))
 }
 
 fn shuffle(value: &str) -> Result<Shuffle, ConfigError> {

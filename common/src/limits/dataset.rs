@@ -1,11 +1,16 @@
 //! Of dataset topics.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// About as large as an extent is: what is fetched by one GET, cached and checked together. It ends at a record's boundary.
 pub const EXTENT_BYTES: usize = 8 * 1024 * 1024;
 /// The largest record, with all its parts. A larger one is damage.
 pub const RECORD_BYTES: usize = 64 * 1024 * 1024;
+/// What a topic may set as its largest record, and as the size of the chunks of larger ones.
+pub const RECORD_BYTES_RANGE: RangeInclusive<usize> = 1024 * 1024..=RECORD_BYTES;
+/// The most chunks of one record: each takes some memory for as long as its object is at hand.
+pub const CHUNKS: u64 = 65_536;
 /// The most records of an extent.
 pub const EXTENT_RECORDS: usize = 65_536;
 /// Extents of a partition that are noted as lost: their objects were deleted or changed after they were published.

@@ -88,6 +88,8 @@ pub struct Limits {
     pub record_bytes: usize,
     /// The most records that one call returns.
     pub records: usize,
+    /// Larger records are told as [`Parsed::large`], where a format can.
+    pub has_chunks: bool,
 }
 
 /// What a parser is given.
@@ -116,6 +118,17 @@ pub struct Damage {
     pub reason: String,
 }
 
+/// A record that is larger than one may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LargeRecord {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Bytes between what was consumed and its value.
+    pub lead: u64,
+    /// Bytes of its value.
+    pub bytes: u64,
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Parsed {
@@ -125,6 +138,8 @@ pub struct Parsed {
     pub consumed: usize,
     /// So many bytes after those are of no record (a record that is too large): they need not be kept, nor given.
     pub skip: u64,
+    /// What is skipped is one record, which is to come in chunks.
+    pub large: Option<LargeRecord>,
     /// What is damaged in what was consumed or skipped.
     pub damage: Vec<Damage>,
     /// What follows cannot be read: the object ends here for us.

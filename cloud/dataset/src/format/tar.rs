@@ -12,7 +12,7 @@
 use memchr::memchr;
 use robustmq_common::limits::dataset::TAR_EXTENSION_BYTES;
 
-use super::{Given, Input, Limits, Parsed, Parser, shown};
+use super::{Given, Input, LargeRecord, Limits, Parsed, Parser, shown};
 use crate::layout::{RecordLayout, Span, Text};
 
 pub(super) const BLOCK: usize = 512;
@@ -351,8 +351,17 @@ impl Parser for Tar {
                 }
             };
             if entry.is_file && entry.size > limits.record_bytes as u64 {
-                let name = shown(entry.name.of(given.bytes));
-                parsed.damaged(at, format!("{name} is larger than {} bytes", limits.record_bytes));
+                let name = entry.name.of(given.bytes);
+                match limits.has_chunks {
+                    true => {
+                        let (key, lead) = (name.to_vec(), (entry.data - at) as u64);
+                        parsed.large = Some(LargeRecord { key, lead, bytes: entry.size });
+                    }
+                    false => {
+                        let most = limits.record_bytes;
+                        parsed.damaged(at, format!("{} is larger than {most} bytes", shown(name)));
+                    }
+                }
                 parsed.skipped(at, entry.end, given);
                 return parsed;
             }

@@ -31,7 +31,7 @@ struct Extent {
 }
 
 pub fn limits(record_bytes: usize) -> Limits {
-    Limits { record_bytes, records: 1000 }
+    Limits { record_bytes, records: 1000, has_chunks: false }
 }
 
 fn found(layout: &Layout, bytes: &[u8], start: usize) -> Vec<Found> {

@@ -1,11 +1,11 @@
 //! Extents that are read again: they have to be what was indexed.
 
 use bytes::Bytes;
-use robustmq_common::limits::dataset as limits;
 
+use super::chunks::extent_of_chunk;
 use super::{ExtentIndex, ObjectIndex, sidecar};
 use crate::fetch::{FetchError, Object};
-use crate::format::{Input, Limits, Parsed};
+use crate::format::{Input, Parsed};
 use crate::layout::Extent;
 
 /// Finds the records of whole content.
@@ -29,8 +29,7 @@ fn parsed(object: &Object, index: &ObjectIndex, start: u64, content: &[u8]) -> P
         carry: &[],
         object: object.path.as_ref(),
     };
-    let most = Limits { record_bytes: limits::RECORD_BYTES, records: limits::EXTENT_RECORDS };
-    index.reading.parser().parse(input, most)
+    index.reading.parser().parse(input, index.reading.limits())
 }
 
 /// The content of an extent read again, checked and with its records found.
@@ -49,6 +48,9 @@ pub fn open(
     }
     if extent.crc.is_some_and(|crc| crc != crc32c::crc32c(&content)) {
         return Err(damaged("another checksum".to_owned()));
+    }
+    if let Some(chunk) = index.chunk(extent.first_record) {
+        return Ok(extent_of_chunk(&chunk.of.key, content));
     }
     let found = parsed(object, index, extent.start, &content);
     if found.layout.records.len() != extent.records as usize {

@@ -133,6 +133,11 @@ struct Cuts {
 }
 
 impl Cuts {
+    /// The most that a record may have.
+    fn record_bytes(&self) -> u64 {
+        self.index.reading.large.bytes.into()
+    }
+
     fn add(&mut self, end: u64) {
         let is_full = end - self.start > limits::EXTENT_BYTES as u64
             || self.records as usize >= limits::EXTENT_RECORDS;
@@ -182,7 +187,7 @@ fn tfrecord(text: &[u8], size: u64, cuts: &mut Cuts) -> Result<(), Implausible> 
         let Some(end) = end.filter(|_| offset == cuts.end && length >= FRAMING_BYTES) else {
             return Err(Implausible::Place { line });
         };
-        if length - FRAMING_BYTES > limits::RECORD_BYTES as u64 {
+        if length - FRAMING_BYTES > cuts.record_bytes() {
             return Err(Implausible::TooLarge { line });
         }
         cuts.add(end);
@@ -247,8 +252,8 @@ fn sample(
         bytes = bytes.saturating_add(length);
         is_first = false;
         let whole = if is_sample { bytes } else { length };
-        let most = (limits::RECORD_BYTES + limits::TAR_OVERHEAD_BYTES) as u64;
-        if whole > limits::RECORD_BYTES as u64 || is_sample && at - start > most {
+        let most = cuts.record_bytes();
+        if whole > most || is_sample && at - start > most + limits::TAR_OVERHEAD_BYTES as u64 {
             return Err(Implausible::TooLarge { line });
         }
         // Each member of a tar is a record.

@@ -21,6 +21,7 @@ use super::*;
 use crate::store::ScanLimit;
 use crate::store::keys::Family;
 
+mod chunks;
 mod find;
 
 /// A tar archive as WebDataset has it.

@@ -11,16 +11,16 @@ use super::group::{self, Group};
 use super::held::Held;
 use super::render::{Part, Renderer, Stop};
 use super::table::Table;
-use super::{RowsAs, decode, footer};
+use super::{decode, footer};
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::Damage;
-use crate::index::{ExtentIndex, Found, ObjectIndex, add_extent, layout_of, stopped};
+use crate::index::{ExtentIndex, Found, ObjectIndex, Reading, add_extent, layout_of, stopped};
 
 /// The footer, or what is wrong with it.
 async fn table(
     source: &dyn Source,
     object: &Object,
-    rows_as: &RowsAs,
+    reading: &Reading,
 ) -> Result<Result<Table, String>, FetchError> {
     let tail_start = object.size.saturating_sub(limits::PARQUET_TAIL_BYTES);
     let tail = source.get(object, tail_start..object.size).await?;
@@ -34,8 +34,9 @@ async fn table(
         Some(skip) => tail.slice(skip..tail.len() - footer::TAIL),
         None => source.get(object, start..end).await?,
     };
-    let rows_as = rows_as.clone();
-    Ok(decode(move || Table::open(&footer, &rows_as)).await)
+    let (rows_as, most) =
+        (reading.rows_as.clone().unwrap_or_default(), reading.large.record_bytes());
+    Ok(decode(move || Table::open(&footer, &rows_as, most)).await)
 }
 
 /// A row group in memory, or what is wrong with it.
@@ -71,11 +72,10 @@ pub(crate) async fn index(
     source: &dyn Source,
     object: &Object,
     mut index: ObjectIndex,
-    rows_as: &RowsAs,
     gets: usize,
     found: &mut impl Found,
 ) -> Result<ObjectIndex, FetchError> {
-    let table = match table(source, object, rows_as).await? {
+    let table = match table(source, object, &index.reading).await? {
         Ok(table) => Arc::new(table),
         Err(reason) => {
             index.note(Damage { at: 0, reason });
@@ -217,11 +217,10 @@ pub(crate) async fn fetch(
     let at = index.extents.partition_point(|other| other.start < extent.start);
     let found = index.rows.get(at).copied();
     let (number, first) = found.ok_or_else(|| damaged("no rows are known of an extent".into()))?;
-    let rows_as = index.reading.rows_as.clone().unwrap_or_default();
     let (table_cell, group_cell) = (held.table(id), held.group(id, number));
     let group = group_cell.get_or_try_init(|| async {
         let table = table_cell.get_or_try_init(|| async {
-            let table = table(source, object, &rows_as).await?.map_err(damaged)?;
+            let table = table(source, object, &index.reading).await?.map_err(damaged)?;
             Ok::<_, FetchError>(Arc::new(table))
         });
         let (table, number) = (table.await?, number as usize);

@@ -42,11 +42,14 @@ struct Decoded {
     sizes: Vec<u64>,
     /// Of those that come next.
     at: usize,
+    /// The largest row.
+    most: usize,
 }
 
-#[derive(Default)]
 struct Written {
     bytes: Vec<u8>,
+    /// The largest record.
+    most: usize,
     /// Bytes that were taken.
     taken: usize,
     records: VecDeque<Record>,
@@ -87,7 +90,7 @@ impl Renderer {
     pub fn new(group: Arc<Group>, first: u64) -> Result<Self, String> {
         let reader = group.read(first).map_err(|error| error.to_string())?;
         let (goes_over_rows, next) = (first > 0, first);
-        let (decoded, written, is_end) = (None, Written::default(), false);
+        let (decoded, written, is_end) = (None, Written::new(group.table.record_bytes), false);
         Ok(Self { group, reader, goes_over_rows, decoded, next, written, is_end })
     }
 
@@ -144,7 +147,8 @@ impl Renderer {
                 return Err("none come, though there are to be more".into());
             }
             let sizes = sizes::of(&batch, self.group.table.rows);
-            self.decoded = Some(Decoded { batch, sizes, at: 0 });
+            let most = self.group.table.record_bytes;
+            self.decoded = Some(Decoded { batch, sizes, at: 0, most });
         }
         Ok(self.decoded.as_mut())
     }
@@ -167,7 +171,7 @@ impl Renderer {
         };
         let Some(taken) = decoded.take(usize::MAX, limits::PARQUET_RENDERED_BYTES) else {
             let rows = self.went_on(1);
-            self.written.damaged(rows, too_large());
+            self.written.damaged(rows, too_large(self.group.table.record_bytes));
             return Ok(());
         };
         let mut lines = Vec::new();
@@ -202,7 +206,7 @@ impl Renderer {
             let before = decoded.at;
             let Some(taken) = decoded.take(limits::ARROW_BATCH_ROWS - count, room) else {
                 let rows = self.went_on(1);
-                self.written.damaged(rows, too_large());
+                self.written.damaged(rows, too_large(self.group.table.record_bytes));
                 return Ok(());
             };
             let sizes = decoded.sizes.get(before..decoded.at).unwrap_or_default();
@@ -255,7 +259,7 @@ impl Decoded {
     /// Takes rows that have `bytes` together at most, or one that is larger; `None` and goes over it if that is too large for a record.
     fn take(&mut self, most: usize, bytes: u64) -> Option<RecordBatch> {
         let at = self.at;
-        if self.next_size() > limits::RECORD_BYTES as u64 {
+        if self.next_size() > self.most as u64 {
             self.at += 1;
             return None;
         }
@@ -272,11 +276,15 @@ impl Decoded {
     }
 }
 
-fn too_large() -> String {
-    format!("larger than {} bytes", limits::RECORD_BYTES)
+fn too_large(most: usize) -> String {
+    format!("larger than {most} bytes")
 }
 
 impl Written {
+    fn new(most: usize) -> Self {
+        Self { bytes: Vec::new(), most, taken: 0, records: VecDeque::new() }
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.taken = 0;
@@ -292,8 +300,8 @@ impl Written {
         let mut start = 0;
         for (end, row) in memchr_iter(b'\n', lines).zip(first..) {
             let line = lines.get(start..=end).unwrap_or_default();
-            let outcome = match line.len() > limits::RECORD_BYTES {
-                true => Err(too_large()),
+            let outcome = match line.len() > self.most {
+                true => Err(too_large(self.most)),
                 false => Ok(line.len()),
             };
             if outcome.is_ok() {
@@ -307,13 +315,14 @@ impl Written {
     /// Takes a batch over, with its length before it.
     fn frame(&mut self, frame: &[u8], rows: Range<u64>) {
         let length = u32::try_from(frame.len()).ok();
-        let length = length.filter(|bytes| *bytes as usize <= limits::RECORD_BYTES);
+        let most = self.most;
+        let length = length.filter(|bytes| *bytes as usize <= most);
         let outcome = length.map(|bytes| {
             self.bytes.extend_from_slice(&bytes.to_le_bytes());
             self.bytes.extend_from_slice(frame);
             bytes as usize + size_of::<u32>()
         });
-        self.records.push_back(Record { rows, outcome: outcome.ok_or_else(too_large) });
+        self.records.push_back(Record { rows, outcome: outcome.ok_or_else(|| too_large(most)) });
     }
 
     /// Moves the next record to `part`; `false` if there is none.

@@ -27,6 +27,8 @@ pub(super) struct Table {
     pub schema: SchemaRef,
     /// Of the columns that are read, in the order of the file.
     leaves: Vec<usize>,
+    /// The largest record.
+    pub record_bytes: usize,
     /// Memory that the footer takes.
     pub bytes: usize,
 }
@@ -42,7 +44,7 @@ pub(super) struct Placed<'a> {
 
 impl Table {
     /// By the file's footer, its length and the last magic number left out.
-    pub fn open(footer: &[u8], rows_as: &RowsAs) -> Result<Self, String> {
+    pub fn open(footer: &[u8], rows_as: &RowsAs, record_bytes: usize) -> Result<Self, String> {
         let metadata = footer::read(footer)?;
         let failed = |error| format!("its schema is not readable: {error}");
         let description = metadata.file_metadata().schema_descr();
@@ -67,7 +69,8 @@ impl Table {
         let given = roots.iter().filter_map(|root| given.get(*root).cloned());
         let bytes = metadata.memory_size();
         let schema = Arc::new(Schema::new(given.collect::<Vec<_>>()));
-        Ok(Self { metadata, rows: rows_as.rows, levels, schema, leaves, bytes })
+        let rows = rows_as.rows;
+        Ok(Self { metadata, rows, levels, schema, leaves, record_bytes, bytes })
     }
 
     pub fn groups(&self) -> usize {

@@ -10,7 +10,7 @@ impl Broker {
         self.kafka.topics.get(&named).await.expect("a store").expect("the topic")
     }
 
-    async fn find(&self, topic: &str, wanted: Wanted) -> Result<FoundKeys, FindError> {
+    pub(super) async fn find(&self, topic: &str, wanted: Wanted) -> Result<FoundKeys, FindError> {
         self.kafka.datasets.find(&*self.topic(topic).await, wanted).await
     }
 }
