@@ -370,8 +370,8 @@ impl Cutter<'_> {
                 // A buffer of its own: what stays in the cache is not to hold what was around it.
                 let content = Bytes::copy_from_slice(&self.buffer[..consumed]);
                 self.buffer.advance(consumed);
-                let extent = Extent { content, layout: parsed.layout };
-                if add_extent(&mut self.index, start, &extent) {
+                let mut extent = Extent { content, layout: parsed.layout };
+                if add_extent(&mut self.index, start, &mut extent) {
                     self.is_stopped |= !found.extent(&self.index, Arc::new(extent)).await;
                 }
             }
@@ -406,8 +406,8 @@ impl Cutter<'_> {
     }
 }
 
-/// Adds an extent. Whether its size can be told.
-pub(crate) fn add_extent(index: &mut ObjectIndex, start: u64, extent: &Extent) -> bool {
+/// Adds an extent, whose checksums are noted. Whether its size can be told.
+pub(crate) fn add_extent(index: &mut ObjectIndex, start: u64, extent: &mut Extent) -> bool {
     let bytes = u32::try_from(extent.content.len());
     let records = u32::try_from(extent.layout.records.len());
     let (Ok(bytes), Ok(records)) = (bytes, records) else { return false };
@@ -416,7 +416,7 @@ pub(crate) fn add_extent(index: &mut ObjectIndex, start: u64, extent: &Extent) -
         bytes,
         first_record: index.records(),
         records,
-        crc: Some(crc32c::crc32c(&extent.content)),
+        crc: Some(extent.layout.note_checksums(&extent.content)),
     });
     true
 }

@@ -1,9 +1,12 @@
 //! Where the records of an extent lie.
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use robustmq_common::limits::dataset as limits;
+use robustmq_common::record::combined;
 
 /// A stretch of an extent's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +74,8 @@ pub struct RecordLayout {
     pub value_name: Option<Text>,
     /// The other parts: indexes into [`Layout::members`].
     pub members: Range<u32>,
+    /// CRC32C of the value, where that is large.
+    pub value_crc: Option<NonZeroU32>,
 }
 
 /// All records of an extent, in order.
@@ -83,6 +88,24 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The CRC32C of the content. Those of large values are kept on the way.
+    pub(crate) fn note_checksums(&mut self, content: &[u8]) -> u32 {
+        let (mut crc, mut at) = (0, 0);
+        for record in &mut self.records {
+            let start = record.value.start as usize;
+            let value = record.value.of(content);
+            if value.len() < limits::LENT_BYTES || start < at {
+                continue;
+            }
+            let value_crc = crc32c::crc32c(value);
+            record.value_crc = NonZeroU32::new(value_crc);
+            crc = crc32c::crc32c_append(crc, content.get(at..start).unwrap_or_default());
+            crc = combined(crc, value_crc, value.len());
+            at = start + value.len();
+        }
+        crc32c::crc32c_append(crc, content.get(at..).unwrap_or_default())
+    }
+
     /// The other parts of a record.
     #[must_use]
     pub fn members(&self, record: &RecordLayout) -> &[Member] {
@@ -105,4 +128,35 @@ pub struct Extent {
     pub content: Bytes,
     /// Its records.
     pub layout: Layout,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::proptest;
+
+    use super::{Layout, RecordLayout, Span};
+
+    proptest! {
+        #[test]
+        fn the_checksum_is_that_of_all_and_large_values_have_their_own(
+            parts in vec((0..200_u32, 0..100_000_u32), 0..6),
+        ) {
+            let (mut layout, mut end) = (Layout::default(), 0);
+            for (gap, bytes) in parts {
+                let value = Span { start: end + gap, bytes };
+                end = value.start + bytes;
+                let value_crc = None;
+                let members = 0..0;
+                layout.records.push(RecordLayout { key: None, value, value_name: None, members, value_crc });
+            }
+            let content: Vec<u8> = (0..end + 10).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect();
+            assert_eq!(layout.note_checksums(&content), crc32c::crc32c(&content));
+            for record in &layout.records {
+                let expected = crc32c::crc32c(record.value.of(&content));
+                let found = record.value_crc.map(std::num::NonZeroU32::get);
+                assert_eq!(found, (record.value.bytes >= 32 * 1024).then_some(expected));
+            }
+        }
+    }
 }

@@ -1,11 +1,12 @@
 //! Records of extents as Kafka's record batches.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use robustmq_common::ids::{LeaderEpoch, Offset};
 use robustmq_common::limits::dataset as limits;
-use robustmq_common::record::{BatchBuilder, BatchError, Compression, NewRecord};
+use robustmq_common::record::{BatchBuilder, BatchError, Compression, NewRecord, WireBatch};
 use robustmq_dataset::index::Chunk;
 use robustmq_dataset::layout::{Extent, Member, RecordLayout};
 
@@ -42,16 +43,14 @@ pub(super) struct Origin<'a> {
 /// A batch that is being filled.
 pub(super) struct Batch {
     base_offset: Offset,
+    room: usize,
     builder: BatchBuilder,
 }
 
 impl Batch {
     /// Of about `room` bytes, from an offset on.
     pub fn at(base_offset: Offset, room: usize) -> Self {
-        Self {
-            base_offset,
-            builder: BatchBuilder::new(Compression::None).reserve(room.min(limits::BATCH_BYTES)),
-        }
+        Self { base_offset, room, builder: BatchBuilder::new(Compression::None) }
     }
 
     pub fn bytes(&self) -> usize {
@@ -62,12 +61,13 @@ impl Batch {
         self.builder.is_empty()
     }
 
-    /// Adds a record of an extent.
+    /// Adds a record of an extent. A large value is not copied if its content was `lent`.
     pub fn push(
         &mut self,
         origin: &Origin<'_>,
         extent: &Extent,
         record: &RecordLayout,
+        lent: Option<&Bytes>,
     ) -> Result<(), BatchError> {
         let content = &extent.content[..];
         let members = extent.layout.members(record);
@@ -102,12 +102,21 @@ impl Batch {
             true => Some(origin.object.as_bytes()),
             false => record.key.as_ref().map(|key| key.of(content)),
         };
-        self.builder.push(&NewRecord {
+        let new = NewRecord {
             timestamp_ms: origin.modified_ms,
             key,
             value: Some(value.of(content)),
             headers: &headers,
-        })
+        };
+        let Some(lent) = lent.filter(|_| value.bytes as usize >= limits::LENT_BYTES) else {
+            if self.is_empty() {
+                self.builder.reserve(self.room.min(limits::BATCH_BYTES));
+            }
+            return self.builder.push(&new);
+        };
+        let known = record.value_crc.filter(|_| preferred.is_none()).map(NonZeroU32::get);
+        let crc = known.unwrap_or_else(|| crc32c::crc32c(value.of(content)));
+        self.builder.push_shared(&new, value.slice(lent), crc)
     }
 
     /// Adds a record that is not there any more.
@@ -130,8 +139,8 @@ impl Batch {
         })
     }
 
-    pub fn build(self) -> Result<Bytes, BatchError> {
-        Ok(self.builder.build()?.placed(self.base_offset, LeaderEpoch(0)).into_bytes())
+    pub fn build(self) -> Result<WireBatch, BatchError> {
+        self.builder.build_wire(self.base_offset, LeaderEpoch(0))
     }
 }
 

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits::dataset as limits;
+use robustmq_common::record::WireBatch;
 use robustmq_dataset::cache::{ExtentId, Load, Tier};
-use robustmq_dataset::epochs::Place;
+use robustmq_dataset::epochs::{Place, Shuffle};
 use robustmq_dataset::fetch::{FetchError, Paced};
 use robustmq_dataset::format::Format;
 use robustmq_dataset::index::{self, ExtentIndex, extent_id};
@@ -54,7 +55,7 @@ impl Load for ExtentLoad {
 
 /// What an answer is made of.
 struct Answer {
-    batches: Vec<Bytes>,
+    batches: Vec<WireBatch>,
     bytes: usize,
     max_bytes: usize,
     batch: Batch,
@@ -63,6 +64,34 @@ struct Answer {
     end: i64,
     /// The extents that were used last: records of a window are spread over several.
     held: Vec<(ExtentId, Arc<Extent>)>,
+}
+
+/// The content of an extent of which values are sent as they lie in the cache.
+enum Lent {
+    Unasked,
+    Asked(Option<Bytes>),
+}
+
+impl Lent {
+    /// It is asked for once. Nothing is lent of an extent of which a record is taken here and one there, since that would hold all of it.
+    fn content(
+        &mut self,
+        partition: &DatasetPartition,
+        opened: &Opened,
+        extent: &ExtentIndex,
+        found: &Arc<Extent>,
+    ) -> Option<&Bytes> {
+        if matches!(self, Self::Unasked) {
+            let Dataset { cache, config, .. } = &*partition.dataset;
+            let is_in_order = !matches!(config.shuffle, Shuffle::Window(_));
+            let lend = || cache.lend(extent_id(opened.id, extent), found);
+            *self = Self::Asked(is_in_order.then(lend).flatten());
+        }
+        match self {
+            Self::Asked(content) => content.as_ref(),
+            Self::Unasked => None,
+        }
+    }
 }
 
 /// Extents that a read holds: those of a window.
@@ -75,7 +104,7 @@ impl Answer {
         let batch = std::mem::replace(&mut self.batch, next);
         if !batch.is_empty() {
             let built = batch.build().map_err(|error| StoreError::Read(error.to_string()))?;
-            self.bytes += built.len();
+            self.bytes += built.size();
             self.batches.push(built);
         }
         Ok(())
@@ -208,9 +237,10 @@ impl DatasetPartition {
         place: &Place,
         opened: &Opened,
         extent: &ExtentIndex,
-        found: &Extent,
+        found: &Arc<Extent>,
     ) -> Result<bool, PartitionError> {
         let origin = self.origin(place, opened);
+        let mut lent = Lent::Unasked;
         let first = usize::try_from(place.record - extent.first_record).unwrap_or(usize::MAX);
         let began = answer.at;
         let left = answer.end.saturating_sub(answer.at).max(0).cast_unsigned();
@@ -219,7 +249,9 @@ impl DatasetPartition {
             if !answer.has_room(record_bytes(found, record)) {
                 return Ok(false);
             }
-            let pushed = answer.batch.push(&origin, found, record);
+            let is_large = record.value.bytes as usize >= limits::LENT_BYTES;
+            let content = if is_large { lent.content(self, opened, extent, found) } else { None };
+            let pushed = answer.batch.push(&origin, found, record, content);
             pushed.map_err(|error| StoreError::Read(error.to_string()))?;
             answer.at += 1;
             if answer.batch.bytes() >= limits::BATCH_BYTES {
@@ -261,7 +293,7 @@ impl Source for super::Attached {
         &self,
         Range { start: from, end }: Range<Offset>,
         max_bytes: usize,
-    ) -> Result<Vec<Bytes>, StoreError> {
+    ) -> Result<Vec<WireBatch>, StoreError> {
         let this = &self.0;
         let id = this.id();
         let sharing = this.dataset.active.note(id, Instant::now());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use robustmq_common::ids::{EdgeSeq, LeaderEpoch, Offset};
-use robustmq_common::record::RecordBatch;
+use robustmq_common::record::{RecordBatch, WireBatch};
 use tokio::sync::watch;
 
 use super::LogError;
@@ -53,18 +53,26 @@ pub struct Offsets {
 
 /// One answer to a read.
 #[derive(Debug, Clone)]
-pub struct ReadResult {
+pub struct ReadResult<Batch = Bytes> {
     /// Whole batches in order; the first holds the offset asked for, and may start before it, or is the next one.
-    pub batches: Vec<Bytes>,
+    pub batches: Vec<Batch>,
     /// The offsets at the time of the read.
     pub offsets: Offsets,
 }
 
-impl ReadResult {
+impl ReadResult<WireBatch> {
     /// Bytes of all batches.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.batches.iter().map(Bytes::len).sum()
+        self.batches.iter().map(WireBatch::size).sum()
+    }
+}
+
+impl From<ReadResult<WireBatch>> for ReadResult {
+    /// What is in pieces is copied.
+    fn from(read: ReadResult<WireBatch>) -> Self {
+        let batches = read.batches.into_iter().map(WireBatch::into_bytes).collect();
+        Self { batches, offsets: read.offsets }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use robustmq_common::ids::Offset;
+use robustmq_common::record::WireBatch;
 
 use super::Partition;
 use super::partition::{Offsets, ReadError, ReadResult};
@@ -17,6 +18,18 @@ impl Partition {
         self.read_to(from, Offset(i64::MAX), max_bytes).await
     }
 
+    /// As [`Partition::read`], for somebody who sends the batches on: they may be in pieces.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_wire(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<ReadResult<WireBatch>, ReadError> {
+        self.read_wire_to(from, Offset(i64::MAX), max_bytes).await
+    }
+
     /// As [`Partition::read`], for somebody who has no use for what is at `to` and behind: where batches are made as they are read, they end
     /// there.
     ///
@@ -28,6 +41,15 @@ impl Partition {
         to: Offset,
         max_bytes: usize,
     ) -> Result<ReadResult, ReadError> {
+        self.read_wire_to(from, to, max_bytes).await.map(ReadResult::from)
+    }
+
+    async fn read_wire_to(
+        &self,
+        from: Offset,
+        to: Offset,
+        max_bytes: usize,
+    ) -> Result<ReadResult<WireBatch>, ReadError> {
         if self.visible().closed {
             return Err(ReadError::Dropped);
         }
@@ -44,7 +66,10 @@ impl Partition {
             }
         }
         match self.batches(from, high_watermark, max_bytes).await {
-            Ok(batches) => Ok(ReadResult { batches, offsets }),
+            Ok(batches) => {
+                let batches = batches.into_iter().map(WireBatch::from).collect();
+                Ok(ReadResult { batches, offsets })
+            }
             // Deleted, with its object, while it was read.
             Err(_) if !self.unstored.may_be_read(from) => {
                 let (log_start_offset, end) = (self.log_start(), high_watermark);

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
+use robustmq_common::record::WireBatch;
 
 use super::partition::{Offsets, ReadError, ReadResult};
 use super::{FoundOffset, LookupError, Partition};
@@ -35,7 +35,7 @@ pub trait Source: Send + Sync + 'static {
         &self,
         offsets: Range<Offset>,
         max_bytes: usize,
-    ) -> Result<Vec<Bytes>, StoreError>;
+    ) -> Result<Vec<WireBatch>, StoreError>;
 
     /// Whether a read from `from` on begins with something that is in memory.
     fn is_warm(&self, from: Offset) -> bool;
@@ -100,7 +100,7 @@ impl Partition {
         source: &Arc<dyn Source>,
         wanted: Range<Offset>,
         max_bytes: usize,
-    ) -> Result<ReadResult, ReadError> {
+    ) -> Result<ReadResult<WireBatch>, ReadError> {
         let (from, offsets) = (wanted.start, self.offsets());
         let Offsets { log_start_offset, high_watermark, .. } = offsets;
         // Behind the high watermark there may be more, which was not counted again yet after a start.

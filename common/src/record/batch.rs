@@ -335,7 +335,7 @@ pub fn split_batches(
     Ok(batches)
 }
 
-fn wrong_length(header: &BatchHeader, actual: usize) -> BatchError {
+pub(super) fn wrong_length(header: &BatchHeader, actual: usize) -> BatchError {
     BatchError::Length { expected: i64::try_from(header.batch_bytes()).unwrap_or(i64::MAX), actual }
 }
 

@@ -1,10 +1,11 @@
 //! Encodes records into a batch.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::header::{Attributes, BatchHeader, HEADER_BYTES, MAGIC, Producer};
 use super::varint::{put_varlong, varlong_bytes};
-use super::{BatchError, Compression, RecordBatch};
+use super::wire::{self, Shared};
+use super::{BatchError, Compression, RecordBatch, WireBatch};
 use crate::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 use crate::limits;
 
@@ -27,8 +28,10 @@ pub struct BatchBuilder {
     base_offset: Offset,
     producer: Option<Producer>,
     attributes: Attributes,
-    /// Behind room for the header.
+    /// Behind room for the header, without what is shared.
     records: BytesMut,
+    shared: Vec<Shared>,
+    shared_bytes: usize,
     count: i32,
     base_timestamp: i64,
     max_timestamp: i64,
@@ -43,6 +46,8 @@ impl BatchBuilder {
             producer: None,
             attributes: Attributes::default().with_compression(compression),
             records: BytesMut::new(),
+            shared: Vec::new(),
+            shared_bytes: 0,
             count: 0,
             base_timestamp: -1,
             max_timestamp: -1,
@@ -50,10 +55,8 @@ impl BatchBuilder {
     }
 
     /// Makes room for so many bytes at once: records are then copied once, and the batch is where they are.
-    #[must_use]
-    pub fn reserve(mut self, bytes: usize) -> Self {
+    pub fn reserve(&mut self, bytes: usize) {
         self.records.reserve(bytes);
-        self
     }
 
     /// Sets the offset of the first record.
@@ -83,6 +86,28 @@ impl BatchBuilder {
     /// [`BatchError::TooLarge`] when the batch would pass what its length field can say, [`BatchError::Invalid`] for
     /// more headers than [`limits::RECORD_HEADERS`]. The batch stays as it was.
     pub fn push(&mut self, record: &NewRecord<'_>) -> Result<(), BatchError> {
+        self.push_with(record, None)
+    }
+
+    /// The same without copying the value: `value` is the record's, and `crc` its CRC32C. For [`BatchBuilder::build_wire`].
+    ///
+    /// # Errors
+    /// As [`BatchBuilder::push`].
+    pub fn push_shared(
+        &mut self,
+        record: &NewRecord<'_>,
+        value: Bytes,
+        crc: u32,
+    ) -> Result<(), BatchError> {
+        debug_assert_eq!(record.value, Some(&value[..]));
+        self.push_with(record, Some((value, crc)))
+    }
+
+    fn push_with(
+        &mut self,
+        record: &NewRecord<'_>,
+        shared: Option<(Bytes, u32)>,
+    ) -> Result<(), BatchError> {
         if record.headers.len() > limits::RECORD_HEADERS {
             return Err(BatchError::Invalid { reason: "a record has too many headers" });
         }
@@ -105,7 +130,14 @@ impl BatchBuilder {
         put_varlong(out, timestamp_delta);
         put_varlong(out, i64::from(self.count));
         put_nullable(out, record.key);
-        put_nullable(out, record.value);
+        match shared {
+            None => put_nullable(out, record.value),
+            Some((value, crc)) => {
+                put_varlong(out, wide(value.len()));
+                self.shared_bytes += value.len();
+                self.shared.push(Shared { at: out.len(), value, crc });
+            }
+        }
         put_varlong(out, wide(record.headers.len()));
         for (key, value) in record.headers {
             put_nullable(out, Some(key.as_bytes()));
@@ -119,7 +151,7 @@ impl BatchBuilder {
     /// The batch's size in bytes before compression.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.records.len().max(HEADER_BYTES)
+        self.records.len().max(HEADER_BYTES) + self.shared_bytes
     }
 
     /// How many records were added.
@@ -140,6 +172,37 @@ impl BatchBuilder {
     /// [`BatchError::Invalid`] when no record was added or the offsets pass the largest number;
     /// [`BatchError::TooLarge`] when compression made the batch larger than its length field can say.
     pub fn build(self) -> Result<RecordBatch, BatchError> {
+        if !self.shared.is_empty() {
+            return Err(BatchError::Invalid { reason: "a value is not in the batch" });
+        }
+        let header = self.header()?;
+        match self.attributes.compression()? {
+            Compression::None => RecordBatch::seal(header, self.records),
+            _ => {
+                RecordBatch::assemble(header, self.records.get(HEADER_BYTES..).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Gives the batch at its place in a log, without copying what is shared. The records have to go without compression.
+    ///
+    /// # Errors
+    /// As [`BatchBuilder::build`].
+    pub fn build_wire(
+        mut self,
+        base_offset: Offset,
+        leader_epoch: LeaderEpoch,
+    ) -> Result<WireBatch, BatchError> {
+        if self.attributes.compression()? != Compression::None {
+            return Err(BatchError::Invalid { reason: "what is shared cannot be compressed" });
+        }
+        self.base_offset = base_offset;
+        let header = BatchHeader { partition_leader_epoch: leader_epoch, ..self.header()? };
+        wire::seal(header, self.records, self.shared)
+    }
+
+    /// The header, without length and checksum.
+    fn header(&self) -> Result<BatchHeader, BatchError> {
         if self.count == 0 {
             return Err(BatchError::Invalid { reason: "a batch has at least one record" });
         }
@@ -148,7 +211,7 @@ impl BatchBuilder {
         }
         let none = Producer { id: ProducerId(-1), epoch: ProducerEpoch(-1), base_sequence: -1 };
         let producer = self.producer.unwrap_or(none);
-        let header = BatchHeader {
+        Ok(BatchHeader {
             base_offset: self.base_offset,
             batch_length: 0,
             partition_leader_epoch: LeaderEpoch(-1),
@@ -162,13 +225,7 @@ impl BatchBuilder {
             producer_epoch: producer.epoch,
             base_sequence: producer.base_sequence,
             records_count: self.count,
-        };
-        match self.attributes.compression()? {
-            Compression::None => RecordBatch::seal(header, self.records),
-            _ => {
-                RecordBatch::assemble(header, self.records.get(HEADER_BYTES..).unwrap_or_default())
-            }
-        }
+        })
     }
 }
 

@@ -18,6 +18,7 @@ mod compression;
 mod header;
 mod records;
 mod varint;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use compact::{CompactBatch, Compacted};
 pub use compression::Compression;
 pub use header::{Attributes, BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES, Producer};
 pub use records::{Record, RecordHeader, Records};
+pub use wire::{WireBatch, combined};
 
 /// Why bytes are not a record batch that this broker can take, or why one could not be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use robustmq_common::disk::{Disk, RealDisk};
 use robustmq_common::limits;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::belady::{Access, Trace, least_source_bytes};
+use super::lent::Loan;
 use super::load::LoadTask;
 use super::memory::{Changes, Hit, Memory, Scene};
 use super::ranks::Rank;
@@ -198,6 +200,17 @@ impl Cache {
         self.change(|memory, scene, changes| memory.put(id, user, extent, scene, changes));
     }
 
+    /// The content of an extent, parts of which are going to be sent while it may leave the cache. It takes room until all of them are dropped;
+    /// `None` where there is none left: then they are copied.
+    #[must_use]
+    pub fn lend(self: &Arc<Self>, id: ExtentId, extent: &Arc<Extent>) -> Option<Bytes> {
+        let (own, bytes) = (Loan::new(self, id, extent), super::memory::cost(extent));
+        let loan = self.change(|memory, _, _| memory.lend(id, &own, bytes));
+        // Not within the lock: a loan that ends takes it.
+        drop(own);
+        loan.map(Loan::content)
+    }
+
     /// The reader of this extent is past it: its room is for others when they need it, unless it ranks among those that stay. To be said of
     /// those that stay too, or their next read is taken for a part of this one.
     pub fn passed(&self, id: ExtentId, user: UserId) {
@@ -257,7 +270,7 @@ impl Cache {
             let beyond = self.beyond_bytes();
             stats.budget_bytes = memory.budget_bytes() as u64;
             stats.resident_bytes = user.map_or(residents.bytes(), |user| residents.bytes_of(user));
-            stats.ahead_bytes = memory.pool_bytes() as u64;
+            stats.ahead_bytes = (memory.pool_bytes() + memory.lent.outside_bytes()) as u64;
             stats.memory_bytes = residents.bytes() + stats.ahead_bytes + beyond;
             memory.resident_room()
         };
@@ -283,7 +296,7 @@ impl Cache {
     pub fn held_bytes(&self) -> (u64, u64) {
         let memory = {
             let memory = locked(&self.memory);
-            memory.residents().bytes() + memory.pool_bytes() as u64
+            memory.residents().bytes() + (memory.pool_bytes() + memory.lent.outside_bytes()) as u64
         };
         (memory, self.ssd.as_ref().map_or(0, |ssd| ssd.held_bytes()))
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use robustmq_common::limits;
 use tokio::time::Instant;
 
+use super::lent::{Lent, Loan};
 use super::ranks::{Rank, Ranks};
 use super::users::{Known, UserId};
 use super::{ExtentId, Outcome};
@@ -95,6 +96,8 @@ pub(super) struct Memory {
     passed: Order,
     tick: u64,
     loads: HashMap<ExtentId, Loading>,
+    /// What is being sent.
+    pub(super) lent: Lent,
     /// Memory of an extent for a thousand bytes of its content, as it was lately: a layout of short records is as large as they are.
     share: usize,
 }
@@ -122,6 +125,7 @@ impl Memory {
             passed: Order::new(),
             tick: 0,
             loads: HashMap::new(),
+            lent: Lent::default(),
             share: 1000,
         }
     }
@@ -206,7 +210,7 @@ impl Memory {
     /// Whether there is room in the pool, when what was passed and what was forgotten there goes.
     fn has_room(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) -> bool {
         let room = ahead_bytes(self.budget_bytes);
-        while self.pool_bytes + bytes > room {
+        while self.pool_bytes + self.lent.outside_bytes() + bytes > room {
             let Some(id) = self.disposable(scene.now) else { return false };
             self.leave_pool(id, scene, changes);
         }
@@ -214,7 +218,7 @@ impl Memory {
     }
 
     fn disposable(&self, now: Instant) -> Option<ExtentId> {
-        if let Some((id, _)) = self.passed.values().next() {
+        if let Some((id, _)) = self.passed.values().find(|(id, _)| !self.lent.holds(*id)) {
             return Some(*id);
         }
         let is_forgotten = |since: Instant| now.duration_since(since) > limits::dataset::AHEAD_KEPT;
@@ -362,6 +366,7 @@ impl Memory {
                 changes.stay.push(id);
             }
             None => {
+                self.lent.is_outside(id);
                 let (user, extent) = (held.user, held.extent);
                 changes.displaced.push(Displaced { id, user, extent });
             }
@@ -371,6 +376,7 @@ impl Memory {
     fn evict(&mut self, id: ExtentId, changes: &mut Changes) {
         self.residents.remove(id);
         if let Some(Held { user, extent, .. }) = self.held.remove(&id) {
+            self.lent.is_outside(id);
             changes.displaced.push(Displaced { id, user, extent });
         }
     }
@@ -419,6 +425,21 @@ impl Memory {
         } else {
             self.offer(id, held, scene, changes);
         }
+    }
+
+    /// Lends an extent: a loan that there is, or this one, if there is room for it. Half of read-ahead's room is left to that.
+    pub(super) fn lend(
+        &mut self,
+        id: ExtentId,
+        loan: &Arc<Loan>,
+        bytes: usize,
+    ) -> Option<Arc<Loan>> {
+        if let Some(loan) = self.lent.again(id) {
+            return Some(loan);
+        }
+        let is_outside = !self.contains(id);
+        let most = ahead_bytes(self.budget_bytes) / 2;
+        self.lent.lend(id, loan, bytes, most, is_outside).then(|| Arc::clone(loan))
     }
 
     /// Takes more memory, or less from now on; what is on its way stays.

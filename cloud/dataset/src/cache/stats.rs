@@ -42,7 +42,7 @@ pub struct CacheStats {
     pub memory_bytes: u64,
     /// Of extents that stay, or of those of them that the user has read last.
     pub resident_bytes: u64,
-    /// Of all users' extents that were read ahead, that are being read, and on their way.
+    /// Of all users' extents that were read ahead, that are being read, being sent after they left, and on their way.
     pub ahead_bytes: u64,
     /// Of extents on SSD, or of those of them that the user has read last.
     pub ssd_bytes: u64,

@@ -14,6 +14,7 @@ use super::{Ahead, Cache, CacheError, CacheSettings, ExtentId, Load, SsdSettings
 use crate::fetch::FetchError;
 use crate::layout::{Extent, Layout};
 
+mod lent;
 mod model;
 mod simulation;
 

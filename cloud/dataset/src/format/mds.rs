@@ -161,7 +161,13 @@ impl Shard {
         }
         let members = first..count(layout);
         let value_name = names.get(self.value).cloned();
-        layout.records.push(RecordLayout { key: None, value, value_name, members });
+        layout.records.push(RecordLayout {
+            key: None,
+            value,
+            value_name,
+            members,
+            value_crc: None,
+        });
     }
 }
 

@@ -200,7 +200,7 @@ impl Span {
 
 impl RecordLayout {
     fn plain(key: Option<Text>, value: Span) -> Self {
-        Self { key, value, value_name: None, members: 0..0 }
+        Self { key, value, value_name: None, members: 0..0, value_crc: None }
     }
 }
 

@@ -208,6 +208,7 @@ impl Reading<'_> {
             value: value.data,
             value_name: Some(value.name),
             members: first..count(&layout.members),
+            value_crc: None,
         });
     }
 }

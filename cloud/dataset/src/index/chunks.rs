@@ -97,7 +97,8 @@ fn count(bytes: u64, large: Large) -> Result<u32, String> {
 pub(super) fn extent_of_chunk(key: &[u8], content: Bytes) -> Extent {
     let value = Span { start: 0, bytes: u32::try_from(content.len()).unwrap_or(u32::MAX) };
     let key = Some(Text::Owned(key.into()));
-    let records = vec![RecordLayout { key, value, value_name: None, members: 0..0 }];
+    let record = RecordLayout { key, value, value_name: None, members: 0..0, value_crc: None };
+    let records = vec![record];
     Extent { content, layout: Layout { records, members: Vec::new() } }
 }
 
@@ -182,8 +183,8 @@ impl Cutter<'_> {
         let (is_over, filling) = (chunking.left == 0, chunking.filling);
         let content = Bytes::copy_from_slice(&self.buffer[..bytes]);
         self.buffer.advance(bytes);
-        let extent = extent_of_chunk(&chunking.key, content);
-        add_extent(&mut self.index, self.at, &extent);
+        let mut extent = extent_of_chunk(&chunking.key, content);
+        add_extent(&mut self.index, self.at, &mut extent);
         self.at += bytes as u64;
         self.is_stopped |= !found.extent(&self.index, Arc::new(extent)).await;
         self.enough = 0;

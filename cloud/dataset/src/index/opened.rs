@@ -6,7 +6,7 @@ use super::chunks::extent_of_chunk;
 use super::{ExtentIndex, ObjectIndex, sidecar};
 use crate::fetch::{FetchError, Object};
 use crate::format::{Input, Parsed};
-use crate::layout::Extent;
+use crate::layout::{Extent, Layout};
 
 /// Finds the records of whole content.
 pub(crate) fn layout_of(
@@ -46,13 +46,20 @@ pub fn open(
     if content.len() != extent.bytes as usize {
         return Err(damaged(format!("{} bytes of {}", content.len(), extent.bytes)));
     }
-    if extent.crc.is_some_and(|crc| crc != crc32c::crc32c(&content)) {
-        return Err(damaged("another checksum".to_owned()));
-    }
+    let check = |layout: &mut Layout, content: &[u8]| {
+        let crc = layout.note_checksums(content);
+        match extent.crc.is_some_and(|expected| crc != expected) {
+            true => Err(damaged("another checksum".to_owned())),
+            false => Ok(()),
+        }
+    };
     if let Some(chunk) = index.chunk(extent.first_record) {
-        return Ok(extent_of_chunk(&chunk.of.key, content));
+        let mut found = extent_of_chunk(&chunk.of.key, content);
+        check(&mut found.layout, &found.content)?;
+        return Ok(found);
     }
-    let found = parsed(object, index, extent.start, &content);
+    let mut found = parsed(object, index, extent.start, &content);
+    check(&mut found.layout, &content)?;
     if found.layout.records.len() != extent.records as usize {
         let (found, records) = (found.layout.records.len(), extent.records);
         return Err(damaged(format!("{found} records of {records}")));

@@ -11,14 +11,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::select_all;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::{FetchRequest, TopicName};
 use robustmq_common::ids::Offset;
 use robustmq_common::limits;
-use robustmq_common::record::{RecordBatch, stored_records};
+use robustmq_common::record::WireBatch;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -48,7 +47,7 @@ struct Reader {
     is_on_its_way: bool,
     /// Where the next read goes on.
     next: Offset,
-    batches: Vec<Bytes>,
+    batches: Vec<WireBatch>,
     bytes: usize,
     /// The first batch of an answer may well be as large as this, whatever the request's limits say.
     largest_batch: usize,
@@ -153,7 +152,7 @@ fn count(kafka: &Kafka, topics: &[TopicTargets]) {
     for target in topics.iter().flat_map(|topic| &topic.targets) {
         let Ok(reader) = &target.reader else { continue };
         if reader.bytes > 0 {
-            let records = reader.batches.iter().map(|batch| u64::from(stored_records(batch))).sum();
+            let records = reader.batches.iter().map(|batch| u64::from(batch.records_count())).sum();
             kafka.traffic.fetched(reader.partition.keys().topic, records, reader.bytes);
         }
     }
@@ -322,7 +321,7 @@ impl Pass {
         mut charge: Charge,
         memory: &mut Charge,
     ) -> Result<bool, ResponseError> {
-        let read = reader.partition.read(reader.next, want).await.map_err(|e| e.kafka())?;
+        let read = reader.partition.read_wire(reader.next, want).await.map_err(|e| e.kafka())?;
         let bytes = read.bytes();
         if bytes > want && self.total > 0 {
             // A first batch larger than the room that is left: only the first one of an answer may be.
@@ -340,11 +339,10 @@ impl Pass {
             };
         }
         if let Some(last) = read.batches.last() {
-            let last = RecordBatch::from_store(last.clone()).map_err(|error| {
+            reader.next = last.next_offset().map_err(|error| {
                 tracing::error!(%error, "a stored batch cannot be read");
                 ResponseError::KafkaStorageError
             })?;
-            reader.next = last.next_offset();
         }
         reader.batches.extend(read.batches);
         reader.bytes += bytes;
@@ -390,6 +388,6 @@ fn finish_partition(target: Target, read_committed: bool) -> PartitionAnswer {
         last_stable_offset: offsets.last_stable_offset.0,
         log_start_offset: offsets.log_start_offset.0,
         read_committed,
-        batches: reader.batches,
+        pieces: reader.batches.into_iter().flat_map(WireBatch::into_pieces).collect(),
     }
 }

@@ -28,7 +28,8 @@ pub(super) struct PartitionAnswer {
     pub log_start_offset: i64,
     /// Answers a `read_committed` reader, who gets a list of aborted transactions: an empty one.
     pub read_committed: bool,
-    pub batches: Vec<Bytes>,
+    /// Batches, each in one or more pieces.
+    pub pieces: Vec<Bytes>,
 }
 
 impl PartitionAnswer {
@@ -41,7 +42,7 @@ impl PartitionAnswer {
             last_stable_offset: -1,
             log_start_offset: -1,
             read_committed: false,
-            batches: Vec::new(),
+            pieces: Vec::new(),
         }
     }
 }
@@ -144,11 +145,11 @@ impl Encoder {
         if self.version >= 11 {
             self.head.put_i32(-1); // no other replica to read from
         }
-        self.count("a partition", partition.batches.iter().map(Bytes::len).sum())?;
-        if !partition.batches.is_empty() {
+        self.count("a partition", partition.pieces.iter().map(Bytes::len).sum())?;
+        if !partition.pieces.is_empty() {
             self.parts.take(&mut self.head);
-            for batch in &partition.batches {
-                self.parts.push(batch.clone());
+            for piece in &partition.pieces {
+                self.parts.push(piece.clone());
             }
         }
         self.no_tags();
@@ -167,7 +168,7 @@ mod tests {
     use super::{PartitionAnswer, TopicAnswer, encode};
 
     fn partition(index: i32, sizes: &[usize], read_committed: bool) -> PartitionAnswer {
-        let batches = sizes.iter().map(|size| Bytes::from(vec![7; *size])).collect();
+        let pieces = sizes.iter().map(|size| Bytes::from(vec![7; *size])).collect();
         PartitionAnswer {
             index,
             error_code: 0,
@@ -175,7 +176,7 @@ mod tests {
             last_stable_offset: 9,
             log_start_offset: 3,
             read_committed,
-            batches,
+            pieces,
         }
     }
 
@@ -187,7 +188,7 @@ mod tests {
                 .with_high_watermark(partition.high_watermark)
                 .with_last_stable_offset(partition.last_stable_offset)
                 .with_aborted_transactions(partition.read_committed.then(Vec::new))
-                .with_records(Some(partition.batches.concat().into()));
+                .with_records(Some(partition.pieces.concat().into()));
             match version >= 5 {
                 true => answer.with_log_start_offset(partition.log_start_offset),
                 false => answer,

@@ -102,7 +102,7 @@ impl Target {
             last_stable_offset: high_watermark,
             log_start_offset: 0,
             read_committed,
-            batches: delivery.pieces,
+            pieces: delivery.pieces,
         }
     }
 }

@@ -192,9 +192,9 @@ impl File<'_> {
     /// Adds an extent. Whether to go on.
     async fn extent(&mut self, content: Bytes, first: (u32, u64), found: &mut impl Found) -> bool {
         let (object, index, start) = (self.object, &self.index, self.at);
-        let extent = layout_of(object, index, start, content);
+        let mut extent = layout_of(object, index, start, content);
         self.at += extent.content.len() as u64;
-        if extent.layout.records.is_empty() || !add_extent(&mut self.index, start, &extent) {
+        if extent.layout.records.is_empty() || !add_extent(&mut self.index, start, &mut extent) {
             return true;
         }
         self.index.rows.push(first);
