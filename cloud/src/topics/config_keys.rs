@@ -68,7 +68,7 @@ pub static KEYS: &[ConfigKey] = &[
     key("robustmq.source.columns", List, "", Rule::Text, "The top-level columns of Parquet files that are read; all, if there are none. Set when the topic is created."),
     key("robustmq.source.epochs", Int, "1", Rule::Number(1, 1_000_000), "How often a dataset is repeated in the log."),
     key("robustmq.source.cache.weight", Int, "100", Rule::Number(1, limits::dataset::WEIGHT_MOST as i64), "What share of a dataset the cache keeps, beside others that do not fit either: twice as much, twice the share."),
-    key("robustmq.source.exclude", List, "", Rule::Text, "Patterns of objects to leave out, relative to the source: `*` within a folder, `**` across folders."),
+    key("robustmq.source.exclude", List, "", Rule::Text, "Patterns of objects to leave out, relative to the source: `*` within a folder, `**` across folders, `{a,b}`, `{000..127}`."),
     key("robustmq.source.format", Text, "auto", Rule::OneOf(&["auto", "webdataset", "tar", "object", "parquet", "jsonl", "mds", "tfrecord"]),
         "How the source's objects are read; `auto` goes by the name of each."),
     key("robustmq.source.include", List, "", Rule::Text, "Patterns of objects to take; all, if there is none."),

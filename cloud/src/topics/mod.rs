@@ -18,6 +18,7 @@ mod catalogue;
 mod changes;
 mod config;
 mod config_keys;
+mod globs;
 mod patterns;
 mod removal;
 mod source;

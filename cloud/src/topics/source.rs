@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::GlobMatcher;
 use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::format::Format;
 use robustmq_dataset::format::parquet::{Rows, RowsAs};
@@ -124,7 +124,9 @@ impl SourceConfig {
             };
         };
         let url = source.parse().map_err(|why: String| invalid(PREFIX, source, &why))?;
-        let globs = |name: &str| globs(name, value(name));
+        let globs = |name: &str| {
+            super::globs::read(value(name)).map_err(|why| invalid(name, value(name), &why))
+        };
         let format = format(value("robustmq.source.format"))?;
         let rows_as = rows_as(overrides, &value, format)?;
         let shuffle = shuffle(value("robustmq.source.shuffle"))?;
@@ -317,15 +319,6 @@ fn shuffle(value: &str) -> Result<Shuffle, ConfigError> {
             Err(invalid("robustmq.source.shuffle", value, &why))
         }
     }
-}
-
-fn globs(name: &str, value: &str) -> Result<Vec<GlobMatcher>, ConfigError> {
-    let glob = |pattern: &str| {
-        let built = GlobBuilder::new(pattern).literal_separator(true).build();
-        let glob = built.map_err(|error| invalid(name, value, &error.to_string()))?;
-        Ok(glob.compile_matcher())
-    };
-    list(value).map(glob).collect()
 }
 
 #[cfg(test)]
