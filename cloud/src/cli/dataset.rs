@@ -194,13 +194,12 @@ async fn follow(client: &Client, admin: &Admin, topic: &str) -> Result<(), Comma
             let cache = status.get("cache_total").cloned().unwrap_or_default();
             let (memory, ssd) = (number(&cache, "memory_bytes"), number(&cache, "ssd_bytes"));
             print(&format!(
-                "{topic}: {} MB gone through; the cache holds {} MB in memory, {} MB on SSD\n",
-                done / 1_000_000,
-                memory / 1_000_000,
-                ssd / 1_000_000
+                "{topic}: {} gone through; the cache holds {} in memory, {} on SSD\n",
+                bytes(done),
+                bytes(memory),
+                bytes(ssd)
             ));
-            let trouble = status.get("trouble").and_then(Value::as_array).cloned();
-            return match trouble.unwrap_or_default().first().and_then(Value::as_str) {
+            return match warming.get("error").and_then(Value::as_str) {
                 Some(trouble) => Err(CommandError::Failed(trouble.to_owned())),
                 None => Ok(()),
             };

@@ -160,7 +160,7 @@ fn reads(status: &Value, page: &mut Page) {
         page.line(name, format!("{}, {}{how}", grouped(reads), percent(reads, all)));
     }
     let downloaded = bytes(number(own, "source_bytes"));
-    page.line("downloaded", format!("{downloaded}, by counting and reading ahead too"));
+    page.line("fetched", format!("{downloaded} of content, by counting and reading ahead too"));
     let (waits, micros) = (number(own, "waited"), number(own, "waited_micros"));
     page.line(
         "waits",
@@ -236,7 +236,7 @@ mod tests {
             "  warming          7.6 MB of 15.2 MB, 50.0 %",
             "  from memory      9, 90.0 %, read ahead or kept",
             "  from the source  1, 10.0 %, which readers waited for",
-            "  downloaded       15.2 MB, by counting and reading ahead too",
+            "  fetched          15.2 MB of content, by counting and reading ahead too",
             "TROUBLE",
             "  partition 0 ends at offset 10: a.tar is gone",
             "LEFT OUT (2 samples, the first 1)",

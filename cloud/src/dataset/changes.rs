@@ -2,7 +2,7 @@
 
 use std::sync::Weak;
 
-use robustmq_common::ids::TopicId;
+use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_dataset::cache::{Cache, UserId};
 
 use super::{Datasets, ListError, Refreshed, StatusError};
@@ -42,6 +42,35 @@ impl Datasets {
         Ok(refreshed)
     }
 
+    /// Begins to count a topic that was created, or that was there at the start, if it is to be counted though nobody reads it.
+    pub async fn begin(&self, topic: TopicId) {
+        if let Err(error) = self.keep(topic).await {
+            // It is counted as soon as somebody asks for it.
+            tracing::warn!(%topic, %error, "a dataset topic is not counted yet");
+        }
+    }
+
+    /// Keeps the partitions of a topic that is counted at once, and those of no other.
+    async fn keep(&self, topic: TopicId) -> Result<(), StoreError> {
+        let Some(topics) = self.topics.upgrade() else { return Ok(()) };
+        let found = topics.get_by_id(topic).await?;
+        let config = found.as_ref().and_then(|found| found.config.source.as_ref());
+        let is_kept = config.is_some_and(|config| config.live.is_eager);
+        let mut partitions = Vec::new();
+        for index in 0..found.filter(|_| is_kept).map_or(0, |found| found.partitions) {
+            partitions.extend(self.partition(topic, PartitionIndex(index)).await?);
+        }
+        let _before = {
+            let mut inner = self.lock();
+            // It may have been deleted meanwhile.
+            match is_kept && inner.topics.contains(&topic) {
+                true => inner.kept.insert(topic, partitions),
+                false => inner.kept.remove(&topic),
+            }
+        };
+        Ok(())
+    }
+
     /// The partitions of a topic that are open look whether there is more to count.
     fn wake(&self, topic: TopicId) {
         let open: Vec<_> = {
@@ -72,6 +101,7 @@ impl Datasets {
             open.set_live(config.live);
         }
         // All of it is to be counted now, perhaps, or there is another epoch.
+        self.keep(topic).await?;
         self.wake(topic);
         Ok(())
     }

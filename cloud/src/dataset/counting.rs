@@ -83,6 +83,8 @@ impl DatasetPartition {
         if self.dataset.troubles.ends(self.id(), end, error) {
             tracing::warn!(%topic, %partition, end, %error, "a dataset cannot be read on");
         }
+        // Whoever waits for more is told as well.
+        self.counted.notify_waiters();
     }
 
     fn goes_on(&self) {

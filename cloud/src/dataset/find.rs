@@ -486,9 +486,7 @@ impl DatasetPartition {
     ) -> (ExtentIndex, Result<Arc<Extent>, FetchError>) {
         let (cache, user) = (&self.dataset.cache, self.dataset.user());
         let id = extent_id(opened.id, &extent);
-        let found =
-            cache.get(id, user, self.load(opened, &extent, limits::COUNTED_AHEAD_BYTES)).await;
-        cache.passed(id, user);
-        (extent, found.map(|(extent, _)| extent))
+        let load = self.load(opened, &extent, limits::COUNTED_AHEAD_BYTES);
+        (extent, cache.bring(id, user, load).await)
     }
 }

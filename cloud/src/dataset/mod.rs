@@ -95,6 +95,10 @@ struct Inner {
     datasets: HashMap<TopicId, Weak<Dataset>>,
     partitions: HashMap<(TopicId, PartitionIndex), Weak<DatasetPartition>>,
     groups: HashMap<u128, Weak<Group>>,
+    /// Partitions of topics that are counted though nobody reads them.
+    kept: HashMap<TopicId, Vec<Arc<DatasetPartition>>>,
+    /// How far topics are brought into the cache, where that was asked for since the start.
+    warming: HashMap<TopicId, Arc<Mutex<Warming>>>,
     /// The last listing of each source, where there was one since the start.
     refreshing: HashMap<TopicId, Refreshing>,
 }
@@ -134,7 +138,7 @@ impl Datasets {
         file_roots: Option<Vec<PathBuf>>,
         cancel: CancellationToken,
     ) -> Result<Arc<Self>, StoreError> {
-        let (mut found, mut groups) = (HashSet::new(), HashSet::new());
+        let (mut found, mut groups, mut eager) = (HashSet::new(), HashSet::new(), Vec::new());
         let mut write = WriteBatch::new();
         let mut range = Family::Dataset.range();
         while !range.is_empty() {
@@ -146,6 +150,7 @@ impl Datasets {
                     Some(config) => {
                         changes::take_over_cache(&cache, id, config.live);
                         found.insert(id);
+                        eager.extend(config.live.is_eager.then_some(id));
                         groups.insert(group_key(config));
                     }
                     None => {
@@ -163,7 +168,7 @@ impl Datasets {
         }
         let inner = Mutex::new(Inner { topics: found, ..Inner::default() });
         let topics = Arc::downgrade(topics);
-        Ok(Arc::new(Self {
+        let this = Arc::new(Self {
             store,
             topics,
             cache,
@@ -174,7 +179,14 @@ impl Datasets {
             troubles: Arc::default(),
             searches: Semaphore::new(limits::FIND_SEARCHES),
             inner,
-        }))
+        });
+        let counted = Arc::clone(&this);
+        tokio::spawn(async move {
+            for topic in eager {
+                counted.begin(topic).await;
+            }
+        });
+        Ok(this)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -242,11 +254,14 @@ impl Datasets {
     /// # Errors
     /// [`StoreError`]: its manifest goes at the next start.
     pub async fn forget(&self, topic: TopicId) -> Result<(), StoreError> {
-        {
+        let _kept = {
             let mut inner = self.lock();
             inner.topics.remove(&topic);
             inner.refreshing.remove(&topic);
-        }
+            inner.warming.remove(&topic);
+            // They end outside of the lock.
+            inner.kept.remove(&topic)
+        };
         self.cache.unpin(changes::user(topic));
         self.troubles.forget(topic);
         let mut write = WriteBatch::new();
@@ -321,7 +336,7 @@ impl Datasets {
             held: Arc::clone(&self.held),
             store: Arc::clone(&self.store),
             cancel: self.cancel.clone(),
-            warming: Mutex::default(),
+            warming: inner.warming.get(&topic).map(Arc::clone).unwrap_or_default(),
             active: Arc::clone(&self.active),
             troubles: Arc::clone(&self.troubles),
         });

@@ -46,18 +46,21 @@ pub(super) struct Dataset {
     pub store: Arc<dyn Store>,
     pub cancel: CancellationToken,
     /// It is being brought into the cache.
-    pub warming: Mutex<Warming>,
+    pub warming: Arc<Mutex<Warming>>,
     pub active: Arc<Active>,
     pub troubles: Arc<Troubles>,
 }
 
 /// How far a topic is brought into the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Warming {
     /// It goes on.
     pub is_running: bool,
     /// Bytes of content that were gone through.
     pub done_bytes: u64,
+    /// Why a partition was not brought into the cache to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 impl Dataset {
@@ -90,6 +93,9 @@ pub(super) enum PartitionError {
         "{object} has samples that cannot be read, the first: {reason}; robustmq.source.on.corrupt = skip leaves them out"
     )]
     Corrupt { object: String, reason: String },
+    /// Its log ends before the last object, for this reason.
+    #[error("{0}")]
+    Ends(String),
     /// An object was not read to its end, since nobody would have read on.
     #[error("nobody reads {object}")]
     Unwanted { object: String },
@@ -100,7 +106,7 @@ impl PartitionError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Fetch(error) => error.is_final(),
-            Self::Corrupt { .. } => true,
+            Self::Corrupt { .. } | Self::Ends(_) => true,
             Self::Store(_) | Self::Unwanted { .. } => false,
         }
     }

@@ -36,6 +36,21 @@ impl Refreshing {
         }
     }
 
+    /// What an operator has to look at, if it is over.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let outcome = self.outcome.borrow().clone()?;
+        match &*outcome {
+            Err(error) => Some(format!("its source was not listed again: {error}")),
+            Ok(Refreshed { missing_objects: 0, .. }) => None,
+            Ok(Refreshed { missing_objects, missing, .. }) => {
+                let names = missing.join(", ");
+                let more = missing_objects.saturating_sub(missing.len() as u64);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                Some(format!("when it was listed last, objects were gone: {names}{more}"))
+            }
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.outcome.borrow().is_some() || self.outcome.has_changed().is_err()
     }

@@ -1,5 +1,7 @@
 //! What an operator asks about a dataset topic.
 
+use std::sync::Arc;
+
 use robustmq_common::ids::{KafkaTopic, PartitionIndex};
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::CacheStats;
@@ -7,6 +9,7 @@ use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::order::PERMUTATION;
 use serde::Serialize;
 
+use super::partition::DatasetPartition;
 use super::{Datasets, ListError, Warming};
 use crate::store::StoreError;
 use crate::topics::Topic;
@@ -91,6 +94,28 @@ pub enum StatusError {
 }
 
 impl Datasets {
+    /// The partitions of a topic. They stay open for a while, so that what they count is there when somebody looks again.
+    async fn looked_at(
+        &self,
+        topic: &Topic,
+    ) -> Result<Option<Vec<Arc<DatasetPartition>>>, StoreError> {
+        let mut partitions = Vec::new();
+        for index in 0..topic.partitions {
+            let partition = self.partition(topic.id, PartitionIndex(index)).await?;
+            let Some(partition) = partition else { return Ok(None) };
+            partitions.push(partition);
+        }
+        let (open, cancel) = (partitions.clone(), self.cancel.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(limits::LOOKED_AT) => {}
+                () = cancel.cancelled() => {}
+            }
+            drop(open);
+        });
+        Ok(Some(partitions))
+    }
+
     /// What is known of a topic.
     ///
     /// # Errors
@@ -104,9 +129,8 @@ impl Datasets {
         let (mut is_complete, mut published) = (true, u32::MAX);
         let (mut lost_records, mut lost) = (0, Vec::new());
         let (mut begun_objects, mut damaged_samples) = (0, Vec::new());
-        for index in 0..topic.partitions {
-            let partition = self.partition(topic.id, PartitionIndex(index)).await?;
-            let Some(partition) = partition else { return Err(none()) };
+        let partitions = self.looked_at(topic).await?.ok_or_else(none)?;
+        for partition in &partitions {
             let state = partition.state();
             let first = state.epochs.iter().next();
             indexed += state.known_objects();
@@ -123,6 +147,7 @@ impl Datasets {
             trouble.extend(dataset.troubles.of(partition.id()));
         }
         damaged_samples.truncate(limits::SHOWN_DAMAGES);
+        trouble.extend(self.refreshing(topic.id).and_then(|begun| begun.trouble()));
         Ok(Status {
             topic: topic.name.clone(),
             source: config.url.to_string(),
@@ -143,7 +168,7 @@ impl Datasets {
             lost,
             trouble,
             is_refreshing: self.is_refreshing(topic.id),
-            warming: *dataset.warming(),
+            warming: dataset.warming().clone(),
             cache: self.cache.stats(Some(dataset.user())),
             cache_total: self.cache.stats(None),
         })

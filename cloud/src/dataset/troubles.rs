@@ -67,6 +67,13 @@ impl Troubles {
         counting.is_some_and(|trouble| trouble.offset <= end)
     }
 
+    /// Why a partition's log ends, if that does not pass by itself.
+    pub fn end_for_good(&self, id: (TopicId, PartitionIndex)) -> Option<String> {
+        let all = self.lock();
+        let counting = all.get(&id)?.counting.as_ref().filter(|trouble| trouble.is_final)?;
+        Some(format!("partition {} ends at offset {}: {}", id.1, counting.offset, counting.reason))
+    }
+
     /// Its log ends at `end` now, and it is not known to end there. What does not pass by itself may just not have been met again: it is over when
     /// the log has come past it, or has come to its end (`is_complete`).
     pub fn goes_on(&self, id: (TopicId, PartitionIndex), end: i64, is_complete: bool) {

@@ -9,7 +9,7 @@ use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::index::{ExtentIndex, extent_id};
 
 use super::Datasets;
-use super::partition::{Dataset, DatasetPartition, Opened, PartitionError};
+use super::partition::{Dataset, DatasetPartition, Opened, PartitionError, Warming};
 use super::status::StatusError;
 use crate::topics::Topic;
 
@@ -31,8 +31,9 @@ impl Datasets {
             if warming.is_running {
                 return Ok(());
             }
-            (warming.is_running, warming.done_bytes) = (true, 0);
+            *warming = Warming { is_running: true, ..Warming::default() };
         }
+        self.lock().warming.insert(topic.id, Arc::clone(&dataset.warming));
         tokio::spawn(async move {
             let _end = End(Arc::clone(&dataset));
             let cancel = dataset.cancel.clone();
@@ -40,6 +41,7 @@ impl Datasets {
                 for partition in partitions {
                     if let Err(error) = partition.warm_up().await {
                         tracing::warn!(topic = %dataset.topic, %error, "a dataset is not brought into the cache");
+                        dataset.warming().error.get_or_insert(error.to_string());
                     }
                 }
             };
@@ -65,7 +67,7 @@ impl DatasetPartition {
     /// Goes through the first epoch's objects, in its order.
     async fn warm_up(self: &Arc<Self>) -> Result<(), PartitionError> {
         let mut place = 0;
-        while let Some(object) = self.counted_at(place).await {
+        while let Some(object) = self.counted_at(place).await? {
             place += 1;
             let opened = self.opened(object).await?;
             let mut loads = FuturesUnordered::new();
@@ -91,27 +93,29 @@ impl DatasetPartition {
     ) -> Result<(), PartitionError> {
         let (cache, user) = (&self.dataset.cache, self.dataset.user());
         let id = extent_id(opened.id, &extent);
-        let loaded =
-            cache.get(id, user, self.load(opened, &extent, limits::COUNTED_AHEAD_BYTES)).await;
-        cache.passed(id, user);
+        let load = self.load(opened, &extent, limits::COUNTED_AHEAD_BYTES);
+        let loaded = cache.bring(id, user, load).await;
         self.dataset.warming().done_bytes += u64::from(extent.bytes);
         Ok(loaded.map(drop)?)
     }
 
     /// The object at a place of the first epoch, once it is counted; `None` behind the last.
-    async fn counted_at(&self, place: u64) -> Option<u64> {
+    async fn counted_at(&self, place: u64) -> Result<Option<u64>, PartitionError> {
         loop {
             let more = self.counted.notified();
             let counted = {
                 let state = self.state();
                 let first = state.epochs.iter().next();
                 if first.is_some_and(|first| place >= first.objects()) {
-                    return None;
+                    return Ok(None);
                 }
                 first.filter(|first| first.counted() > place).map(|first| first.object_at(place))
             };
             if counted.is_some() {
-                return counted;
+                return Ok(counted);
+            }
+            if let Some(trouble) = self.dataset.troubles.end_for_good(self.id()) {
+                return Err(PartitionError::Ends(trouble));
             }
             // It counts on while the topic is brought into the cache.
             self.demand.send_modify(|_| {});

@@ -109,6 +109,8 @@ pub const COUNTED_AHEAD_BYTES: u64 = 256 * 1024 * 1024;
 pub const FIRST_AHEAD_BYTES: u64 = 4 * EXTENT_BYTES as u64;
 /// Where there was no room to fetch ahead, it is tried again after this time.
 pub const AHEAD_PAUSE: Duration = Duration::from_millis(20);
+/// How long a partition stays open that somebody has asked the state of.
+pub const LOOKED_AT: Duration = Duration::from_secs(60);
 /// Values of this size and more are sent as they lie in the cache. It costs less to copy smaller ones.
 pub const LENT_BYTES: usize = 32 * 1024;
 /// The most bytes of one read, but for its first record.

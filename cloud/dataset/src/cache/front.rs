@@ -128,7 +128,7 @@ impl Cache {
         load: Arc<dyn Load>,
     ) -> Result<Found, FetchError> {
         self.users.reads(user, Instant::now());
-        let mut outcome = match self.find_or_load(id, user, load) {
+        let outcome = match self.find_or_load(id, user, load) {
             Answer::Here(Hit { extent, begins }) => {
                 if let Some(source_bytes) = begins {
                     self.count_read(id, user, Tier::Memory, source_bytes);
@@ -140,11 +140,52 @@ impl Cache {
                 tokio::spawn(task.run());
                 outcome
             }
-            Answer::Refused => return Err(unavailable(id, "too many loads are under way already")),
+            Answer::Refused => return Err(unavailable(id, TOO_MANY)),
         };
         let _waiting = Waiting { cache: self, user, since: Instant::now() };
-        let outcome = outcome.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
-        outcome.unwrap_or_else(|| Err(unavailable(id, "its load ended early")))
+        finished(outcome, id).await
+    }
+
+    /// An extent for somebody who is no reader: it is loaded as for one, and stays if it ranks, but nothing is counted as read.
+    ///
+    /// # Errors
+    /// As [`Cache::get`].
+    pub async fn bring(
+        self: &Arc<Self>,
+        id: ExtentId,
+        user: UserId,
+        load: Arc<dyn Load>,
+    ) -> Result<Arc<Extent>, FetchError> {
+        let begun = self.change(|memory, scene, changes| {
+            if let Some(here) = memory.extent(id) {
+                return Ok(here.extent);
+            }
+            if let Some(outcome) = memory.loading(id) {
+                return Err(Answer::OnItsWay(outcome));
+            }
+            if memory.loads() >= limits::dataset::LOADS {
+                return Err(Answer::Refused);
+            }
+            let (sender, outcome) = watch::channel(None);
+            let bytes = memory.estimate(id);
+            let has_room = memory.begin_ahead(id, user, outcome.clone(), scene, changes)
+                || memory.begin_beyond(id, user, outcome.clone());
+            let beyond_bytes = if has_room { 0 } else { bytes };
+            let task = LoadTask::new(self, id, user, load, sender, beyond_bytes);
+            Err(Answer::Begun { task, outcome })
+        });
+        match begun {
+            Ok(extent) => Ok(extent),
+            Err(Answer::Here(hit)) => Ok(hit.extent),
+            Err(Answer::OnItsWay(outcome)) => Ok(finished(outcome, id).await?.0),
+            Err(Answer::Begun { task, outcome }) => {
+                tokio::spawn(task.run());
+                let (extent, _) = finished(outcome, id).await?;
+                self.change(|memory, scene, changes| memory.brought(id, scene, changes));
+                Ok(extent)
+            }
+            Err(Answer::Refused) => Err(unavailable(id, TOO_MANY)),
+        }
     }
 
     fn find_or_load(self: &Arc<Self>, id: ExtentId, user: UserId, load: Arc<dyn Load>) -> Answer {
@@ -322,6 +363,14 @@ impl Cache {
         let extent = Rank::of(id).0;
         locked(&self.trace).push(Access { extent, bytes: id.bytes, user, source_bytes });
     }
+}
+
+const TOO_MANY: &str = "too many loads are under way already";
+
+/// What came of a load.
+async fn finished(mut outcome: Outcome, id: ExtentId) -> Result<Found, FetchError> {
+    let outcome = outcome.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+    outcome.unwrap_or_else(|| Err(unavailable(id, "its load ended early")))
 }
 
 pub(super) fn unavailable(id: ExtentId, reason: &str) -> FetchError {

@@ -197,6 +197,11 @@ impl Memory {
         Some(loading.outcome.clone())
     }
 
+    /// The same, without waiting as a reader does.
+    pub(super) fn loading(&self, id: ExtentId) -> Option<Outcome> {
+        self.loads.get(&id).map(|loading| loading.outcome.clone())
+    }
+
     pub(super) fn is_loading(&self, id: ExtentId) -> bool {
         self.loads.contains_key(&id)
     }
@@ -244,6 +249,13 @@ impl Memory {
         self.pool_bytes += bytes;
         self.loads.insert(id, Loading { outcome, user, pool_bytes: bytes, is_waited_for: false });
         true
+    }
+
+    /// Begins a load for somebody who is no reader and for whom the pool has no room. It has none.
+    pub(super) fn begin_beyond(&mut self, id: ExtentId, user: UserId, outcome: Outcome) -> bool {
+        let loading = Loading { outcome, user, pool_bytes: 0, is_waited_for: false };
+        self.loads.insert(id, loading);
+        false
     }
 
     /// Begins a load that somebody waits for; whether the pool has room for it.
@@ -400,6 +412,15 @@ impl Memory {
             self.leave_pool(id, scene, changes);
         } else if self.current.remove(&tick).or_else(|| self.ahead.remove(&tick)).is_some() {
             self.passed.insert(tick, (id, scene.now));
+        }
+    }
+
+    /// It was loaded for somebody who is no reader, and who will not say that it was read: it stays if it ranks, and goes otherwise when its
+    /// room is needed.
+    pub(super) fn brought(&mut self, id: ExtentId, scene: Scene<'_>, changes: &mut Changes) {
+        let user = self.held.get(&id).filter(|held| held.read.is_none()).map(|held| held.user);
+        if let Some(user) = user {
+            self.passed(id, user, scene, changes);
         }
     }
 

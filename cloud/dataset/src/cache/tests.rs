@@ -196,6 +196,35 @@ async fn what_is_damaged_on_its_way_is_fetched_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_brought_for_somebody_who_is_no_reader_is_not_counted_as_read() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    for start in 0..100 {
+        let id = id(start, MIB);
+        let brought = cache.bring(id, READER, origin.load(id)).await.expect("it is there");
+        assert_eq!(content(id), brought.content);
+    }
+    let stats = cache.stats(None);
+    assert_eq!(23, stats.resident_bytes / u64::from(MIB), "as many as of a reader");
+    let counts = stats.counts;
+    assert_eq!(
+        [0, 0, 0, 0],
+        [counts.memory_reads, counts.ssd_reads, counts.source_reads, counts.waited]
+    );
+    assert_eq!(100 * u64::from(MIB), counts.source_bytes);
+    assert_eq!(100, origin.loads());
+    // The room of read-ahead is there for readers.
+    let begun = (1000..1100).take_while(|start| {
+        let ahead = id(*start, MIB);
+        cache.ahead(ahead, READER, origin.load(ahead)) == Ahead::Begun
+    });
+    assert_eq!(23, begun.count());
+    let resident = (0..100).map(|start| id(start, MIB)).find(|id| cache.contains(*id).is_some());
+    let resident = resident.expect("some stay");
+    assert_eq!(Ok(Tier::Memory), get(&cache, &origin, resident).await);
+    assert_eq!(1, cache.stats(None).counts.memory_reads);
+}
+
+#[tokio::test(start_paused = true)]
 async fn read_ahead_has_its_room_and_pushes_out_nothing_that_stays() {
     let (cache, origin) = (in_memory(48 << 20), Origin::new());
     for start in 0..100 {

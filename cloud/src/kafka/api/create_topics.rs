@@ -61,7 +61,12 @@ pub(super) async fn handle(
         let outcome = match refused.remove(&at) {
             Some(refusal) => Err(refusal),
             None => match created.next() {
-                Some(Ok(topic)) => Ok(topic),
+                Some(Ok(topic)) => {
+                    if topic.config.source.is_some() && !request.validate_only {
+                        kafka.datasets.begin(topic.id).await;
+                    }
+                    Ok(topic)
+                }
                 Some(Err(error)) => {
                     forget_source(kafka, topic, &topics).await;
                     Err((error.kafka(), error.to_string()))

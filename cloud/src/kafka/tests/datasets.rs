@@ -23,6 +23,7 @@ use crate::store::keys::Family;
 
 mod chunks;
 mod find;
+mod unread;
 
 /// A tar archive as WebDataset has it.
 fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {

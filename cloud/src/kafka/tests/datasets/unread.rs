@@ -1,0 +1,83 @@
+//! Topics that nobody reads: they are counted, brought into the cache and looked at all the same.
+
+use super::*;
+use crate::dataset::Status;
+use crate::topics::Topic;
+
+async fn topic(broker: &Broker, name: &str) -> Arc<Topic> {
+    let name = KafkaTopic::new(name).expect("a legal name");
+    broker.kafka.topics.get(&name).await.expect("a store").expect("the topic")
+}
+
+/// The state of a topic once it is as it should be.
+async fn status_when(broker: &Broker, name: &str, is_so: impl Fn(&Status) -> bool) -> Status {
+    let looked_at = async {
+        loop {
+            let status = status(broker, name).await;
+            if is_so(&status) {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looked_at).await.expect("it comes")
+}
+
+/// Each look opened the partitions, had them counted, and they were closed before the next look: it was never complete for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_counted_at_once_is_counted_without_a_reader_and_stays_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 5);
+    let memory = Arc::new(MemoryStore::new());
+    let source = format!("file://{}", directory.path().display());
+    let is_complete = |status: &Status| status.is_index_complete && status.published_epochs == 2;
+    let mut broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    let configs = [
+        ("robustmq.source", &source[..]),
+        ("robustmq.source.index", "eager"),
+        ("robustmq.source.epochs", "3"),
+    ];
+    create(&mut client, "eager", 2, &configs).await;
+    for _ in 0..2 {
+        let counted = status_when(&broker, "eager", is_complete).await;
+        assert_eq!((counted.records, counted.indexed_objects), (Some(50), 5));
+        let id = topic(&broker, "eager").await.id;
+        broker.kafka.log.close_topics([id]);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+            assert!(is_complete(&status(&broker, "eager").await));
+        }
+        broker = broker_on(&memory).await;
+    }
+}
+
+/// It waited for objects that were never going to be counted, without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_brought_into_the_cache_is_told_and_does_not_go_on_for_ever() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 4);
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let source = format!("file://{}", directory.path().display());
+    create(&mut client, "images", 1, &[("robustmq.source", &source)]).await;
+    let changed = directory.path().join("train-002.tar");
+    std::fs::write(&changed, b"another").expect("a disk");
+    let datasets = &broker.kafka.datasets;
+    datasets.warm(&*topic(&broker, "images").await).await.expect("it begins");
+    let over = |status: &Status| !status.warming.is_running;
+    let warmed = status_when(&broker, "images", over).await;
+    let error = warmed.warming.error.expect("it cannot all be there");
+    assert!(error.starts_with("partition 0 ends at offset 20: train-002.tar"), "{error}");
+    assert!(warmed.warming.done_bytes > 100_000, "{}", warmed.warming.done_bytes);
+    let counts = warmed.cache.counts;
+    assert_eq!((counts.source_reads, counts.waited), (0, 0), "nobody has read");
+    // What a listing finds is told as long as it is so.
+    std::fs::remove_file(&changed).expect("a disk");
+    let listed = datasets.begin_refresh(&topic(&broker, "images").await, 0).expect("it begins");
+    let listed = listed.clone().outcome(Duration::from_secs(60)).await.expect("it ends");
+    assert!(listed.is_ok(), "{listed:?}");
+    let trouble = status(&broker, "images").await.trouble;
+    let said = "when it was listed last, objects were gone: train-002.tar";
+    assert!(trouble.iter().any(|trouble| trouble == said), "{trouble:?}");
+}
