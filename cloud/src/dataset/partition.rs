@@ -277,10 +277,19 @@ impl DatasetPartition {
         ahead.saturating_mul(state.record_bytes().max(1))
     }
 
-    /// How far ahead of readers is counted and fetched.
+    /// How far ahead of readers is counted.
     pub(super) fn ahead_bytes(&self) -> u64 {
+        self.share(self.dataset.cache.ahead_bytes() as u64)
+    }
+
+    /// How far ahead of readers is fetched, of what is counted: further, as long as the cache is not full.
+    pub(super) fn fetched_ahead_bytes(&self) -> u64 {
+        self.share(self.dataset.cache.free_ahead_bytes())
+    }
+
+    fn share(&self, bytes: u64) -> u64 {
         let sharing = self.sharing.load(Ordering::Relaxed).max(1) as u64;
-        let share = self.dataset.cache.ahead_bytes() as u64 / sharing;
+        let share = bytes / sharing;
         share.clamp(limits::EXTENT_BYTES as u64, limits::COUNTED_AHEAD_BYTES)
     }
 

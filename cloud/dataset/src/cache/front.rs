@@ -295,6 +295,13 @@ impl Cache {
         super::memory::ahead_bytes(self.memory_bytes())
     }
 
+    /// What may be read ahead now: what is for that, and what nothing has taken yet that stays.
+    #[must_use]
+    pub fn free_ahead_bytes(&self) -> u64 {
+        let memory = locked(&self.memory);
+        super::memory::ahead_bytes(memory.budget_bytes()) as u64 + memory.free_bytes()
+    }
+
     /// What it may take of memory.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {

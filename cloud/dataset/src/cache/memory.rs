@@ -66,6 +66,8 @@ pub(super) struct Loading {
     user: UserId,
     /// Its place in the pool; 0 where it is loaded beyond that.
     pool_bytes: usize,
+    /// Its place among those that stay, which there is room for.
+    free_bytes: usize,
     /// Whether somebody waits for it.
     is_waited_for: bool,
 }
@@ -96,6 +98,8 @@ pub(super) struct Memory {
     passed: Order,
     tick: u64,
     loads: HashMap<ExtentId, Loading>,
+    /// Of those that are loaded, what has its place among those that stay.
+    free_loading_bytes: usize,
     /// What is being sent.
     pub(super) lent: Lent,
     /// Memory of an extent for a thousand bytes of its content, as it was lately: a layout of short records is as large as they are.
@@ -125,6 +129,7 @@ impl Memory {
             passed: Order::new(),
             tick: 0,
             loads: HashMap::new(),
+            free_loading_bytes: 0,
             lent: Lent::default(),
             share: 1000,
         }
@@ -139,12 +144,23 @@ impl Memory {
         (self.budget_bytes - ahead_bytes(self.budget_bytes)) as u64
     }
 
+    /// What of that nothing has taken yet.
+    pub(super) fn free_bytes(&self) -> u64 {
+        let taken = self.residents.bytes() + self.free_loading_bytes as u64;
+        self.resident_room().saturating_sub(taken)
+    }
+
     pub(super) fn residents(&self) -> &Ranks {
         &self.residents
     }
 
     pub(super) fn pool_bytes(&self) -> usize {
         self.pool_bytes
+    }
+
+    #[cfg(test)]
+    pub(super) fn free_loading_bytes(&self) -> usize {
+        self.free_loading_bytes
     }
 
     pub(super) fn loads(&self) -> usize {
@@ -215,11 +231,18 @@ impl Memory {
     /// Whether there is room in the pool, when what was passed and what was forgotten there goes.
     fn has_room(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) -> bool {
         let room = ahead_bytes(self.budget_bytes);
-        while self.pool_bytes + self.lent.outside_bytes() + bytes > room {
+        while self.pool_bytes + self.beside_bytes() + bytes > room {
             let Some(id) = self.disposable(scene.now) else { return false };
             self.leave_pool(id, scene, changes);
         }
         true
+    }
+
+    /// What takes room from the pool without being in it: what is being sent, and loads whose place was taken by what came before them.
+    fn beside_bytes(&self) -> usize {
+        let free = self.resident_room().saturating_sub(self.residents.bytes());
+        let loading = (self.free_loading_bytes as u64).saturating_sub(free);
+        self.lent.outside_bytes() + usize::try_from(loading).unwrap_or(usize::MAX)
     }
 
     fn disposable(&self, now: Instant) -> Option<ExtentId> {
@@ -233,7 +256,7 @@ impl Memory {
         oldest.min_by_key(|(_, since)| *since).map(|(id, _)| *id)
     }
 
-    /// Begins a load that nobody waits for; whether there is room for it.
+    /// Begins a load that nobody waits for; whether there is room for it: in the pool, or among those that stay, as long as these are few.
     pub(super) fn begin_ahead(
         &mut self,
         id: ExtentId,
@@ -243,17 +266,22 @@ impl Memory {
         changes: &mut Changes,
     ) -> bool {
         let bytes = self.estimate(id);
-        if !self.has_room(bytes, scene, changes) {
+        let most = ahead_bytes(self.budget_bytes);
+        let is_free = bytes as u64 <= self.free_bytes() && self.free_loading_bytes + bytes <= most;
+        if !is_free && !self.has_room(bytes, scene, changes) {
             return false;
         }
-        self.pool_bytes += bytes;
-        self.loads.insert(id, Loading { outcome, user, pool_bytes: bytes, is_waited_for: false });
+        let (free_bytes, pool_bytes) = if is_free { (bytes, 0) } else { (0, bytes) };
+        self.pool_bytes += pool_bytes;
+        self.free_loading_bytes += free_bytes;
+        let loading = Loading { outcome, user, pool_bytes, free_bytes, is_waited_for: false };
+        self.loads.insert(id, loading);
         true
     }
 
     /// Begins a load for somebody who is no reader and for whom the pool has no room. It has none.
     pub(super) fn begin_beyond(&mut self, id: ExtentId, user: UserId, outcome: Outcome) -> bool {
-        let loading = Loading { outcome, user, pool_bytes: 0, is_waited_for: false };
+        let loading = Loading { outcome, user, pool_bytes: 0, free_bytes: 0, is_waited_for: false };
         self.loads.insert(id, loading);
         false
     }
@@ -271,7 +299,8 @@ impl Memory {
         let has_room = self.has_room(bytes, scene, changes);
         let pool_bytes = if has_room { bytes } else { 0 };
         self.pool_bytes += pool_bytes;
-        self.loads.insert(id, Loading { outcome, user, pool_bytes, is_waited_for: true });
+        let loading = Loading { outcome, user, pool_bytes, free_bytes: 0, is_waited_for: true };
+        self.loads.insert(id, loading);
         has_room
     }
 
@@ -279,6 +308,7 @@ impl Memory {
     pub(super) fn abandon(&mut self, id: ExtentId) {
         if let Some(loading) = self.loads.remove(&id) {
             self.pool_bytes -= loading.pool_bytes;
+            self.free_loading_bytes -= loading.free_bytes;
         }
     }
 
@@ -293,6 +323,7 @@ impl Memory {
     ) -> Option<UserId> {
         let loading = self.loads.remove(&id)?;
         self.pool_bytes -= loading.pool_bytes;
+        self.free_loading_bytes -= loading.free_bytes;
         let bytes = cost(&extent);
         let own_bytes = bytes - limits::dataset::EXTENT_COST_BYTES;
         if let Some(share) = own_bytes.saturating_mul(1000).checked_div(id.bytes as usize) {
@@ -308,7 +339,10 @@ impl Memory {
             read: waiting.is_some().then_some(scene.now),
             source_bytes: if waiting.is_some() { 0 } else { source_bytes },
         };
-        let fits = if waiting.is_some() {
+        let stays = loading.free_bytes > 0 && bytes as u64 <= self.free_bytes();
+        let fits = if stays {
+            false
+        } else if waiting.is_some() {
             self.make_room(bytes, scene, changes)
         } else {
             self.has_room(bytes, scene, changes)
@@ -440,7 +474,7 @@ impl Memory {
         let place = Place::Resident;
         let held = Held { extent, bytes, user, place, read: None, source_bytes: id.bytes };
         // It pushes out nothing as long as there is another place for it: what was downloaded before has not been read either.
-        let is_free = self.residents.bytes() + bytes as u64 <= self.resident_room();
+        let is_free = bytes as u64 <= self.free_bytes();
         if !is_free && self.has_room(bytes, scene, changes) {
             self.enter_pool(id, held, scene.now);
         } else {

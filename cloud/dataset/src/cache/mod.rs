@@ -6,7 +6,8 @@
 //!
 //! **Invariant:** an extent is loaded once at a time, however many ask for it, and was checked before anybody gets it.
 //! **Invariant:** what is in memory and on its way there is within the budget, but for [`limits::dataset::WAITED_BYTES`] of loads that
-//! readers wait for, and [`limits::dataset::SSD_QUEUE_BYTES`] that are being written to SSD.
+//! readers wait for, [`limits::dataset::SSD_QUEUE_BYTES`] that are being written to SSD, and loads that were begun while the cache was not full, which
+//! may come when it is: as many bytes as are for read-ahead, at most.
 //! **Invariant:** reading ahead pushes out nothing that stays, and what is lent takes room from reading ahead alone.
 //! **Invariant:** the SSD never makes a read fail: what is wrong there is fetched again, and a failing SSD is not used any more.
 //! **Invariant:** locks are taken in this order: memory, SSD's index, users.

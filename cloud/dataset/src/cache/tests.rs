@@ -195,6 +195,29 @@ async fn what_is_damaged_on_its_way_is_fetched_once_more() {
     assert!(matches!(error, FetchError::Damaged { .. }), "{error}");
 }
 
+/// The first epoch of a topic whose index is known waited for extent after extent: read-ahead had its own room only, beside an empty cache.
+#[tokio::test(start_paused = true)]
+async fn an_empty_cache_is_read_ahead_into_beyond_the_room_of_read_ahead() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    assert_eq!(48 << 20, cache.free_ahead_bytes());
+    let begin = |from: u64| {
+        let begun = (from..from + 100).take_while(|start| {
+            let ahead = id(*start, MIB);
+            cache.ahead(ahead, READER, origin.load(ahead)) == Ahead::Begun
+        });
+        begun.count()
+    };
+    assert_eq!(46, begin(0), "twice the room of read-ahead");
+    settle().await;
+    assert_eq!(23, cache.stats(None).resident_bytes / u64::from(MIB), "these stay at once");
+    assert_eq!(0, begin(1000), "the cache is full, and nothing was read");
+    for start in 0..46 {
+        assert_eq!(Ok(Tier::Memory), get(&cache, &origin, id(start, MIB)).await);
+        cache.passed(id(start, MIB), READER);
+    }
+    assert_eq!(23, begin(2000));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_brought_for_somebody_who_is_no_reader_is_not_counted_as_read() {
     let (cache, origin) = (in_memory(48 << 20), Origin::new());

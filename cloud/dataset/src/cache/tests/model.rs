@@ -168,11 +168,17 @@ impl Model {
             pool_bytes += if *is_beyond { 0 } else { bytes };
         }
         assert_eq!(memory.residents().bytes(), resident_bytes as u64);
-        assert_eq!(memory.pool_bytes(), pool_bytes);
+        assert_eq!(memory.pool_bytes() + memory.free_loading_bytes(), pool_bytes);
         let on_its_way: usize =
             self.loads.keys().map(|start| (self.bytes_of)(*start) as usize).sum();
+        let all = resident_bytes + memory.pool_bytes() + memory.free_loading_bytes();
         let room = ahead_bytes(memory.budget_bytes()).max(on_its_way + 120 * 512);
         assert!(memory.pool_bytes() <= room, "only loads that go on may be more");
+        // What was begun while there was room for it to stay may come when that was taken.
+        let budget = memory.budget_bytes() + memory.free_loading_bytes();
+        let resident_room = usize::try_from(memory.resident_room()).expect("small");
+        let budget = budget.max(resident_room + on_its_way + 120 * 512);
+        assert!(all <= budget, "only loads that go on may be more than the budget");
     }
 }
 
