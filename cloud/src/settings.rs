@@ -20,7 +20,7 @@ mod cache;
 mod shared;
 mod storage;
 
-pub use self::cache::{CacheSection, DatasetSection};
+pub use self::cache::{CacheSection, DatasetSection, archived_bytes};
 pub use self::shared::SharedSection;
 pub use self::storage::StorageSection;
 

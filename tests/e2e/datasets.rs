@@ -13,7 +13,7 @@ use robustmq_tests::bench::dataset::reader::place_of;
 use robustmq_tests::bench::dataset::run::blocking;
 use robustmq_tests::bench::dataset::{Reader, Status};
 use robustmq_tests::dataset::account::Catalogue;
-use robustmq_tests::dataset::tar::members;
+use robustmq_tests::dataset::tar::index_file;
 use robustmq_tests::dataset::{Coding, Dataset, Kind, Shape};
 use robustmq_tests::s3::{FakeS3, Faults};
 use robustmq_tests::{TestCloud, eventually};
@@ -258,22 +258,6 @@ async fn a_stock_consumer_that_seeks_to_where_a_key_is_reads_that_sample() -> an
     Ok(())
 }
 
-/// The index file of a tar of WebDataset, as DALI's `wds2idx` writes it.
-fn index_of(tar: &[u8]) -> String {
-    let (mut at, mut last, mut samples) = (0, String::new(), Vec::<String>::new());
-    for (name, data) in members(tar) {
-        let (key, extension) = name.split_once('.').unwrap_or((name, ""));
-        let component = format!("{extension} {} {} {name}", at + 512, data.len());
-        at += 512 + data.len().next_multiple_of(512);
-        match samples.last_mut() {
-            Some(sample) if last == key => *sample += &format!(" {component}"),
-            _ => samples.push(component),
-        }
-        key.clone_into(&mut last);
-    }
-    format!("v1.2 {}\n{}\n", samples.len(), samples.join("\n"))
-}
-
 #[tokio::test]
 async fn shards_beside_which_index_files_lie_are_counted_without_being_read() -> anyhow::Result<()>
 {
@@ -283,7 +267,7 @@ async fn shards_beside_which_index_files_lie_are_counted_without_being_read() ->
     for (number, file) in catalogue.dataset().files.iter().enumerate() {
         let stem = file.name.trim_end_matches(".tar");
         // Beside one there is what cannot be true: it is read.
-        let index = if number == 0 { "v1.2 1\n".to_owned() } else { index_of(&file.bytes) };
+        let index = if number == 0 { "v1.2 1\n".to_owned() } else { index_file(&file.bytes) };
         stage.s3.put(BUCKET, &format!("train/{stem}.idx"), index.into());
     }
     let configs = [("robustmq.source.epochs", "1"), ("robustmq.source.index", "eager")];

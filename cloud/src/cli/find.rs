@@ -11,6 +11,7 @@ use super::CommandError;
 use super::edge::Admin;
 use super::snapshots::{call, json, number, url};
 use super::table::print_listing;
+use super::units::counted;
 
 #[derive(Args)]
 pub(super) struct Find {
@@ -86,6 +87,9 @@ pub(super) async fn run(client: &Client, args: Find) -> Result<(), CommandError>
     if sum.matches.is_empty() {
         return Err(CommandError::Failed(sum.nothing(&args, stopped.as_deref())));
     }
+    if let Some(passed_over) = sum.passed_over(&args.topic).filter(|_| args.all) {
+        complain("robustmq-cloud", &format!("warning: {passed_over}"));
+    }
     if let Some(after) = stopped {
         complain("robustmq-cloud", &format!("stopped: --after {after} goes on"));
     }
@@ -128,14 +132,23 @@ impl Sum {
         }
     }
 
+    /// What to say of objects that were not looked through, or were in part.
+    fn passed_over(&self, topic: &str) -> Option<String> {
+        let objects = counted(self.uncounted, "object");
+        (self.uncounted > 0).then(|| {
+            format!(
+                "{objects} passed over, not counted in it: readers have not come near (robustmq.source.index=eager counts all), or the                  log ends before (`robustmq-cloud dataset status {topic}`)"
+            )
+        })
+    }
+
     /// What to say where nothing was found.
     fn nothing(&self, args: &Find, stopped: Option<&str>) -> String {
         let Find { topic, key, epoch, .. } = args;
         let mut said =
             format!("no sample {key:?} in {} objects of {topic}, epoch {epoch}", self.searched);
-        if self.uncounted > 0 {
-            let more = "are not counted in it: robustmq.source.index = eager counts them";
-            said.push_str(&format!("; {} {more}", self.uncounted));
+        if let Some(passed_over) = self.passed_over(topic) {
+            said.push_str(&format!("; {passed_over}"));
         }
         if self.keyless > 0 {
             said.push_str(&format!("; records of {} objects have no keys", self.keyless));

@@ -11,6 +11,7 @@ use robustmq_common::limits;
 use serde::{Deserialize, Serialize};
 
 use super::Datasets;
+use crate::settings::archived_bytes;
 use crate::tier::Archive;
 
 /// What there is to cache in, and who caches.
@@ -47,11 +48,6 @@ pub struct NewCaches {
 #[error("memory_bytes is {0}, and at least {least}", least = limits::tier::CACHE_BYTES_MIN)]
 pub struct TooLittle(pub usize);
 
-/// What archived blocks may have of so much.
-fn blocks(memory_bytes: usize) -> usize {
-    memory_bytes / 4 * 3
-}
-
 impl Caches {
     /// With so much to begin with, which both have been opened with.
     #[must_use]
@@ -84,7 +80,7 @@ impl Caches {
         }
         self.memory_bytes.store(memory_bytes, Ordering::Relaxed);
         if let Some(archive) = &self.archive {
-            archive.set_cache_bytes(blocks(memory_bytes));
+            archive.set_cache_bytes(archived_bytes(memory_bytes));
         }
         self.share();
         Ok(())

@@ -24,6 +24,12 @@ impl Default for CacheSection {
     }
 }
 
+/// What blocks of archived records may have of so much memory. Extents of datasets have what these do not take.
+#[must_use]
+pub fn archived_bytes(memory_bytes: usize) -> usize {
+    memory_bytes / 4 * 3
+}
+
 impl CacheSection {
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         if self.memory_bytes < limits::tier::CACHE_BYTES_MIN {
@@ -41,10 +47,8 @@ impl CacheSection {
     /// What archived blocks may take, if there is an archive, and datasets at the start.
     #[must_use]
     pub fn shares(&self, has_archive: bool) -> (usize, usize) {
-        let (blocks, extents) = match has_archive {
-            true => (self.memory_bytes / 4 * 3, self.memory_bytes / 4),
-            false => (0, self.memory_bytes),
-        };
+        let blocks = if has_archive { archived_bytes(self.memory_bytes) } else { 0 };
+        let extents = self.memory_bytes - blocks;
         (blocks, extents.max(limits::dataset::CACHE_BYTES_MIN))
     }
 

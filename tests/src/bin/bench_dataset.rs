@@ -16,7 +16,8 @@ use robustmq_tests::bench::dataset::training::{train, train_directly};
 use robustmq_tests::bench::dataset::{self, MEGABYTE, Options, Reader, Stage, whole};
 use robustmq_tests::bench::loopback;
 use robustmq_tests::dataset::account::Catalogue;
-use robustmq_tests::dataset::{Dataset, Kind, Shape};
+use robustmq_tests::dataset::tar::index_file;
+use robustmq_tests::dataset::{Dataset, File, Kind, Shape};
 
 /// Bytes of an object in the row `create`.
 const SMALL_BYTES: usize = 100;
@@ -270,9 +271,17 @@ async fn resnet(options: &Options) -> anyhow::Result<()> {
         options.share,
         options.besides_mib,
     );
-    println!("{:<22}{:>16}{:>18}{:>16}", "", "AU, epoch 1", "AU, epochs 2 on", "S3/data/epoch");
-    for is_direct in [false, true] {
+    println!("{:<24}{:>14}{:>18}{:>16}", "", "AU, epoch 1", "AU, epochs 2 on", "S3/data/epoch");
+    for (name, has_index, is_direct) in [
+        ("robustmq", false, false),
+        ("robustmq, index files", true, false),
+        ("S3 without a broker", false, true),
+    ] {
         let stage = options.stage(data.dataset(), options.share, whole(demand)).await?;
+        let indexed = data.dataset().files.iter().filter(|_| has_index);
+        for File { name, bytes } in indexed {
+            stage.s3.put(BUCKET, &format!("{PREFIX}{name}.idx"), index_file(bytes).into());
+        }
         let uses = match is_direct {
             false => train(&stage, &data, options.accelerators, &plan).await?,
             true => train_directly(&stage, &data, options.accelerators, &plan).await?,
@@ -281,8 +290,8 @@ async fn resnet(options: &Options) -> anyhow::Result<()> {
         let later = &found[1..];
         let epochs = data.dataset().bytes() as f64 * plan.epochs as f64;
         println!(
-            "{:<22}{:>16}{:>18}{:>16.3}",
-            if is_direct { "S3 without a broker" } else { "robustmq" },
+            "{:<24}{:>14}{:>18}{:>16.3}",
+            name,
             percent(found[0]),
             percent(later.iter().sum::<f64>() / later.len() as f64),
             stage.s3.given_bytes() as f64 / epochs

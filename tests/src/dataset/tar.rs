@@ -71,3 +71,20 @@ pub fn members(tar: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
         Some((name, data))
     })
 }
+
+/// The index file of a tar of WebDataset, as DALI's `wds2idx` writes it.
+#[must_use]
+pub fn index_file(tar: &[u8]) -> String {
+    let (mut at, mut last, mut samples) = (0, String::new(), Vec::<String>::new());
+    for (name, data) in members(tar) {
+        let (key, extension) = name.split_once('.').unwrap_or((name, ""));
+        let component = format!("{extension} {} {} {name}", at + 512, data.len());
+        at += 512 + data.len().next_multiple_of(512);
+        match samples.last_mut() {
+            Some(sample) if last == key => *sample += &format!(" {component}"),
+            _ => samples.push(component),
+        }
+        key.clone_into(&mut last);
+    }
+    format!("v1.2 {}\n{}\n", samples.len(), samples.join("\n"))
+}
