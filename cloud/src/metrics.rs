@@ -72,6 +72,8 @@ pub struct TierMetrics {
     pub archived_bytes: Counter,
     /// Attempts to archive that failed.
     pub failures: Counter,
+    /// 1 until the archive was seen to be this store's: nothing is archived or removed before.
+    pub unconfirmed: Gauge,
     /// Partitions whose last attempt failed, and that are not tried for a while.
     pub put_off_partitions: Gauge,
     /// Bytes that came from the object store.
@@ -100,6 +102,11 @@ impl TierMetrics {
                 "Bytes of record batches that were archived",
             ),
             failures: registered(tier, "failures", "Attempts to archive that failed"),
+            unconfirmed: registered(
+                tier,
+                "unconfirmed",
+                "1 until the archive was seen to be this store's: nothing is archived or removed before",
+            ),
             put_off_partitions: registered(
                 tier,
                 "put_off_partitions",

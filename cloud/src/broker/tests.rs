@@ -17,6 +17,7 @@ use crate::store::MemoryStore;
 use crate::store::keys::system::StoreIdentity;
 use crate::topics::{Catalogue, NewTopic};
 
+mod archives;
 mod edges;
 
 fn log_level() -> LogLevel {

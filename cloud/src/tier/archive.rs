@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
-use robustmq_common::chain::chain;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits;
 use uuid::Uuid;
@@ -17,7 +16,7 @@ use super::ahead::Ahead;
 use super::blocks::{BlockId, Blocks, Check, FOOTER, Source};
 use super::format::{self, Block, FormatError, SealedObject};
 use crate::metrics::TierMetrics;
-use crate::objects::Location;
+use crate::objects::{Location, told};
 use crate::store::keys::archive::{Archived, Doomed};
 use crate::store::keys::partition::PartitionKeys;
 
@@ -142,12 +141,17 @@ impl Archive {
         self.blocks.set_budget_bytes(bytes);
     }
 
+    /// The object store, and the path under which everything of the archive lies.
+    pub(super) fn place(&self) -> (&dyn ObjectStore, &str) {
+        (&*self.objects, &self.path)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashSet<Uuid>> {
         self.uploading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `{path}/{topic}/{partition}/{base offset, 20 digits}-{object}`.
-    fn path_of(&self, keys: &PartitionKeys, base_offset: Offset, object: Uuid) -> Path {
+    pub(super) fn path_of(&self, keys: &PartitionKeys, base_offset: Offset, object: Uuid) -> Path {
         let (topic, partition) = (keys.topic.0, keys.partition.0);
         let (base, object) = (base_offset.0, object.simple());
         Path::from(format!("{}/{topic}/{partition}/{base:020}-{object}", self.path))
@@ -173,7 +177,7 @@ impl Archive {
         let put = self.objects.put(&path, PutPayload::from_iter(parts));
         match tokio::time::timeout(self.settings.put, put).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(ArchiveError::Unavailable(chain(&error))),
+            Ok(Err(error)) => Err(ArchiveError::Unavailable(told(&error))),
             Err(_) => {
                 let seconds = self.settings.put.as_secs();
                 Err(ArchiveError::Unavailable(format!("{path} was not put within {seconds} s")))
@@ -224,7 +228,7 @@ impl Archive {
         let removed = self.objects.delete(&path);
         match tokio::time::timeout(limits::object::READ, removed).await {
             Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
-            Ok(Err(error)) => Err(ArchiveError::Unavailable(chain(&error))),
+            Ok(Err(error)) => Err(ArchiveError::Unavailable(told(&error))),
             Err(_) => Err(ArchiveError::Unavailable(format!("{path} was not removed in time"))),
         }
     }

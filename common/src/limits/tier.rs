@@ -60,3 +60,7 @@ pub const FETCH_WAIT: Duration = Duration::from_secs(5);
 pub const WARM_WAIT: Duration = Duration::from_secs(6);
 /// `robustmq.tier.local.ms`: how long records stay on the broker's own disk.
 pub const LOCAL: Duration = Duration::from_secs(3600);
+/// How long a start waits for the archive's marker. Then the broker starts, and archives nothing until it has seen it.
+pub const START_WAIT: Duration = Duration::from_secs(5);
+/// How often the log says that something goes on failing: that nothing can be archived, that a partition's archive cannot be read.
+pub const TOLD_AGAIN: Duration = Duration::from_secs(600);

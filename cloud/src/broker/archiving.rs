@@ -1,0 +1,155 @@
+//! The archive of `tiered` topics at a start, and what works on it.
+//!
+//! A start asks whether the archive is this store's (`tier::Owner`). What is not is refused. Where the object store does not say, the broker
+//! starts, for everything else works: then nothing is archived or removed before it has said so.
+
+use std::sync::Arc;
+
+use robustmq_common::limits;
+use robustmq_common::net::StartError;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::archiver::Archiver;
+use super::{failed, housekeeping};
+use crate::metrics::TierMetrics;
+use crate::objects::locate;
+use crate::settings::Settings;
+use crate::store::Store;
+use crate::tier::{Archive, Janitor, Owner, OwnerError, TierSettings, check_without_archive};
+
+/// Where under its URL the archive of `tiered` topics lies.
+const ARCHIVE_PATH: &str = "tier";
+
+/// The archive, and whether it may be used.
+pub(super) struct Archiving {
+    pub archive: Arc<Archive>,
+    owner: Owner,
+    metrics: TierMetrics,
+    is_confirmed: bool,
+}
+
+/// Where a person has said, or would say, where the archive is.
+fn key(settings: &Settings) -> &'static str {
+    match (&settings.tier.object_store, &settings.cluster.object_store) {
+        (None, Some(_)) => "[cluster] object_store",
+        _ => "[tier] object_store",
+    }
+}
+
+/// Opens the archive that is configured.
+///
+/// # Errors
+/// [`StartError`]: it is that of another store, or there is none and this store has objects in one.
+pub(super) async fn open(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    metrics: TierMetrics,
+) -> Result<Option<Archiving>, StartError> {
+    let Some(url) = settings.archive_url() else {
+        let checked = check_without_archive(&**store).await;
+        return checked.map(|()| None).map_err(|error| refused(settings, error));
+    };
+    let location = locate(url, ARCHIVE_PATH, limits::tier::PUT)
+        .map_err(|reason| StartError::Failed(format!("[tier] object_store {url}: {reason}")))?;
+    let tier =
+        TierSettings { cache_bytes: settings.cache.shares(true).0, ..TierSettings::default() };
+    let archive = Arc::new(Archive::new(location, tier, metrics.clone()));
+    let owner = Owner::new(Arc::clone(store), Arc::clone(&archive), url.to_string());
+    let mut archiving = Archiving { archive, owner, metrics, is_confirmed: false };
+    match tokio::time::timeout(limits::tier::START_WAIT, archiving.confirm()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(OwnerError::Archive(error))) => warn(url, &error),
+        Ok(Err(error)) => return Err(refused(settings, error)),
+        Err(_) => {
+            archiving.metrics.failures.inc();
+            let seconds = limits::tier::START_WAIT.as_secs();
+            warn(url, &format!("it has not answered within {seconds} s"));
+        }
+    }
+    Ok(Some(archiving))
+}
+
+fn refused(settings: &Settings, error: OwnerError) -> StartError {
+    match error {
+        OwnerError::Foreign(reason) => {
+            StartError::Refused { key: key(settings).to_owned(), reason }
+        }
+        OwnerError::Store(error) => failed("the store cannot be used")(error),
+        OwnerError::Archive(error) => StartError::Failed(error.to_string()),
+    }
+}
+
+fn warn(url: &dyn std::fmt::Display, error: &dyn std::fmt::Display) {
+    tracing::warn!(
+        %url, %error,
+        "the archive of tiered topics cannot be used: nothing is archived or removed there until it answers, and records stay in the store"
+    );
+}
+
+impl Archiving {
+    async fn confirm(&mut self) -> Result<(), OwnerError> {
+        self.metrics.unconfirmed.set(1);
+        match self.owner.confirm().await {
+            Ok(()) => {
+                self.metrics.unconfirmed.set(0);
+                self.is_confirmed = true;
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics.failures.inc();
+                Err(error)
+            }
+        }
+    }
+
+    /// Archives and removes until `shutdown`, from when the archive is known to be this store's.
+    pub(super) async fn run(
+        mut self,
+        archiver: Archiver,
+        store: Arc<dyn Store>,
+        shutdown: CancellationToken,
+    ) {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = self.confirmed() => {}
+        }
+        let janitor = Janitor::new(store, Arc::clone(&self.archive));
+        tokio::join!(
+            archiver.run(housekeeping::wall_ms, shutdown.clone()),
+            janitor.run(housekeeping::wall_ms, shutdown),
+        );
+    }
+
+    /// Waits until the archive is known to be this store's. Where it turns out to be another's, a person may still make it right.
+    async fn confirmed(&mut self) {
+        if self.is_confirmed {
+            return;
+        }
+        let mut pause = limits::tier::RETRY;
+        let mut told = Instant::now();
+        let mut is_foreign = false;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(limits::tier::RETRY_OUTAGE_MOST);
+            let Err(error) = self.confirm().await else { break };
+            let is_news = matches!(error, OwnerError::Foreign(_)) && !is_foreign;
+            if !is_news && told.elapsed() < limits::tier::TOLD_AGAIN {
+                tracing::debug!(%error, "the archive of tiered topics cannot be used");
+                continue;
+            }
+            told = Instant::now();
+            match error {
+                OwnerError::Foreign(reason) => {
+                    is_foreign = true;
+                    tracing::error!(
+                        %reason,
+                        "the archive of tiered topics is not this store's: nothing is archived or removed there"
+                    );
+                }
+                error => tracing::warn!(%error, "nothing is archived or removed still"),
+            }
+        }
+        tracing::info!("the archive of tiered topics answers, and is this store's");
+    }
+}
