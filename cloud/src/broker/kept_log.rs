@@ -1,10 +1,17 @@
 //! What is logged, for tests of what a person is told.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use robustmq_common::telemetry::{LogSettings, subscriber};
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
+
+/// While there is only one dispatcher, whether a line is of interest is asked on the thread that comes to it first, and remembered for all:
+/// another test's thread, which keeps no log, would say that it is not.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| {
+    Dispatch::new(subscriber(&LogSettings::default(), false, std::io::sink).expect("a level").0)
+});
 
 /// Keeps what this thread logs.
 #[derive(Clone, Default)]
@@ -24,6 +31,7 @@ impl Write for KeptLog {
 impl KeptLog {
     /// Keeps what is logged while the guard lives.
     pub(super) fn listen() -> (Self, DefaultGuard) {
+        LazyLock::force(&SECOND);
         let log = Self::default();
         let kept = log.clone();
         let (subscriber, _level) =

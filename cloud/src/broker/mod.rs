@@ -47,6 +47,7 @@ mod housekeeping;
 mod ingest_log;
 #[cfg(test)]
 mod kept_log;
+mod names;
 mod upkeep;
 
 use archiver::Archiver;

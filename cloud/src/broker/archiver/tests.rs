@@ -8,7 +8,8 @@ use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
 
 use super::Archiver;
-use crate::log::{AppendContext, Budgets, Log, Partition, PartitionId};
+use crate::broker::kept_log::KeptLog;
+use crate::log::{AppendContext, Budgets, Log, Partition, PartitionId, PartitionQueue};
 use crate::metrics::TierMetrics;
 use crate::objects::Location;
 use crate::objects::faulty::FaultyStore;
@@ -22,6 +23,7 @@ struct World {
     topics: Arc<Catalogue>,
     log: Arc<Log>,
     metrics: TierMetrics,
+    due: Arc<PartitionQueue>,
     archiver: Archiver,
 }
 
@@ -34,8 +36,9 @@ impl World {
         let seam = Arc::clone(&store) as Arc<dyn Store>;
         let log = Arc::new(Log::with_archive(seam, Budgets::default(), Some(archive.clone())));
         let topics = Arc::new(Catalogue::new(log.clone()));
-        let archiver = Archiver::new(topics.clone(), log.clone(), archive, Arc::default());
-        Self { store, objects, topics, log, metrics, archiver }
+        let due = Arc::<PartitionQueue>::default();
+        let archiver = Archiver::new(topics.clone(), log.clone(), archive, due.clone());
+        Self { store, objects, topics, log, metrics, due, archiver }
     }
 
     /// A partition with a closed chunk that is old enough.
@@ -122,4 +125,46 @@ async fn when_the_object_store_answers_again_nobody_stays_put_off() {
         assert_eq!(partition.local_start(), Offset(1));
     }
     assert_eq!(world.metrics.put_off_partitions.get(), 0);
+}
+
+/// There was one line, with a topic's id and `index=0`, and all others that were held up were silent.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_told_now_and_then_with_a_name_and_how_many_it_holds_up() {
+    let (log, _guard) = KeptLog::listen();
+    let mut world = World::new();
+    let partitions = [world.due("a").await, world.due("b").await, world.due("c").await];
+    for partition in &partitions {
+        world.due.offer((partition.keys().topic, partition.keys().partition), 1);
+    }
+    world.objects.fail_with("Error performing PUT http://169.254.169.254/latest/api/token");
+    let tries = 2 * limits::tier::TOLD_AGAIN.as_secs() / limits::tier::RETRY_OUTAGE_MOST.as_secs();
+    for _ in 0..tries {
+        for partition in &partitions {
+            let goes_on = world.offer(partition).await.0;
+            assert!(!goes_on);
+        }
+        tokio::time::advance(limits::tier::RETRY_OUTAGE_MOST).await;
+    }
+    let told = log.warnings("");
+    assert_eq!(told.len(), 2, "{told:?}");
+    for part in ["topic=a", "partition=0", "partitions=3", "AWS_ACCESS_KEY_ID"] {
+        assert!(told[0].contains(part), "{part}: {told:?}");
+    }
+}
+
+/// Warnings had a topic's id.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_fails_by_itself_is_told_by_name_once() {
+    let (log, _guard) = KeptLog::listen();
+    let mut world = World::new();
+    let bad = world.due("bad").await;
+    let mut damage = WriteBatch::new();
+    damage.put(bad.keys().batch(Offset(0)), "short");
+    write(&*world.store, damage).await.expect("written");
+    for _ in 0..3 {
+        world.offer(&bad).await;
+        tokio::time::advance(limits::tier::RETRY_MOST).await;
+    }
+    let told = log.warnings("topic=bad partition=0");
+    assert_eq!((told.len(), log.warnings("").len()), (1, 1), "{told:?}");
 }
