@@ -78,6 +78,8 @@ pub struct TierMetrics {
     pub put_off_partitions: Gauge,
     /// Bytes that came from the object store.
     pub fetched_bytes: Counter,
+    /// Blocks that could not be had.
+    pub failed_reads: Counter,
     /// Blocks that were in memory, or on their way, when a reader asked.
     pub cache_hits: Counter,
     /// Blocks that a reader had to wait for from the first byte on.
@@ -116,6 +118,11 @@ impl TierMetrics {
                 tier,
                 "fetched_bytes",
                 "Bytes that came from the object store for readers",
+            ),
+            failed_reads: registered(
+                tier,
+                "failed_reads",
+                "Blocks that could not be had from the object store, each tried three times",
             ),
             cache_hits: registered(
                 tier,

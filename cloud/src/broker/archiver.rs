@@ -163,4 +163,4 @@ impl Archiver {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -39,6 +39,7 @@ use crate::topics::Catalogue;
 use crate::traffic::{Busiest, Sharing, Traffic};
 use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetrics};
 
+mod archive_reads;
 mod archiver;
 mod archiving;
 mod cleaner;
@@ -50,6 +51,7 @@ mod kept_log;
 mod names;
 mod upkeep;
 
+use archive_reads::ArchiveReads;
 use archiver::Archiver;
 use archiving::Archiving;
 use cleaner::Cleaner;
@@ -315,6 +317,10 @@ fn upkeep_tasks(
     ];
     if let Some(archiving) = parts.archiving.take() {
         let archive = archiving.archive.clone();
+        if let Some(failed) = archive.failed_reads() {
+            let reads = ArchiveReads::new(topics.clone(), failed);
+            tasks.push(tokio::spawn(reads.run(shutdown.clone())));
+        }
         let archiver = Archiver::new(topics.clone(), log.clone(), archive, cold);
         tasks.push(tokio::spawn(archiving.run(archiver, parts.store.clone(), shutdown.clone())));
     }

@@ -10,6 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use robustmq_common::ids::Offset;
 use robustmq_common::limits;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::ahead::Ahead;
@@ -66,6 +67,15 @@ pub struct Object {
     pub archived: Archived,
 }
 
+/// A read of archived records that got none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedRead {
+    /// Of which partition.
+    pub keys: PartitionKeys,
+    /// Why.
+    pub error: ArchiveError,
+}
+
 /// What of a partition lies in one object.
 #[derive(Debug)]
 pub(crate) struct ColdRead {
@@ -87,6 +97,9 @@ pub struct Archive {
     metrics: TierMetrics,
     /// Objects that are being put.
     uploading: Mutex<HashSet<Uuid>>,
+    /// To whoever tells of failed reads.
+    failed: mpsc::Sender<FailedRead>,
+    untold: Mutex<Option<mpsc::Receiver<FailedRead>>>,
 }
 
 impl fmt::Debug for Archive {
@@ -113,7 +126,10 @@ impl Archive {
     pub fn new(location: Location, settings: TierSettings, metrics: TierMetrics) -> Self {
         let Location { objects, path } = location;
         let blocks = Blocks::new(Arc::clone(&objects), settings.cache_bytes, metrics.clone());
+        let (failed, untold) = mpsc::channel(limits::tier::UNTOLD_READS);
         Self {
+            failed,
+            untold: Mutex::new(Some(untold)),
             blocks: Arc::new(blocks),
             metrics,
             objects,
@@ -122,6 +138,18 @@ impl Archive {
             ahead: Ahead::default(),
             uploading: Mutex::default(),
         }
+    }
+
+    /// Reads that fail from now on, for one who tells of them: it may miss some if there are many. `None` if somebody does already.
+    #[must_use]
+    pub fn failed_reads(&self) -> Option<mpsc::Receiver<FailedRead>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A reader of `keys` got nothing.
+    pub(crate) fn read_failed(&self, keys: &PartitionKeys, error: &ArchiveError) {
+        // Where there is no room, there is enough to tell.
+        let _ = self.failed.try_send(FailedRead { keys: *keys, error: error.clone() });
     }
 
     /// What it did.

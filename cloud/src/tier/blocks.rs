@@ -243,6 +243,7 @@ impl Blocks {
         self.metrics.cache_misses.inc();
         if kept.waiting.len() >= limits::tier::WAITING_FETCHES {
             let waiting = kept.waiting.len();
+            self.metrics.failed_reads.inc();
             return Err(ArchiveError::Unavailable(format!("{waiting} blocks wait for it already")));
         }
         let (sender, fetching) = watch::channel(None);
@@ -268,6 +269,7 @@ impl Blocks {
     async fn fetch_into(&self, id: BlockId, source: &Source, sender: &watch::Sender<Outcome>) {
         let fetched = self.fetch(id, source).await;
         if fetched.is_err() {
+            self.metrics.failed_reads.inc();
             // It is not remembered.
             self.lock().remove(id);
         }

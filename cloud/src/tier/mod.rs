@@ -23,7 +23,7 @@ mod format;
 mod janitor;
 mod owner;
 
-pub use archive::{Archive, ArchiveError, Object, TierSettings};
+pub use archive::{Archive, ArchiveError, FailedRead, Object, TierSettings};
 pub use format::{ObjectBuilder, SealedObject};
 pub use janitor::Janitor;
 pub use owner::{Owner, OwnerError, check_without_archive};

@@ -17,18 +17,18 @@ use crate::store::{MemoryStore, Store, WriteBatch, write};
 use crate::tier::{Archive, TierSettings};
 use crate::topics::{Catalogue, NewTopic};
 
-struct World {
+pub(in crate::broker) struct World {
     store: Arc<MemoryStore>,
-    objects: Arc<FaultyStore>,
-    topics: Arc<Catalogue>,
-    log: Arc<Log>,
-    metrics: TierMetrics,
+    pub objects: Arc<FaultyStore>,
+    pub topics: Arc<Catalogue>,
+    pub log: Arc<Log>,
+    pub metrics: TierMetrics,
     due: Arc<PartitionQueue>,
     archiver: Archiver,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (store, objects) = (Arc::new(MemoryStore::new()), FaultyStore::new(3));
         let location = Location { objects: objects.clone(), path: "tier".to_owned() };
         let metrics = TierMetrics::default();
@@ -42,7 +42,7 @@ impl World {
     }
 
     /// A partition with a closed chunk that is old enough.
-    async fn due(&self, name: &str) -> Arc<Partition> {
+    pub async fn due(&self, name: &str) -> Arc<Partition> {
         let entry = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let overrides = BTreeMap::from([
             entry("robustmq.storage.mode", "tiered"),
@@ -64,7 +64,7 @@ impl World {
     }
 
     /// As a look that finds it due: whether the archiver goes on at once, and how many failures there were.
-    async fn offer(&mut self, partition: &Partition) -> (bool, u64) {
+    pub async fn offer(&mut self, partition: &Partition) -> (bool, u64) {
         let keys = partition.keys();
         let id: PartitionId = (keys.topic, keys.partition);
         let goes_on = self.archiver.archive_one(id, 1000).await;
