@@ -334,6 +334,10 @@ async fn one_budget_bounds_all_rings_and_the_largest_give() {
     assert_eq!(base_offsets(&small, 0, usize::MAX).await.len(), 20);
     let kept = base_offsets(&large, large.offsets().log_start_offset.0, usize::MAX).await;
     assert!((50..100).contains(&kept.len()), "{}", kept.len());
+    // It was silent.
+    let gone = 500 - kept.len() as u64;
+    assert_eq!((small.pushed_out(), large.pushed_out()), (0, gone));
+    assert_eq!(log.pushed_out(), (gone, gone * batch().size() as u64));
     drop((small, large, log));
 }
 
