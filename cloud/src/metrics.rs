@@ -11,6 +11,12 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use robustmq_common::telemetry::registered;
 
+mod process;
+mod store;
+
+pub use process::ProcessMetrics;
+pub use store::StoreMetrics;
+
 /// The API of a Kafka request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ApiLabel {

@@ -30,7 +30,7 @@ use crate::group::shared::coordinator::SharedGroups;
 use crate::kafka::memory::Budget;
 use crate::kafka::{self, Kafka, KafkaSettings};
 use crate::log::{Log, PartitionQueue, ProducerIds};
-use crate::metrics::{Metrics, TierMetrics};
+use crate::metrics::{Metrics, ProcessMetrics, StoreMetrics, TierMetrics};
 use crate::objects::{ObjectStoreUrl, check_environment};
 use crate::settings::Settings;
 use crate::store::keys::system::StoreIdentity;
@@ -378,6 +378,8 @@ impl Parts {
         registry.register_collector(Box::new(busiest.clone()));
         registry.register_collector(Box::new(Sharing::new(shared.clone())));
         registry.register_collector(Box::new(CacheMetrics::new(cache.clone())));
+        registry.register_collector(Box::new(StoreMetrics::new(store.clone())));
+        registry.register_collector(Box::new(ProcessMetrics));
         let ingest_log = ingest_log::StoredLog::new(
             topics.clone(),
             log.clone(),
