@@ -153,3 +153,57 @@ impl Archiving {
         tracing::info!("the archive of tiered topics answers, and is this store's");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::TryStreamExt as _;
+    use object_store::path::Path;
+    use object_store::{ObjectStore as _, ObjectStoreExt as _};
+    use tokio_util::sync::CancellationToken;
+
+    use super::{Archiving, Owner};
+    use crate::broker::archiver::tests::World;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// A partition that is to be archived, and an archive that is not known yet.
+    async fn world() -> (World, Archiving) {
+        let world = World::new();
+        let partition = world.due("t").await;
+        world.due.offer((partition.keys().topic, partition.keys().partition), 1);
+        let archive = world.log.archive().expect("there is one").clone();
+        let owner = Owner::new(world.store.clone(), archive.clone(), "s3://a".to_owned());
+        let metrics = world.metrics.clone();
+        (world, Archiving { archive, owner, metrics, is_confirmed: false })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_archived_before_the_archive_is_known() {
+        for is_others in [false, true] {
+            let (world, archiving) = world().await;
+            let objects = world.objects.clone();
+            let marker = Path::from("tier/archive.json");
+            if is_others {
+                let others = format!("{{\"archive_id\":\"{}\"}}", uuid::Uuid::nil());
+                objects.put(&marker, others.into()).await.expect("it is up");
+            }
+            objects.set_down(true);
+            let shutdown = CancellationToken::new();
+            let run = archiving.run(world.archiver, world.store.clone(), shutdown.clone());
+            let task = tokio::spawn(run);
+            tokio::time::sleep(LONG).await;
+            assert_eq!(world.metrics.unconfirmed.get(), 1);
+            objects.set_down(false);
+            tokio::time::sleep(LONG).await;
+            let listed: Vec<_> = objects.list(None).try_collect().await.expect("it is up");
+            let found = (listed.len(), world.metrics.unconfirmed.get());
+            // The marker, and an object behind it.
+            let expected = if is_others { (1, 1) } else { (2, 0) };
+            assert_eq!(found, expected);
+            shutdown.cancel();
+            task.await.expect("it ends");
+        }
+    }
+}

@@ -18,13 +18,13 @@ use crate::tier::{Archive, TierSettings};
 use crate::topics::{Catalogue, NewTopic};
 
 pub(in crate::broker) struct World {
-    store: Arc<MemoryStore>,
+    pub store: Arc<MemoryStore>,
     pub objects: Arc<FaultyStore>,
     pub topics: Arc<Catalogue>,
     pub log: Arc<Log>,
     pub metrics: TierMetrics,
-    due: Arc<PartitionQueue>,
-    archiver: Archiver,
+    pub due: Arc<PartitionQueue>,
+    pub archiver: Archiver,
 }
 
 impl World {

@@ -172,6 +172,22 @@ async fn a_store_of_before_adopts_its_archive_where_its_objects_are() {
     reason(confirm(&store, &objects, "s3://wrong").await);
 }
 
+/// A backup may be older than the marker. That its objects are there says whose archive it is.
+#[tokio::test]
+async fn a_store_that_went_back_knows_its_archive_by_its_objects() {
+    let (later, objects) = (Arc::new(MemoryStore::new()), FaultyStore::new(1));
+    confirm(&later, &objects, "s3://a").await.expect("nobody's");
+    let made = marker(&objects).await;
+    let backup = Arc::new(MemoryStore::new());
+    let path = archive_something(&backup).await;
+    reason(confirm(&backup, &objects, "s3://a").await);
+    put(&objects, &path, "records").await;
+    for _ in 0..2 {
+        confirm(&backup, &objects, "s3://a").await.expect("its records are there");
+    }
+    assert_eq!(marker(&objects).await, made);
+}
+
 /// The message says what to put where.
 #[tokio::test]
 async fn an_archive_that_is_lost_is_given_up_by_hand() {
