@@ -27,6 +27,8 @@ pub(super) struct Archiving {
     owner: Owner,
     metrics: TierMetrics,
     is_confirmed: bool,
+    /// When the log said why it cannot be used.
+    told: Option<Instant>,
 }
 
 /// Where a person has said, or would say, where the archive is.
@@ -56,10 +58,13 @@ pub(super) async fn open(
         TierSettings { cache_bytes: settings.cache.shares(true).0, ..TierSettings::default() };
     let archive = Arc::new(Archive::new(location, tier, metrics.clone()));
     let owner = Owner::new(Arc::clone(store), Arc::clone(&archive), url.to_string());
-    let mut archiving = Archiving { archive, owner, metrics, is_confirmed: false };
+    let mut archiving = Archiving { archive, owner, metrics, is_confirmed: false, told: None };
     match tokio::time::timeout(limits::tier::START_WAIT, archiving.confirm()).await {
         Ok(Ok(())) => {}
-        Ok(Err(OwnerError::Archive(error))) => warn(url, &error),
+        Ok(Err(OwnerError::Archive(error))) => {
+            archiving.told = Some(Instant::now());
+            warn(url, &error);
+        }
         Ok(Err(error)) => return Err(refused(settings, error)),
         Err(_) => {
             archiving.metrics.failures.inc();
@@ -127,18 +132,18 @@ impl Archiving {
             return;
         }
         let mut pause = limits::tier::RETRY;
-        let mut told = Instant::now();
         let mut is_foreign = false;
         loop {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(limits::tier::RETRY_OUTAGE_MOST);
             let Err(error) = self.confirm().await else { break };
             let is_news = matches!(error, OwnerError::Foreign(_)) && !is_foreign;
-            if !is_news && told.elapsed() < limits::tier::TOLD_AGAIN {
+            let was_told = self.told.is_some_and(|told| told.elapsed() < limits::tier::TOLD_AGAIN);
+            if was_told && !is_news {
                 tracing::debug!(%error, "the archive of tiered topics cannot be used");
                 continue;
             }
-            told = Instant::now();
+            self.told = Some(Instant::now());
             match error {
                 OwnerError::Foreign(reason) => {
                     is_foreign = true;
@@ -163,8 +168,9 @@ mod tests {
     use object_store::{ObjectStore as _, ObjectStoreExt as _};
     use tokio_util::sync::CancellationToken;
 
-    use super::{Archiving, Owner};
+    use super::{Archiving, Owner, limits};
     use crate::broker::archiver::tests::World;
+    use crate::broker::kept_log::KeptLog;
 
     const LONG: Duration = Duration::from_secs(3600);
 
@@ -176,12 +182,13 @@ mod tests {
         let archive = world.log.archive().expect("there is one").clone();
         let owner = Owner::new(world.store.clone(), archive.clone(), "s3://a".to_owned());
         let metrics = world.metrics.clone();
-        (world, Archiving { archive, owner, metrics, is_confirmed: false })
+        (world, Archiving { archive, owner, metrics, is_confirmed: false, told: None })
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_archived_before_the_archive_is_known() {
         for is_others in [false, true] {
+            let (log, _guard) = KeptLog::listen();
             let (world, archiving) = world().await;
             let objects = world.objects.clone();
             let marker = Path::from("tier/archive.json");
@@ -195,6 +202,8 @@ mod tests {
             let task = tokio::spawn(run);
             tokio::time::sleep(LONG).await;
             assert_eq!(world.metrics.unconfirmed.get(), 1);
+            let told = log.warnings("503 Slow Down").len() as u64;
+            assert!((1..=1 + LONG.as_secs() / limits::tier::TOLD_AGAIN.as_secs()).contains(&told));
             objects.set_down(false);
             tokio::time::sleep(LONG).await;
             let listed: Vec<_> = objects.list(None).try_collect().await.expect("it is up");
