@@ -11,6 +11,12 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use robustmq_common::telemetry::registered;
 
+mod process;
+mod store;
+
+pub use process::ProcessMetrics;
+pub use store::StoreMetrics;
+
 /// The API of a Kafka request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ApiLabel {
@@ -72,10 +78,14 @@ pub struct TierMetrics {
     pub archived_bytes: Counter,
     /// Attempts to archive that failed.
     pub failures: Counter,
+    /// 1 until the archive was seen to be this store's: nothing is archived or removed before.
+    pub unconfirmed: Gauge,
     /// Partitions whose last attempt failed, and that are not tried for a while.
     pub put_off_partitions: Gauge,
     /// Bytes that came from the object store.
     pub fetched_bytes: Counter,
+    /// Blocks that could not be had.
+    pub failed_reads: Counter,
     /// Blocks that were in memory, or on their way, when a reader asked.
     pub cache_hits: Counter,
     /// Blocks that a reader had to wait for from the first byte on.
@@ -100,6 +110,11 @@ impl TierMetrics {
                 "Bytes of record batches that were archived",
             ),
             failures: registered(tier, "failures", "Attempts to archive that failed"),
+            unconfirmed: registered(
+                tier,
+                "unconfirmed",
+                "1 until the archive was seen to be this store's: nothing is archived or removed before",
+            ),
             put_off_partitions: registered(
                 tier,
                 "put_off_partitions",
@@ -109,6 +124,11 @@ impl TierMetrics {
                 tier,
                 "fetched_bytes",
                 "Bytes that came from the object store for readers",
+            ),
+            failed_reads: registered(
+                tier,
+                "failed_reads",
+                "Blocks that could not be had from the object store, each tried three times",
             ),
             cache_hits: registered(
                 tier,

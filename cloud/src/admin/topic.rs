@@ -5,7 +5,8 @@
 //!  "active", "totals": {...}, "rates": {"produced_records", "produced_bytes", "fetched_records", "fetched_bytes"},
 //!  "bytes", "records", "backlog",
 //!  "groups": [{"group", "partitions", "lag"}], "more_groups",
-//!  "log": [{"partition", "log_start_offset", "local_start_offset", "high_watermark", "leader_epoch", "bytes"}]}
+//!  "log": [{"partition", "log_start_offset", "local_start_offset", "high_watermark", "leader_epoch", "bytes",
+//!           "pushed_out_records"}]}
 //! ```
 //!
 //! Totals count from when the topic became active, rates are for a second. `backlog` is the lag of the slowest group, null where none reads.

@@ -1,7 +1,7 @@
 //! The one task that archives: an object of about 32 MB at a time, so that one of them is in memory.
 //!
 //! While the object store does not answer, everything stays in the store and is tried again; `robustmq_cloud_tier_failures_total`
-//! grows, and one line in the log says so when it begins and when it ends. A partition that fails is put off, each time for twice as long, so
+//! grows, and one line in the log says so when it begins, now and then while it lasts, and when it ends. A partition that fails is put off, each time for twice as long, so
 //! that it does not hold up the others; `robustmq_cloud_tier_put_off_partitions` counts them.
 
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use robustmq_common::limits;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::names::topic_name;
 use crate::log::{ArchivePassError, Log, LogError, PartitionId, PartitionQueue};
 use crate::metrics::TierMetrics;
 use crate::store::StoreError;
@@ -25,8 +26,8 @@ pub(super) struct Archiver {
     archive: Arc<Archive>,
     due: Arc<PartitionQueue>,
     metrics: TierMetrics,
-    /// The object store did not answer the last time.
-    is_down: bool,
+    /// The object store did not answer the last time: when the log said so.
+    down: Option<Instant>,
     put_off: HashMap<PartitionId, PutOff>,
 }
 
@@ -47,7 +48,7 @@ impl Archiver {
         due: Arc<PartitionQueue>,
     ) -> Self {
         let metrics = archive.metrics().clone();
-        Self { topics, log, archive, due, metrics, is_down: false, put_off: HashMap::new() }
+        Self { topics, log, archive, due, metrics, down: None, put_off: HashMap::new() }
     }
 
     /// Runs until `shutdown`. `now_ms` is the wall clock, milliseconds since 1970.
@@ -72,26 +73,27 @@ impl Archiver {
             // It is offered again while it is due.
             return true;
         }
-        let (topic, index) = id;
+        let (topic, partition) = id;
         let outcome = self.pass(id, now_ms).await;
         match &outcome {
             Ok(bytes @ 1..) => {
                 self.metrics.archived_bytes.inc_by(*bytes);
                 // There may be more of it; others have their turn before.
                 self.due.offer(id, 0);
-                tracing::debug!(%topic, %index, bytes, "archived");
+                tracing::debug!(%topic, %partition, bytes, "archived");
                 self.is_up();
             }
             Ok(0)
             | Err(ArchivePassError::Dropped | ArchivePassError::Store(StoreError::Closed)) => {}
             Err(error) => {
                 self.metrics.failures.inc();
-                self.failed(id, error);
+                self.failed(id, error).await;
             }
         }
         let is_over = matches!(outcome, Ok(_) | Err(ArchivePassError::Dropped));
         if is_over && self.put_off.remove(&id).is_some_and(|put_off| !put_off.is_outage) {
-            tracing::info!(%topic, %index, "the partition is archived again");
+            let topic = topic_name(&self.topics, topic).await;
+            tracing::info!(%topic, %partition, "the partition is archived again");
         }
         self.count();
         !matches!(outcome, Err(ArchivePassError::Archive(ArchiveError::Unavailable(_))))
@@ -99,14 +101,13 @@ impl Archiver {
 
     /// The object store answers: whoever it did not answer is tried when it is offered.
     fn is_up(&mut self) {
-        if std::mem::take(&mut self.is_down) {
+        if self.down.take().is_some() {
             self.put_off.retain(|_, put_off| !put_off.is_outage);
             tracing::info!("records are archived again");
         }
     }
 
-    fn failed(&mut self, id: PartitionId, error: &ArchivePassError) {
-        let (topic, index) = id;
+    async fn failed(&mut self, id: PartitionId, error: &ArchivePassError) {
         let is_outage = matches!(error, ArchivePassError::Archive(ArchiveError::Unavailable(_)));
         let now = Instant::now();
         if self.put_off.len() >= limits::PARTITION_QUEUE {
@@ -122,17 +123,27 @@ impl Archiver {
             false => limits::tier::RETRY_MOST,
         });
         self.put_off.insert(id, PutOff { until: now + pause, pause, is_outage });
-        // One line for an outage, and one for each partition that fails by itself.
-        let is_known = match is_outage {
-            true => std::mem::replace(&mut self.is_down, true),
-            false => before.is_some_and(|before| !before.is_outage),
-        };
-        match is_known {
-            true => tracing::debug!(%topic, %index, %error, "records stay in the store"),
-            false => {
-                tracing::warn!(%topic, %index, %error, "records stay in the store, and are archived later");
+        let (topic, partition) = (topic_name(&self.topics, id.0).await, id.1);
+        if !is_outage {
+            // One line for each partition that fails by itself.
+            match before.is_some_and(|before| !before.is_outage) {
+                true => tracing::debug!(%topic, %partition, %error, "records stay in the store"),
+                false => {
+                    tracing::warn!(%topic, %partition, %error, "records stay in the store, and are archived later");
+                }
             }
+            return;
         }
+        // And one for all that an outage holds up.
+        if self.down.is_some_and(|told| now.duration_since(told) < limits::tier::TOLD_AGAIN) {
+            return tracing::debug!(%topic, %partition, %error, "records stay in the store");
+        }
+        self.down = Some(now);
+        let partitions = self.put_off.len() + self.due.count(|id| !self.put_off.contains_key(id));
+        tracing::warn!(
+            %topic, %partition, partitions, %error,
+            "nothing can be archived: records of so many partitions stay in the store, and are archived later"
+        );
     }
 
     fn count(&self) {
@@ -152,4 +163,4 @@ impl Archiver {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

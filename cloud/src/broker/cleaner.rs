@@ -7,6 +7,7 @@ use std::sync::Arc;
 use robustmq_common::limits;
 use tokio_util::sync::CancellationToken;
 
+use super::names::topic_name;
 use crate::log::{CompactError, Log, LogError, PartitionId, PartitionQueue, PassSummary};
 use crate::metrics::Metrics;
 use crate::store::StoreError;
@@ -73,7 +74,6 @@ impl Cleaner {
         if self.put_off.get(&id).is_some_and(|until| now_ms < *until) {
             return;
         }
-        let (topic, index) = id;
         match self.pass(id, now_ms).await {
             Ok(PassSummary { was_due: false, .. }) => {}
             Ok(PassSummary { removed_bytes, is_partial, .. }) => {
@@ -83,7 +83,8 @@ impl Cleaner {
                 }
                 self.metrics.compaction_passes.inc();
                 self.metrics.compaction_removed_bytes.inc_by(removed_bytes);
-                tracing::debug!(%topic, %index, removed_bytes, "partition compacted");
+                let (topic, partition) = id;
+                tracing::debug!(%topic, %partition, removed_bytes, "partition compacted");
             }
             Err(error) if error.is_gone() => {}
             Err(error) => {
@@ -91,7 +92,8 @@ impl Cleaner {
                 if error.stays() {
                     self.put_off(id, now_ms);
                 }
-                tracing::warn!(%topic, %index, %error, "compaction failed; it is tried again later");
+                let (topic, partition) = (topic_name(&self.topics, id.0).await, id.1);
+                tracing::warn!(%topic, %partition, %error, "compaction failed; it is tried again later");
             }
         }
     }

@@ -30,24 +30,30 @@ use crate::group::shared::coordinator::SharedGroups;
 use crate::kafka::memory::Budget;
 use crate::kafka::{self, Kafka, KafkaSettings};
 use crate::log::{Log, PartitionQueue, ProducerIds};
-use crate::metrics::{Metrics, TierMetrics};
-use crate::objects::{ObjectStoreUrl, check_environment, locate};
+use crate::metrics::{Metrics, ProcessMetrics, StoreMetrics, TierMetrics};
+use crate::objects::{ObjectStoreUrl, check_environment};
 use crate::settings::Settings;
 use crate::store::keys::system::StoreIdentity;
 use crate::store::{Store, StoreError};
-use crate::tier::{Archive, Janitor, TierSettings};
 use crate::topics::Catalogue;
 use crate::traffic::{Busiest, Sharing, Traffic};
 use crate::uplink::{self, Admission, Ingest, IngestSettings, Tokens, UplinkMetrics};
 
+mod archive_reads;
 mod archiver;
+mod archiving;
 mod cleaner;
 mod dead_letters;
 mod housekeeping;
 mod ingest_log;
+#[cfg(test)]
+mod kept_log;
+mod names;
 mod upkeep;
 
+use archive_reads::ArchiveReads;
 use archiver::Archiver;
+use archiving::Archiving;
 use cleaner::Cleaner;
 use dead_letters::LetterTopics;
 use upkeep::Upkeeper;
@@ -106,7 +112,7 @@ async fn open_object_store(
     let failed = |error: StoreError| StartError::Failed(format!("[cluster] object_store: {error}"));
     let unusable = |reason| failed(StoreError::Open { path: url.to_string(), reason });
     let Location { objects, path } =
-        locate(url, STORE_PATH, limits::object::READ).map_err(unusable)?;
+        crate::objects::locate(url, STORE_PATH, limits::object::READ).map_err(unusable)?;
     let flush_interval = Duration::from_millis(settings.cluster.flush_interval_ms);
     let slate = SlateSettings { flush_interval, ..SlateSettings::default() };
     let store = SlateStore::open(objects, &path, &url.to_string(), &slate).await;
@@ -216,7 +222,7 @@ pub async fn start(
     let listeners = listen(settings).await?;
     let (kafka_address, uplink_address, admin_address) =
         (listeners.kafka.1, listeners.uplink.1, listeners.admin.1);
-    let parts = Parts::build(settings, store, kafka_address, shutdown.clone()).await?;
+    let mut parts = Parts::build(settings, store, kafka_address, shutdown.clone()).await?;
 
     let (archive, datasets) =
         (parts.kafka.log.archive().cloned(), Arc::clone(&parts.kafka.datasets));
@@ -230,7 +236,7 @@ pub async fn start(
         datasets: parts.kafka.datasets.clone(),
         caches: caches.clone(),
     };
-    let mut tasks = upkeep_tasks(settings, &parts, &shutdown);
+    let mut tasks = upkeep_tasks(settings, &mut parts, &shutdown);
     let (shared, shared_shutdown) = (parts.kafka.shared.clone(), shutdown.clone());
     tasks.push(tokio::spawn(async move { shared.run(shared_shutdown).await }));
     let readiness = Readiness::default();
@@ -282,21 +288,6 @@ pub async fn start(
     })
 }
 
-/// Where under its URL the archive of `tiered` topics lies.
-const ARCHIVE_PATH: &str = "tier";
-
-fn open_archive(
-    settings: &Settings,
-    metrics: TierMetrics,
-) -> Result<Option<Arc<Archive>>, StartError> {
-    let Some(url) = settings.archive_url() else { return Ok(None) };
-    let location = locate(url, ARCHIVE_PATH, limits::tier::PUT)
-        .map_err(|reason| StartError::Failed(format!("[tier] object_store {url}: {reason}")))?;
-    let tier =
-        TierSettings { cache_bytes: settings.cache.shares(true).0, ..TierSettings::default() };
-    Ok(Some(Arc::new(Archive::new(location, tier, metrics))))
-}
-
 /// The cache of datasets: beside that of archived blocks, which takes of the same memory.
 fn open_cache(settings: &Settings) -> Result<Arc<Cache>, StartError> {
     let ssd = settings.cache.ssd(&settings.data_dir);
@@ -309,7 +300,7 @@ fn open_cache(settings: &Settings) -> Result<Arc<Cache>, StartError> {
 /// Retention, compaction, archiving, and removing what was deleted.
 fn upkeep_tasks(
     settings: &Settings,
-    parts: &Parts,
+    parts: &mut Parts,
     shutdown: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
     let (topics, log) = (&parts.kafka.topics, &parts.kafka.log);
@@ -324,13 +315,14 @@ fn upkeep_tasks(
         tokio::spawn(upkeep.run(housekeeping::wall_ms, shutdown.clone())),
         tokio::spawn(async move { removal.removal().run(removal_shutdown).await }),
     ];
-    if let Some(archive) = log.archive() {
-        let archiver = Archiver::new(topics.clone(), log.clone(), archive.clone(), cold);
-        let janitor = Janitor::new(parts.store.clone(), archive.clone());
-        tasks.extend([
-            tokio::spawn(archiver.run(housekeeping::wall_ms, shutdown.clone())),
-            tokio::spawn(janitor.run(housekeeping::wall_ms, shutdown.clone())),
-        ]);
+    if let Some(archiving) = parts.archiving.take() {
+        let archive = archiving.archive.clone();
+        if let Some(failed) = archive.failed_reads() {
+            let reads = ArchiveReads::new(topics.clone(), failed);
+            tasks.push(tokio::spawn(reads.run(shutdown.clone())));
+        }
+        let archiver = Archiver::new(topics.clone(), log.clone(), archive, cold);
+        tasks.push(tokio::spawn(archiving.run(archiver, parts.store.clone(), shutdown.clone())));
     }
     tasks
 }
@@ -338,6 +330,7 @@ fn upkeep_tasks(
 /// What the listeners work on.
 struct Parts {
     store: Arc<dyn Store>,
+    archiving: Option<Archiving>,
     registry: Registry,
     kafka: Arc<Kafka>,
     cache: Arc<Cache>,
@@ -357,7 +350,9 @@ impl Parts {
         let identity = StoreIdentity::load_or_create(&*store, fresh).await;
         let generation = identity.map_err(failed("the store cannot be used"))?.generation;
         let mut registry = Registry::default();
-        let archive = open_archive(settings, TierMetrics::register(&mut registry))?;
+        let tier_metrics = TierMetrics::register(&mut registry);
+        let archiving = archiving::open(settings, &store, tier_metrics).await?;
+        let archive = archiving.as_ref().map(|archiving| archiving.archive.clone());
         let cache = open_cache(settings)?;
         let log = Arc::new(Log::with_archive(store.clone(), settings.budgets(), archive));
         let topics = Arc::new(Catalogue::new(log.clone()));
@@ -383,6 +378,8 @@ impl Parts {
         registry.register_collector(Box::new(busiest.clone()));
         registry.register_collector(Box::new(Sharing::new(shared.clone())));
         registry.register_collector(Box::new(CacheMetrics::new(cache.clone())));
+        registry.register_collector(Box::new(StoreMetrics::new(store.clone())));
+        registry.register_collector(Box::new(ProcessMetrics));
         let ingest_log = ingest_log::StoredLog::new(
             topics.clone(),
             log.clone(),
@@ -413,7 +410,8 @@ impl Parts {
             shutdown,
         };
         let tokens = Tokens::new(store.clone());
-        Ok(Self { store, registry, kafka: Arc::new(kafka), cache, busiest, ingest, tokens })
+        let kafka = Arc::new(kafka);
+        Ok(Self { store, archiving, registry, kafka, cache, busiest, ingest, tokens })
     }
 }
 

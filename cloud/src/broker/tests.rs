@@ -17,6 +17,7 @@ use crate::store::MemoryStore;
 use crate::store::keys::system::StoreIdentity;
 use crate::topics::{Catalogue, NewTopic};
 
+mod archives;
 mod edges;
 
 fn log_level() -> LogLevel {
@@ -131,7 +132,7 @@ async fn any_topic_is_shown_by_its_name() {
         r#""created_ms":7"#,
         r#""active":false"#,
         r#""backlog":null"#,
-        r#""log":[{"partition":0,"log_start_offset":0,"local_start_offset":0,"high_watermark":0,"leader_epoch":0,"bytes":0},"#,
+        r#""log":[{"partition":0,"log_start_offset":0,"local_start_offset":0,"high_watermark":0,"leader_epoch":0,"bytes":0,"pushed_out_records":0},"#,
     ] {
         assert!(answer.contains(expected), "{expected}: {answer}");
     }
@@ -173,7 +174,10 @@ async fn every_metric_is_explained_in_the_documentation() {
     let page = include_str!("../../docs/admin.md");
     let metrics = get(broker.admin, "/metrics").await;
     let mut explained = 0;
-    for line in metrics.lines().filter(|line| line.starts_with("robustmq_cloud_")) {
+    for line in metrics
+        .lines()
+        .filter(|line| line.starts_with("robustmq_cloud_") || line.starts_with("process_"))
+    {
         let name = line.split([' ', '{']).next().unwrap_or_default();
         // A histogram is explained once.
         let of_histogram = ["_sum", "_count", "_bucket"]

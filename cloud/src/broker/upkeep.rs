@@ -191,7 +191,8 @@ impl Upkeeper {
             Ok(Some(_)) => {}
             Ok(None) => return, // never written
             Err(error) => {
-                return tracing::warn!(topic = topic.name.as_str(), %error, "retention failed");
+                let topic = topic.name.as_str();
+                return tracing::warn!(topic, partition = %index, %error, "retention failed");
             }
         }
         // Deleted meanwhile, or too many are in use: next time.
@@ -217,8 +218,8 @@ impl Upkeeper {
             Err(error) => {
                 self.failed += 1;
                 if self.failed == 1 {
-                    let (topic, index) = (topic.name.as_str(), id_of(partition).1);
-                    tracing::warn!(topic, %index, %error, "retention failed; it is tried again");
+                    let (topic, partition) = (topic.name.as_str(), id_of(partition).1);
+                    tracing::warn!(topic, %partition, %error, "retention failed; it is tried again");
                 }
             }
         }

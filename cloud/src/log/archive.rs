@@ -338,7 +338,7 @@ impl Partition {
             return Ok((Vec::new(), self.archived_to(), false));
         };
         let read = archive.read(object, objects.get(1), from, max_bytes, at_least_one).await;
-        let read = read.map_err(|error| StoreError::Read(error.to_string()))?;
+        let read = read.map_err(|error| self.failed_read(archive, from, &error))?;
         Ok((read.batches, read.next, read.is_full))
     }
 
@@ -384,6 +384,14 @@ impl Partition {
         let archive = self.archive_of()?;
         let Some(object) = self.objects_from(from).await?.into_iter().next() else { return Ok(()) };
         let warmed = archive.warm(&object, from).await;
-        warmed.map_err(|error| StoreError::Read(error.to_string()))
+        warmed.map_err(|error| self.failed_read(archive, from, &error))
+    }
+
+    fn failed_read(&self, archive: &Archive, from: Offset, error: &ArchiveError) -> StoreError {
+        // Unless it was deleted, with its object, meanwhile.
+        if self.unstored.may_be_read(from) {
+            archive.read_failed(self.keys(), error);
+        }
+        StoreError::Read(error.to_string())
     }
 }

@@ -283,6 +283,13 @@ impl Log {
         self.shared.unstored.used()
     }
 
+    /// Records of `memory` topics, and their bytes, that went before retention asked for it, since there was no room for them: since the
+    /// start.
+    #[must_use]
+    pub fn pushed_out(&self) -> (u64, u64) {
+        self.shared.unstored.all_pushed_out()
+    }
+
     /// Partitions in memory.
     #[must_use]
     pub fn loaded(&self) -> usize {

@@ -259,6 +259,12 @@ impl Partition {
         self.visible.subscribe()
     }
 
+    /// Records that went before retention asked for it, since there was no room for them in memory: since it was loaded.
+    #[must_use]
+    pub fn pushed_out(&self) -> u64 {
+        self.unstored.pushed_out()
+    }
+
     /// The offsets that answers carry.
     #[must_use]
     pub fn offsets(&self) -> Offsets {

@@ -30,6 +30,11 @@ impl PartitionQueue {
         self.added.notify_one();
     }
 
+    /// How many wait for which `is_meant`.
+    pub fn count(&self, is_meant: impl Fn(&PartitionId) -> bool) -> usize {
+        self.lock().keys().filter(|id| is_meant(id)).count()
+    }
+
     /// Takes the most urgent partition; waits for one.
     pub async fn take(&self) -> PartitionId {
         loop {

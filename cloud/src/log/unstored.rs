@@ -8,7 +8,7 @@
 //! **Invariant:** what is here holds its own bytes and nothing else of the request that they came in.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use super::unstored_memory::UnstoredMemory;
 pub(super) struct Held {
     pub next: Offset,
     pub max_timestamp: i64,
+    pub records: u32,
     pub bytes: Bytes,
 }
 
@@ -31,6 +32,7 @@ impl Held {
         Self {
             next: batch.next_offset(),
             max_timestamp: batch.max_timestamp(),
+            records: batch.records_count().unsigned_abs(),
             bytes: batch.as_bytes().clone(),
         }
     }
@@ -62,6 +64,8 @@ pub(super) struct Unstored {
     hole_start: AtomicI64,
     /// The budget knows of it: from the first batch on.
     is_registered: AtomicBool,
+    /// Records that went for want of room.
+    pushed_out: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -94,6 +98,7 @@ impl Unstored {
             durable_start: AtomicI64::new(log_start.0),
             hole_start: AtomicI64::new(NO_HOLE),
             is_registered: AtomicBool::new(false),
+            pushed_out: AtomicU64::new(0),
             inner: Mutex::new(inner),
         }
     }
@@ -295,20 +300,32 @@ impl Unstored {
         keep_from
     }
 
-    /// Drops the oldest batches of a ring until at most `kept` bytes of it are left.
+    /// Drops the oldest batches of a ring until at most `kept` bytes of it are left, since there is no room for them.
     pub(super) fn cut_ring(&self, kept: usize) {
         let mut inner = self.lock();
         if inner.fate == Fate::Ring {
-            self.cut(&mut inner, kept);
+            let (records, bytes) = self.cut(&mut inner, kept);
+            self.pushed_out.fetch_add(records, Ordering::Relaxed);
+            self.memory.pushed_out(records, bytes);
         }
     }
 
-    fn cut(&self, inner: &mut Inner, kept: usize) {
+    /// Records that went for want of room since this was loaded.
+    pub(super) fn pushed_out(&self) -> u64 {
+        self.pushed_out.load(Ordering::Relaxed)
+    }
+
+    /// Returns the records and bytes that go.
+    fn cut(&self, inner: &mut Inner, kept: usize) -> (u64, u64) {
+        let (mut records, mut bytes) = (0, 0);
         while inner.bytes > kept {
             let Some(first) = self.drop_first(inner) else { break };
+            records += u64::from(first.records);
+            bytes += first.bytes.len() as u64;
             // Told before a reader that comes between can find it gone.
             let _for_good = self.move_log_start(first.next);
         }
+        (records, bytes)
     }
 
     fn drop_first(&self, inner: &mut Inner) -> Option<Held> {

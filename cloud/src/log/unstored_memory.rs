@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** what `hybrid` has not written is never dropped; it is bounded by half of the budget, beyond which appends wait.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use robustmq_common::limits;
@@ -22,6 +22,9 @@ pub(super) struct UnstoredMemory {
     unwritten: AtomicUsize,
     /// Wakes appends that wait until something was written.
     pub(super) room: Notify,
+    /// Records, and their bytes, that rings gave up for want of room.
+    pushed_out_records: AtomicU64,
+    pushed_out_bytes: AtomicU64,
     /// Everybody who holds batches. Held while somebody makes room.
     holders: Mutex<Holders>,
 }
@@ -40,6 +43,8 @@ impl UnstoredMemory {
             used: AtomicUsize::new(0),
             unwritten: AtomicUsize::new(0),
             room: Notify::new(),
+            pushed_out_records: AtomicU64::new(0),
+            pushed_out_bytes: AtomicU64::new(0),
             holders: Mutex::default(),
         }
     }
@@ -47,6 +52,18 @@ impl UnstoredMemory {
     /// Bytes in use.
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// A ring gave up so many records for want of room.
+    pub(super) fn pushed_out(&self, records: u64, bytes: u64) {
+        self.pushed_out_records.fetch_add(records, Ordering::Relaxed);
+        self.pushed_out_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Records, and their bytes, that rings gave up for want of room.
+    pub(super) fn all_pushed_out(&self) -> (u64, u64) {
+        let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        (load(&self.pushed_out_records), load(&self.pushed_out_bytes))
     }
 
     pub(super) fn register(&self, holder: &Arc<Unstored>) {

@@ -14,7 +14,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -23,10 +23,13 @@ use rand::{RngExt as _, SeedableRng as _};
 #[derive(Debug)]
 pub(crate) struct FaultyStore {
     inner: InMemory,
-    /// Everything answers 503.
+    /// Everything answers with the error.
     down: AtomicBool,
+    error: Mutex<&'static str>,
     /// Of a thousand requests so many fail, after having been done or before.
     failing: AtomicU64,
+    /// Conditional puts answer 501.
+    unconditional: AtomicBool,
     /// So many reads that follow end in the middle.
     truncated: AtomicUsize,
     /// So many reads that follow have another byte somewhere.
@@ -42,7 +45,9 @@ impl FaultyStore {
         Arc::new(Self {
             inner: InMemory::new(),
             down: AtomicBool::new(false),
+            error: Mutex::new("503 Slow Down"),
             failing: AtomicU64::new(0),
+            unconditional: AtomicBool::new(false),
             truncated: AtomicUsize::new(0),
             delay_ms: AtomicU64::new(0),
             puts: AtomicUsize::new(0),
@@ -54,6 +59,16 @@ impl FaultyStore {
 
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
+    }
+
+    /// From now on everything answers so.
+    pub(crate) fn fail_with(&self, error: &'static str) {
+        *self.error.lock().expect("no panic") = error;
+        self.set_down(true);
+    }
+
+    pub(crate) fn refuse_conditions(&self) {
+        self.unconditional.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn fail_of_thousand(&self, failing: u64) {
@@ -82,8 +97,9 @@ impl FaultyStore {
         failing > 0 && self.rng.lock().expect("no panic").random_range(0..1000) < failing
     }
 
-    fn unavailable() -> object_store::Error {
-        object_store::Error::Generic { store: "faulty", source: "503 Slow Down".into() }
+    fn unavailable(&self) -> object_store::Error {
+        let source = (*self.error.lock().expect("no panic")).into();
+        object_store::Error::Generic { store: "faulty", source }
     }
 
     async fn before(&self) -> Result<()> {
@@ -92,7 +108,7 @@ impl FaultyStore {
             tokio::time::sleep(Duration::from_millis(delay)).await;
         }
         if self.down.load(Ordering::Relaxed) || self.draw() {
-            Err(Self::unavailable())
+            Err(self.unavailable())
         } else {
             Ok(())
         }
@@ -100,7 +116,7 @@ impl FaultyStore {
 
     /// The answer is lost: what was asked for has happened.
     fn after<T>(&self, outcome: Result<T>) -> Result<T> {
-        if outcome.is_ok() && self.draw() { Err(Self::unavailable()) } else { outcome }
+        if outcome.is_ok() && self.draw() { Err(self.unavailable()) } else { outcome }
     }
 }
 
@@ -119,6 +135,10 @@ impl ObjectStore for FaultyStore {
         options: PutOptions,
     ) -> Result<PutResult> {
         self.before().await?;
+        if self.unconditional.load(Ordering::Relaxed) && options.mode != PutMode::Overwrite {
+            let source = "501 <Code>NotImplemented</Code>".into();
+            return Err(object_store::Error::Generic { store: "faulty", source });
+        }
         self.puts.fetch_add(1, Ordering::Relaxed);
         self.after(self.inner.put_opts(to, payload, options).await)
     }
@@ -161,14 +181,14 @@ impl ObjectStore for FaultyStore {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         if self.down.load(Ordering::Relaxed) || self.draw() {
-            return stream::iter([Err(Self::unavailable())]).boxed();
+            return stream::iter([Err(self.unavailable())]).boxed();
         }
         self.inner.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         if self.down.load(Ordering::Relaxed) {
-            return stream::iter([Err(Self::unavailable())]).boxed();
+            return stream::iter([Err(self.unavailable())]).boxed();
         }
         self.inner.list(prefix)
     }

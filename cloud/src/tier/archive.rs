@@ -8,16 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
-use robustmq_common::chain::chain;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::ahead::Ahead;
 use super::blocks::{BlockId, Blocks, Check, FOOTER, Source};
 use super::format::{self, Block, FormatError, SealedObject};
 use crate::metrics::TierMetrics;
-use crate::objects::Location;
+use crate::objects::{Location, told};
 use crate::store::keys::archive::{Archived, Doomed};
 use crate::store::keys::partition::PartitionKeys;
 
@@ -67,6 +67,15 @@ pub struct Object {
     pub archived: Archived,
 }
 
+/// A read of archived records that got none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedRead {
+    /// Of which partition.
+    pub keys: PartitionKeys,
+    /// Why.
+    pub error: ArchiveError,
+}
+
 /// What of a partition lies in one object.
 #[derive(Debug)]
 pub(crate) struct ColdRead {
@@ -88,6 +97,9 @@ pub struct Archive {
     metrics: TierMetrics,
     /// Objects that are being put.
     uploading: Mutex<HashSet<Uuid>>,
+    /// To whoever tells of failed reads.
+    failed: mpsc::Sender<FailedRead>,
+    untold: Mutex<Option<mpsc::Receiver<FailedRead>>>,
 }
 
 impl fmt::Debug for Archive {
@@ -114,7 +126,10 @@ impl Archive {
     pub fn new(location: Location, settings: TierSettings, metrics: TierMetrics) -> Self {
         let Location { objects, path } = location;
         let blocks = Blocks::new(Arc::clone(&objects), settings.cache_bytes, metrics.clone());
+        let (failed, untold) = mpsc::channel(limits::tier::UNTOLD_READS);
         Self {
+            failed,
+            untold: Mutex::new(Some(untold)),
             blocks: Arc::new(blocks),
             metrics,
             objects,
@@ -123,6 +138,18 @@ impl Archive {
             ahead: Ahead::default(),
             uploading: Mutex::default(),
         }
+    }
+
+    /// Reads that fail from now on, for one who tells of them: it may miss some if there are many. `None` if somebody does already.
+    #[must_use]
+    pub fn failed_reads(&self) -> Option<mpsc::Receiver<FailedRead>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A reader of `keys` got nothing.
+    pub(crate) fn read_failed(&self, keys: &PartitionKeys, error: &ArchiveError) {
+        // Where there is no room, there is enough to tell.
+        let _ = self.failed.try_send(FailedRead { keys: *keys, error: error.clone() });
     }
 
     /// What it did.
@@ -142,12 +169,17 @@ impl Archive {
         self.blocks.set_budget_bytes(bytes);
     }
 
+    /// The object store, and the path under which everything of the archive lies.
+    pub(super) fn place(&self) -> (&dyn ObjectStore, &str) {
+        (&*self.objects, &self.path)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashSet<Uuid>> {
         self.uploading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `{path}/{topic}/{partition}/{base offset, 20 digits}-{object}`.
-    fn path_of(&self, keys: &PartitionKeys, base_offset: Offset, object: Uuid) -> Path {
+    pub(super) fn path_of(&self, keys: &PartitionKeys, base_offset: Offset, object: Uuid) -> Path {
         let (topic, partition) = (keys.topic.0, keys.partition.0);
         let (base, object) = (base_offset.0, object.simple());
         Path::from(format!("{}/{topic}/{partition}/{base:020}-{object}", self.path))
@@ -173,7 +205,7 @@ impl Archive {
         let put = self.objects.put(&path, PutPayload::from_iter(parts));
         match tokio::time::timeout(self.settings.put, put).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(ArchiveError::Unavailable(chain(&error))),
+            Ok(Err(error)) => Err(ArchiveError::Unavailable(told(&error))),
             Err(_) => {
                 let seconds = self.settings.put.as_secs();
                 Err(ArchiveError::Unavailable(format!("{path} was not put within {seconds} s")))
@@ -224,7 +256,7 @@ impl Archive {
         let removed = self.objects.delete(&path);
         match tokio::time::timeout(limits::object::READ, removed).await {
             Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
-            Ok(Err(error)) => Err(ArchiveError::Unavailable(chain(&error))),
+            Ok(Err(error)) => Err(ArchiveError::Unavailable(told(&error))),
             Err(_) => Err(ArchiveError::Unavailable(format!("{path} was not removed in time"))),
         }
     }

@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
-use robustmq_common::chain::chain;
 use robustmq_common::limits;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -26,6 +25,7 @@ use uuid::Uuid;
 use super::archive::ArchiveError;
 use super::format::{FormatError, parse_footer};
 use crate::metrics::TierMetrics;
+use crate::objects::told;
 
 /// A block by its object and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -243,6 +243,7 @@ impl Blocks {
         self.metrics.cache_misses.inc();
         if kept.waiting.len() >= limits::tier::WAITING_FETCHES {
             let waiting = kept.waiting.len();
+            self.metrics.failed_reads.inc();
             return Err(ArchiveError::Unavailable(format!("{waiting} blocks wait for it already")));
         }
         let (sender, fetching) = watch::channel(None);
@@ -268,6 +269,7 @@ impl Blocks {
     async fn fetch_into(&self, id: BlockId, source: &Source, sender: &watch::Sender<Outcome>) {
         let fetched = self.fetch(id, source).await;
         if fetched.is_err() {
+            self.metrics.failed_reads.inc();
             // It is not remembered.
             self.lock().remove(id);
         }
@@ -341,7 +343,7 @@ impl Blocks {
                 Ok(Err(object_store::Error::NotFound { .. })) => {
                     return Err(ArchiveError::Gone(source.path.to_string()));
                 }
-                Ok(Err(error)) => ArchiveError::Unavailable(chain(&error)),
+                Ok(Err(error)) => ArchiveError::Unavailable(told(&error)),
                 Err(_) => {
                     let seconds = limits::object::READ.as_secs();
                     ArchiveError::Unavailable(format!("no answer within {seconds} s"))

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use robustmq_common::limits;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -62,6 +63,7 @@ impl Janitor {
 
     /// Runs until `shutdown`. `now_ms` is the wall clock, milliseconds since 1970.
     pub async fn run(mut self, now_ms: fn() -> i64, shutdown: CancellationToken) {
+        let mut told: Option<Instant> = None;
         let work = async {
             loop {
                 match self.pass(now_ms()).await {
@@ -70,7 +72,15 @@ impl Janitor {
                     }
                     Ok(_) => {}
                     Err(SweepError::Store(StoreError::Closed)) => return,
-                    Err(error) => tracing::warn!(%error, "archived objects are removed later"),
+                    Err(error)
+                        if told.is_some_and(|at| at.elapsed() < limits::tier::TOLD_AGAIN) =>
+                    {
+                        tracing::debug!(%error, "archived objects are removed later");
+                    }
+                    Err(error) => {
+                        told = Some(Instant::now());
+                        tracing::warn!(%error, "archived objects are removed later");
+                    }
                 }
                 tokio::time::sleep(limits::tier::JANITOR_PAUSE).await;
             }

@@ -179,10 +179,25 @@ impl Shared {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             gauge(value as u64).encode(metric)?;
         }
-        let (name, help) =
-            ("robustmq_cloud_topics_uncounted_batches", "Batches of topics beyond those");
-        let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(self.traffic.untracked_batches()).encode(metric)
+        let (records, bytes) = self.log.pushed_out();
+        let counters = [
+            (
+                "robustmq_cloud_topics_uncounted_batches",
+                "Batches of topics beyond those",
+                self.traffic.untracked_batches(),
+            ),
+            (
+                "robustmq_cloud_log_pushed_out_records",
+                "Records of memory topics that went before retention asked for it, for want of room",
+                records,
+            ),
+            ("robustmq_cloud_log_pushed_out_bytes", "Bytes of their batches", bytes),
+        ];
+        for (name, help, value) in counters {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(metric)?;
+        }
+        Ok(())
     }
 }
 

@@ -27,6 +27,8 @@ pub struct PartitionReport {
     pub leader_epoch: i32,
     /// Bytes of its batches, exact to about a chunk.
     pub bytes: u64,
+    /// Records that went before retention asked for it, since memory was full (`memory`).
+    pub pushed_out_records: u64,
 }
 
 impl PartitionReport {
@@ -93,6 +95,7 @@ pub async fn partitions(log: &Log, topic: &Topic) -> Result<Vec<PartitionReport>
             high_watermark: offsets.high_watermark.0,
             leader_epoch: offsets.leader_epoch.0,
             bytes,
+            pushed_out_records: partition.pushed_out(),
         });
     }
     Ok(reports)

@@ -60,3 +60,11 @@ pub const FETCH_WAIT: Duration = Duration::from_secs(5);
 pub const WARM_WAIT: Duration = Duration::from_secs(6);
 /// `robustmq.tier.local.ms`: how long records stay on the broker's own disk.
 pub const LOCAL: Duration = Duration::from_secs(3600);
+/// How long a start waits for the archive's marker. Then the broker starts, and archives nothing until it has seen it.
+pub const START_WAIT: Duration = Duration::from_secs(5);
+/// How often the log says that something goes on failing: that nothing can be archived, that a partition's archive cannot be read.
+pub const TOLD_AGAIN: Duration = Duration::from_secs(600);
+/// Failed reads of archived records that wait to be told in the log.
+pub const UNTOLD_READS: usize = 64;
+/// Lines that tell of them in [`TOLD_AGAIN`], at most one for each partition.
+pub const TOLD_READS: usize = 20;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use tempfile::TempDir;
 
 use crate::TestCloud;
 use crate::bench::cost::{Footprint, Process};
@@ -22,6 +23,8 @@ pub struct Broker {
     pid: Option<u32>,
     admin: Option<String>,
     own: Option<TestCloud>,
+    /// Where its archived records are: an archive is one store's.
+    _archive: Option<TempDir>,
 }
 
 impl Broker {
@@ -32,8 +35,8 @@ impl Broker {
     pub async fn start(dir: &Path, kafka: impl FnOnce(&str) -> Kafka) -> anyhow::Result<Self> {
         // Whatever holds the system's temporary files may be no disk at all. A second call changes nothing.
         let _ = tempfile::env::override_temp_dir(dir);
-        let archive = dir.canonicalize()?.join("archive");
-        let toml = format!("[tier]\nobject_store = \"file://{}\"\n", archive.display());
+        let archive = TempDir::with_prefix_in("archive-", dir.canonicalize()?)?;
+        let toml = format!("[tier]\nobject_store = \"file://{}\"\n", archive.path().display());
         let own = TestCloud::start_with(&toml).await?;
         let kafka = kafka(&own.kafka()?);
         Ok(Self {
@@ -44,6 +47,7 @@ impl Broker {
             pid: None,
             admin: None,
             own: Some(own),
+            _archive: Some(archive),
         })
     }
 
@@ -56,7 +60,16 @@ impl Broker {
         admin: Option<String>,
         dir: PathBuf,
     ) -> Self {
-        Self { name: name.to_owned(), kafka, dir, topic_config: Vec::new(), pid, admin, own: None }
+        Self {
+            name: name.to_owned(),
+            kafka,
+            dir,
+            topic_config: Vec::new(),
+            pid,
+            admin,
+            own: None,
+            _archive: None,
+        }
     }
 
     /// Its process, where that is known.

@@ -8,7 +8,8 @@ use robustmq_common::limits;
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
 
 use super::Archiver;
-use crate::log::{AppendContext, Budgets, Log, Partition, PartitionId};
+use crate::broker::kept_log::KeptLog;
+use crate::log::{AppendContext, Budgets, Log, Partition, PartitionId, PartitionQueue};
 use crate::metrics::TierMetrics;
 use crate::objects::Location;
 use crate::objects::faulty::FaultyStore;
@@ -16,17 +17,18 @@ use crate::store::{MemoryStore, Store, WriteBatch, write};
 use crate::tier::{Archive, TierSettings};
 use crate::topics::{Catalogue, NewTopic};
 
-struct World {
-    store: Arc<MemoryStore>,
-    objects: Arc<FaultyStore>,
-    topics: Arc<Catalogue>,
-    log: Arc<Log>,
-    metrics: TierMetrics,
-    archiver: Archiver,
+pub(in crate::broker) struct World {
+    pub store: Arc<MemoryStore>,
+    pub objects: Arc<FaultyStore>,
+    pub topics: Arc<Catalogue>,
+    pub log: Arc<Log>,
+    pub metrics: TierMetrics,
+    pub due: Arc<PartitionQueue>,
+    pub archiver: Archiver,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (store, objects) = (Arc::new(MemoryStore::new()), FaultyStore::new(3));
         let location = Location { objects: objects.clone(), path: "tier".to_owned() };
         let metrics = TierMetrics::default();
@@ -34,12 +36,13 @@ impl World {
         let seam = Arc::clone(&store) as Arc<dyn Store>;
         let log = Arc::new(Log::with_archive(seam, Budgets::default(), Some(archive.clone())));
         let topics = Arc::new(Catalogue::new(log.clone()));
-        let archiver = Archiver::new(topics.clone(), log.clone(), archive, Arc::default());
-        Self { store, objects, topics, log, metrics, archiver }
+        let due = Arc::<PartitionQueue>::default();
+        let archiver = Archiver::new(topics.clone(), log.clone(), archive, due.clone());
+        Self { store, objects, topics, log, metrics, due, archiver }
     }
 
     /// A partition with a closed chunk that is old enough.
-    async fn due(&self, name: &str) -> Arc<Partition> {
+    pub async fn due(&self, name: &str) -> Arc<Partition> {
         let entry = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let overrides = BTreeMap::from([
             entry("robustmq.storage.mode", "tiered"),
@@ -61,7 +64,7 @@ impl World {
     }
 
     /// As a look that finds it due: whether the archiver goes on at once, and how many failures there were.
-    async fn offer(&mut self, partition: &Partition) -> (bool, u64) {
+    pub async fn offer(&mut self, partition: &Partition) -> (bool, u64) {
         let keys = partition.keys();
         let id: PartitionId = (keys.topic, keys.partition);
         let goes_on = self.archiver.archive_one(id, 1000).await;
@@ -122,4 +125,46 @@ async fn when_the_object_store_answers_again_nobody_stays_put_off() {
         assert_eq!(partition.local_start(), Offset(1));
     }
     assert_eq!(world.metrics.put_off_partitions.get(), 0);
+}
+
+/// There was one line, with a topic's id and `index=0`, and all others that were held up were silent.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_told_now_and_then_with_a_name_and_how_many_it_holds_up() {
+    let (log, _guard) = KeptLog::listen();
+    let mut world = World::new();
+    let partitions = [world.due("a").await, world.due("b").await, world.due("c").await];
+    for partition in &partitions {
+        world.due.offer((partition.keys().topic, partition.keys().partition), 1);
+    }
+    world.objects.fail_with("Error performing PUT http://169.254.169.254/latest/api/token");
+    let tries = 2 * limits::tier::TOLD_AGAIN.as_secs() / limits::tier::RETRY_OUTAGE_MOST.as_secs();
+    for _ in 0..tries {
+        for partition in &partitions {
+            let goes_on = world.offer(partition).await.0;
+            assert!(!goes_on);
+        }
+        tokio::time::advance(limits::tier::RETRY_OUTAGE_MOST).await;
+    }
+    let told = log.warnings("");
+    assert_eq!(told.len(), 2, "{told:?}");
+    for part in ["topic=a", "partition=0", "partitions=3", "AWS_ACCESS_KEY_ID"] {
+        assert!(told[0].contains(part), "{part}: {told:?}");
+    }
+}
+
+/// Warnings had a topic's id.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_fails_by_itself_is_told_by_name_once() {
+    let (log, _guard) = KeptLog::listen();
+    let mut world = World::new();
+    let bad = world.due("bad").await;
+    let mut damage = WriteBatch::new();
+    damage.put(bad.keys().batch(Offset(0)), "short");
+    write(&*world.store, damage).await.expect("written");
+    for _ in 0..3 {
+        world.offer(&bad).await;
+        tokio::time::advance(limits::tier::RETRY_MOST).await;
+    }
+    let told = log.warnings("topic=bad partition=0");
+    assert_eq!((told.len(), log.warnings("").len()), (1, 1), "{told:?}");
 }

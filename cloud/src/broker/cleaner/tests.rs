@@ -10,6 +10,7 @@ use robustmq_common::record::{BatchBuilder, Compression, NewRecord, RecordBatch}
 use tokio_util::sync::CancellationToken;
 
 use super::Cleaner;
+use crate::broker::kept_log::KeptLog;
 use crate::broker::upkeep::Upkeeper;
 use crate::log::{AppendContext, Log, Partition, PartitionQueue};
 use crate::metrics::Metrics;
@@ -89,6 +90,7 @@ async fn a_dirty_partition_is_compacted_within_a_few_rounds_of_upkeep() {
 
 #[tokio::test]
 async fn what_cannot_be_decoded_is_put_off() {
+    let (log, _guard) = KeptLog::listen();
     let mut world = World::new().await;
     world.fill("a").await;
     world.fill("a").await;
@@ -107,4 +109,5 @@ async fn what_cannot_be_decoded_is_put_off() {
         assert_eq!(world.metrics.compaction_failures.get(), failures, "at {now_ms}");
     }
     assert_eq!(world.metrics.compaction_passes.get(), 0);
+    assert_eq!(log.warnings("topic=compacted partition=0").len(), 2, "by name");
 }

@@ -1,38 +1,11 @@
 //! What an operator sees of edges, over the real listeners.
 
-use std::io::Write;
-use std::sync::{Mutex, PoisonError};
-
 use robustmq_common::ids::Incarnation;
 use robustmq_common::sync::{Hello, Intent, OpenReason, SessionId, StoreId};
 use serde_json::{Value, json};
 
 use super::*;
-
-/// Keeps what is logged.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Kept {
-    /// Warnings about an edge.
-    fn warnings_of(&self, edge: &str) -> usize {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = String::from_utf8_lossy(&kept).into_owned();
-        let about = format!("edge={edge} ");
-        kept.lines().filter(|line| line.contains("WARN") && line.contains(&about)).count()
-    }
-}
+use crate::broker::kept_log::KeptLog;
 
 /// A broker, as an edge without a token and an operator see it.
 struct Site {
@@ -93,14 +66,7 @@ impl Site {
 /// have them.
 #[tokio::test]
 async fn the_first_registered_edge_shuts_out_the_others_and_everybody_is_told() {
-    let log = Kept::default();
-    let writer = {
-        let log = log.clone();
-        move || log.clone()
-    };
-    let (subscriber, _level) =
-        subscriber(&LogSettings::default(), false, writer).expect("the default level");
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = KeptLog::listen();
     let shutdown = CancellationToken::new();
     let site = Site::open(&shutdown).await;
     assert_eq!(site.hello("old", None).await, 200, "no edge is registered");
@@ -116,7 +82,8 @@ async fn the_first_registered_edge_shuts_out_the_others_and_everybody_is_told() 
         assert_eq!(site.hello("old", None).await, 401);
         assert_eq!(site.hello("stranger", Some(&token)).await, 404);
     }
-    let warnings = ["old", "stranger", "new"].map(|edge| log.warnings_of(edge));
+    let warnings =
+        ["old", "stranger", "new"].map(|edge| log.warnings(&format!("edge={edge} ")).len());
     assert_eq!(warnings, [1, 1, 0], "one for each refused edge, not for each request");
     let listed = site.list().await;
     assert_eq!(listed.len(), 3, "{listed:?}");

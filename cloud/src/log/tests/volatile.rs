@@ -334,6 +334,10 @@ async fn one_budget_bounds_all_rings_and_the_largest_give() {
     assert_eq!(base_offsets(&small, 0, usize::MAX).await.len(), 20);
     let kept = base_offsets(&large, large.offsets().log_start_offset.0, usize::MAX).await;
     assert!((50..100).contains(&kept.len()), "{}", kept.len());
+    // It was silent.
+    let gone = 500 - kept.len() as u64;
+    assert_eq!((small.pushed_out(), large.pushed_out()), (0, gone));
+    assert_eq!(log.pushed_out(), (gone, gone * batch().size() as u64));
     drop((small, large, log));
 }
 
@@ -582,6 +586,32 @@ async fn after_a_crash_the_end_is_behind_the_last_record_until_more_comes() {
     assert!(next >= Offset(limits::OFFSET_BLOCK));
     assert_eq!(partition.offsets().high_watermark, Offset(next.0 + 1));
     for position in [2, 4, limits::OFFSET_BLOCK] {
+        assert_eq!(base_offsets(&partition, position, usize::MAX).await, [next.0], "{position}");
+    }
+}
+
+/// As the former: the end that clients are told goes back to behind the last record that is there. Were it where the next one comes, whoever
+/// reads to the end would wait between the two for a record that nobody sends.
+#[tokio::test]
+async fn after_a_crash_the_end_of_a_topic_that_became_memory_is_behind_what_is_stored() {
+    let world = World::new();
+    let partition = world.partition().await;
+    append(&partition, PERSISTENT, at_times(&[0, 0])).await;
+    world.log.change_mode(world.topic, MEMORY).await.expect("there is room");
+    append(&partition, MEMORY, at_times(&[0, 0])).await;
+    assert_eq!(partition.offsets().high_watermark, Offset(4));
+    let world = world.after_crash();
+    let partition = world.partition().await;
+    let offsets = partition.offsets();
+    assert_eq!((offsets.log_start_offset, offsets.high_watermark), (Offset(0), Offset(2)));
+    assert_eq!(base_offsets(&partition, 0, usize::MAX).await, [0]);
+    // Who was further is not out of range.
+    for position in [2, 3, 4] {
+        assert_eq!(base_offsets(&partition, position, usize::MAX).await, [0; 0], "{position}");
+    }
+    let next = append(&partition, MEMORY, at_times(&[0])).await.base_offset;
+    assert!(next >= Offset(limits::OFFSET_BLOCK));
+    for position in [2, 3, 4] {
         assert_eq!(base_offsets(&partition, position, usize::MAX).await, [next.0], "{position}");
     }
 }

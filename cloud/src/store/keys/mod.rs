@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! family(1):
-//!   0x00  system      store format, generation, reserved id blocks
+//!   0x00  system      store format, generation, reserved id blocks, the archive's identity
 //!   0x10  catalogue   topic name -> topic
 //!   0x11  catalogue   topic id -> topic name
 //!   0x12  catalogue   topic id whose records are still to be removed

@@ -3,10 +3,13 @@
 //! ```text
 //! 0x00 'f'                     -> format(4) generation(8)    written once, when the store is created
 //! 0x00 'i' kind(1)             -> next(8)                    ids below it may have been given out
+//! 0x00 'a'                     -> JSON: the identity of the archive, whether its marker was made, where it was last
 //! ```
 
 use bytes::{BufMut, Bytes};
 use robustmq_common::ids::CloudGeneration;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{Family, Reader, ValueError};
 
@@ -74,11 +77,31 @@ pub fn ids_key(kind: IdKind) -> Bytes {
     key.freeze()
 }
 
+/// The key of [`ArchiveIdentity`].
+#[must_use]
+pub fn archive_key() -> Bytes {
+    let mut key = Family::System.start(1);
+    key.put_u8(b'a');
+    key.freeze()
+}
+
+/// The archive of `tiered` topics that belongs to the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveIdentity {
+    /// Drawn at random; the archive's marker has it too.
+    pub archive_id: Uuid,
+    /// The marker was there once. Until then it is on its way.
+    pub is_made: bool,
+    /// Where the archive was when it was last seen.
+    pub url: String,
+}
+
 #[cfg(test)]
 mod tests {
     use robustmq_common::ids::CloudGeneration;
+    use uuid::Uuid;
 
-    use super::{IdKind, StoreIdentity, identity_key, ids_key};
+    use super::{ArchiveIdentity, IdKind, StoreIdentity, archive_key, identity_key, ids_key};
 
     #[test]
     fn golden_bytes() {
@@ -88,5 +111,11 @@ mod tests {
         assert_eq!(&identity.encode()[..], [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(StoreIdentity::decode(&identity.encode()), Ok(identity));
         assert!(StoreIdentity::decode(b"short").is_err());
+        assert_eq!(&archive_key()[..], b"\x00a");
+        let archive =
+            ArchiveIdentity { archive_id: Uuid::nil(), is_made: true, url: "file:///a".into() };
+        let json = r#"{"archive_id":"00000000-0000-0000-0000-000000000000","is_made":true,"url":"file:///a"}"#;
+        assert_eq!(serde_json::to_string(&archive).expect("text"), json);
+        assert_eq!(serde_json::from_str::<ArchiveIdentity>(json).expect("as written"), archive);
     }
 }
