@@ -173,6 +173,11 @@ async fn what_is_not_there_is_said() {
     refused("group snapshot take $shared/g one", "--replace").await;
     site.admin("group snapshot take $shared/g one --replace").await.expect("replaced");
     site.admin("group snapshot list $shared/g").await.expect("it has one");
+    site.kafka("group reset ord --topic t --to earliest").await.expect("it begins there");
+    for command in ["take ord one", "rewind ord one"] {
+        let said = "422 Unprocessable Entity: group ord shares no records";
+        refused(&format!("group snapshot {command}"), said).await;
+    }
 }
 
 #[tokio::test]
