@@ -148,12 +148,12 @@ fn check_altered(name: &str, entries: &[(String, String)]) -> Result<(), Command
             "{name}: a shell has made this of $shared/{rest}; quote it: '$shared/{rest}'"
         )));
     }
-    let of_shared = entries.iter().find(|(key, _)| key.starts_with("robustmq.shared."));
-    match of_shared {
-        Some((key, _)) if !is_shared(name) => Err(CommandError::Usage(format!(
+    let is_misplaced = |key: &str| key.starts_with("robustmq.shared.") && !table(name).has(key);
+    match entries.iter().find(|(key, _)| !is_shared(name) && is_misplaced(key)) {
+        Some((key, _)) => Err(CommandError::Usage(format!(
             "{key} is for groups whose ids begin with $shared/, as in '$shared/{name}'"
         ))),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

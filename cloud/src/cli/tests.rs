@@ -272,3 +272,31 @@ async fn a_command_that_cannot_be_meant_is_refused_and_what_is_set_is_shown() {
     let left = super::topic::metadata(&mut client, None).await.expect("an answer");
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// A topic with a source held its partitions up for ever, and one that the group reads gave the group its letters again and again.
+#[tokio::test]
+async fn a_dead_letter_topic_that_cannot_be_one_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("a.txt"), "a").expect("a disk");
+    let site = Site::open().await;
+    let source = directory.path().display();
+    site.kafka(&format!("topic create images --source file://{source}")).await.expect("created");
+    site.kafka("topic create keyed --config cleanup.policy=compact").await.expect("created");
+    site.kafka("topic create t").await.expect("created");
+    for group in ["$shared/g", "sharers"] {
+        let set = async |topic: &str| {
+            let entry = format!("robustmq.shared.dead.letter.topic={topic}");
+            site.kafka(&format!("group alter {group} --config {entry}")).await
+        };
+        for (topic, said) in [("images", "it has a source"), ("keyed", "it is compacted")] {
+            let refused = set(topic).await.expect_err(topic);
+            assert!(refused.contains(said) && refused.contains("dead.letter.topic"), "{refused}");
+        }
+        set("t").await.expect("it does not read it yet");
+        set("").await.expect("back to none");
+        site.kafka(&format!("group reset {group} --topic t --to earliest")).await.expect("begun");
+        let refused = set("t").await.expect_err("it reads it");
+        assert!(refused.contains("the group reads that topic itself"), "{refused}");
+        set("lost").await.expect("it is created when it is needed");
+    }
+}
