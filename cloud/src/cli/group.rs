@@ -131,7 +131,8 @@ pub(super) async fn run(args: Group) -> Result<(), CommandError> {
         GroupCommand::Alter { name, configs, bootstrap } => {
             let entries = configs::pairs(&configs)?;
             check_altered(&name, &entries)?;
-            configs::alter(&bootstrap, configs::GROUP, &name, entries).await?;
+            let mut client = bootstrap.connect().await?;
+            configs::alter(&mut client, configs::GROUP, &name, &entries, false).await?;
             print(&format!("altered {name}\n"));
             Ok(())
         }
