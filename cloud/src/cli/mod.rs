@@ -22,6 +22,7 @@ mod dataset;
 mod edge;
 mod find;
 mod group;
+mod reset;
 mod snapshots;
 mod status;
 mod store;
