@@ -236,7 +236,7 @@ async fn describe(
     if !is_only_configured {
         check_group(name, name, group.error_code)?;
     }
-    let shares = is_shared(name) || group.protocol_type.as_str() == PROTOCOL_TYPE;
+    let shares = shares_records(name, &group.protocol_type);
     let offsets = committed(&mut client, name, shares).await?;
     let mut shown = shown(name, group, config, offsets);
     if is_only_configured {
@@ -271,6 +271,11 @@ async fn describe(
         None => {}
     }
     Ok(())
+}
+
+/// Whether members of a group share records, and so acknowledge what is behind others' records.
+fn shares_records(name: &str, protocol_type: &str) -> bool {
+    is_shared(name) || protocol_type == PROTOCOL_TYPE
 }
 
 /// Whether an entry is of groups that share records, which is set for one group, and not for all by the broker.
@@ -388,7 +393,17 @@ async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
 
 #[cfg(test)]
 mod tests {
-    use super::lag;
+    use super::{lag, shares_records};
+
+    /// What a share group had acknowledged behind other records counted as not read.
+    #[test]
+    fn groups_of_both_kinds_share_records() {
+        for (name, protocol_type, expected) in
+            [("$shared/g", "consumer", true), ("g", "share", true), ("g", "consumer", false)]
+        {
+            assert_eq!(shares_records(name, protocol_type), expected, "{name} {protocol_type}");
+        }
+    }
 
     /// After a crash an empty topic had a lag of a million, and one that has less than was committed had one below 0.
     #[test]
