@@ -173,6 +173,12 @@ pub struct ConfigChange {
     pub op: ConfigOp,
 }
 
+/// What `$shared/` groups and share groups call differently.
+const OF_GROUPS: [(&str, &str); 2] = [
+    ("robustmq.shared.start", "share.auto.offset.reset"),
+    ("robustmq.shared.delivery.limit", "share.delivery.count.limit"),
+];
+
 /// Every entry that a kind of resource may have.
 #[derive(Debug, Clone, Copy)]
 pub struct Table(pub &'static [ConfigKey]);
@@ -184,9 +190,23 @@ impl Table {
         self.0.iter().find(|key| key.name == name)
     }
 
+    /// Whether there is an entry called `name`.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
     fn unknown(&self, name: &str) -> ConfigError {
         /// Of 1 for equal names: with less, another one is hardly meant.
         const ALIKE: f64 = 0.85;
+        let elsewhere = OF_GROUPS.iter().find_map(|(shared, share)| match name {
+            _ if name == *share => Some(*shared),
+            _ if name == *shared => Some(*share),
+            _ => None,
+        });
+        if let Some(nearest) = elsewhere.filter(|nearest| self.has(nearest)) {
+            return ConfigError::Unknown { name: name.to_owned(), nearest: Some(nearest) };
+        }
         let likeness = |key: &ConfigKey| strsim::jaro(key.name, name);
         let nearest = self.0.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
         let nearest = nearest.filter(|key| likeness(key) >= ALIKE).map(|key| key.name);

@@ -440,11 +440,15 @@ fn host(ip: IpAddr) -> String {
 
 /// `HOST:PORT`, also with an IPv6 address in brackets.
 pub(crate) fn parse_host_port(text: &str) -> Result<(String, u16), String> {
-    let why = || format!("{text:?} is not HOST:PORT");
+    let why = || match text.split_once("://") {
+        Some((scheme, _)) => format!("{text:?} is not HOST:PORT: leave {scheme}:// out"),
+        None => format!("{text:?} is not HOST:PORT"),
+    };
     let (host, port) = text.rsplit_once(':').ok_or_else(why)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = port.parse().map_err(|_| why())?;
-    if host.is_empty() || port == 0 { Err(why()) } else { Ok((host.to_owned(), port)) }
+    let is_wrong = host.is_empty() || host.contains(['/', ',', ' ']) || port == 0;
+    if is_wrong { Err(why()) } else { Ok((host.to_owned(), port)) }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -41,6 +41,13 @@ pub struct ServeWish {
     pub print_config: bool,
 }
 
+/// Says on standard error which environment variables set nothing, and were probably meant to.
+pub fn warn_of_variables<S: Settings>(program: &str, sources: &Sources<'_>) {
+    for warning in config::warnings::<S>(sources) {
+        complain(program, &format!("warning: {warning}"));
+    }
+}
+
 /// The settings to serve with; `None` if looking at them was all that was asked for. `check` is [`config::load_with`]'s.
 ///
 /// # Errors

@@ -151,6 +151,7 @@ pub fn run() -> ExitCode {
         Command::HashPassword { name } => hash_password(&name),
         Command::CheckConfig(args) => {
             let sources = Sources::of_process(args.config.as_deref());
+            cli::warn_of_variables::<Settings>("robustmq-edge", &sources);
             cli::check_config(&sources, gateway::check, args.print_config)
                 .map(|()| ExitCode::SUCCESS)
         }
@@ -186,6 +187,7 @@ fn load(args: &Serve) -> Result<Option<Settings>, StartError> {
         .flag("uplink.url", args.uplink.clone())
         .flag("uplink.token_file", args.token_file.as_ref().map(text))
         .flag("admin.listen", args.admin_listen.clone());
+    cli::warn_of_variables::<Settings>("robustmq-edge", &sources);
     let wish = ServeWish { check_config: args.check_config, print_config: args.print_config };
     cli::load_to_serve(&sources, gateway::check, wish)
 }

@@ -25,9 +25,10 @@ fn refused(error: &SnapshotError) -> Response {
     let status = match error {
         SnapshotError::NoGroup(_) | SnapshotError::Unknown { .. } => StatusCode::NOT_FOUND,
         SnapshotError::Exists { .. } => StatusCode::CONFLICT,
-        SnapshotError::Name | SnapshotError::TooMany(_) | SnapshotError::TooLarge { .. } => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        SnapshotError::NotSharing(_)
+        | SnapshotError::Name
+        | SnapshotError::TooMany(_)
+        | SnapshotError::TooLarge { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         SnapshotError::Busy(_) | SnapshotError::Group(_) | SnapshotError::Pool(_) => {
             return unavailable(error);
         }
@@ -35,7 +36,7 @@ fn refused(error: &SnapshotError) -> Response {
     (status, error.to_string() + "\n").into_response()
 }
 
-/// The groups that share records, and the partitions on which one has begun.
+/// The groups that share records, and the partitions on which one has begun, which has to be such a group.
 async fn of<'a>(
     state: &'a State,
     group: &str,
@@ -47,7 +48,9 @@ async fn of<'a>(
         known => known?,
     };
     let keys = known.into_iter().map(|(topic, partition, _)| PartitionKeys { topic, partition });
-    Ok((sharing, keys.collect()))
+    let keys: Vec<_> = keys.collect();
+    sharing.check_sharing(group, &keys).await?;
+    Ok((sharing, keys))
 }
 
 pub(super) async fn list(Shared(state): Shared<State>, Path(group): Path<String>) -> Response {

@@ -28,6 +28,14 @@ impl LetterTopics {
         Self { topics, log, traffic, next: AtomicI32::new(0) }
     }
 
+    /// Warns of a default for all groups into which nothing can be put: records that are given up hold their partitions up then.
+    pub(super) async fn check_default(&self, topic: Option<&str>) {
+        let Some(topic) = topic.and_then(|name| KafkaTopic::new(name.trim()).ok()) else { return };
+        if let Err(error) = self.check(&topic).await {
+            tracing::warn!(topic = topic.as_str(), %error, "[shared] dead_letter_topic cannot be one");
+        }
+    }
+
     async fn topic(&self, name: &KafkaTopic) -> Result<Arc<Topic>, TopicError> {
         if let Some(topic) = self.topics.get(name).await? {
             return Ok(topic);
@@ -69,6 +77,21 @@ impl DeadLetters for LetterTopics {
                 Err(error) => return Err(error.to_string()),
             }
         }
+    }
+
+    async fn check(&self, topic: &KafkaTopic) -> Result<Option<TopicId>, String> {
+        let found = self.topics.get(topic).await.map_err(|error| error.to_string())?;
+        let Some(found) = found else { return Ok(None) };
+        if found.config.source.is_some() {
+            return Err("it has a source, so that nothing can be put into it".to_owned());
+        }
+        if found.config.compaction.is_some() {
+            return Err(
+                "it is compacted: nothing without a key can be put into it, and what has one replaces what had it before"
+                    .to_owned(),
+            );
+        }
+        Ok(Some(found.id))
     }
 
     async fn name(&self, topic: TopicId) -> Option<String> {

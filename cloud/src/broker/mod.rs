@@ -364,6 +364,7 @@ impl Parts {
         let metrics = Arc::new(Metrics::register(&mut registry));
         let traffic = Arc::new(Traffic::default());
         let letters = LetterTopics::new(topics.clone(), log.clone(), traffic.clone());
+        letters.check_default(settings.shared.dead_letter_topic.as_deref()).await;
         let shared = SharedGroups::new(log.clone(), settings.timing(), Some(Arc::new(letters)));
         shared.pools().set_defaults(settings.shared.entries());
         let groups = Coordinator::start(store.clone(), settings.timing(), shutdown.clone())

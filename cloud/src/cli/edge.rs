@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Response, StatusCode, Url};
 use robustmq_common::chain::chain;
 use robustmq_common::cli::complain;
 use robustmq_common::ids::EdgeId;
@@ -100,7 +100,10 @@ pub(super) async fn run(args: Edge) -> Result<(), CommandError> {
         EdgeCommand::Remove { id, admin } => {
             let edge = edge_id(&id)?;
             let answer = client.delete(url(&admin, &format!("/{edge}"))?).send().await;
-            if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::NOT_FOUND) {
+            if let Ok(answer) = &answer
+                && answer.status() == StatusCode::NOT_FOUND
+            {
+                check_listener(answer.status(), answer.url()).await?;
                 return Err(CommandError::Failed(format!(
                     "there is no edge {edge}; `robustmq-cloud edge list` shows those that are registered"
                 )));
@@ -210,8 +213,42 @@ fn edge_id(id: &str) -> Result<EdgeId, CommandError> {
     EdgeId::new(id).map_err(|error| CommandError::Usage(error.to_string()))
 }
 
+/// Why there is no answer, or none that can be read, in the words of the commands that talk to the Kafka listener.
 pub(super) fn failed(error: reqwest::Error) -> CommandError {
-    CommandError::Failed(chain(&error))
+    let at = error.url().map_or_else(|| "--admin".to_owned(), place);
+    CommandError::Failed(if error.is_timeout() {
+        format!("the broker's admin listener at {at} gave no answer within {ANSWER:?}")
+    } else if error.is_connect() {
+        format!("no broker's admin listener at {at}: {}", root(&error))
+    } else if error.is_request() {
+        format!(
+            "no broker's admin listener at {at}: what is there does not answer in HTTP; is it the one for Kafka clients, of --bootstrap?"
+        )
+    } else if error.is_decode() {
+        format!("{}: {}", no_listener(&at), chain(&error.without_url()))
+    } else {
+        chain(&error)
+    })
+}
+
+/// What is said where something else answers in HTTP.
+fn no_listener(at: &str) -> String {
+    format!("no broker's admin listener at {at}: something else answers there in HTTP")
+}
+
+/// The host and the port of a URL.
+fn place(url: &Url) -> String {
+    let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default());
+    port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// What caused all the rest.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }
 
 pub(super) async fn good(
@@ -222,11 +259,29 @@ pub(super) async fn good(
     if status.is_success() {
         return Ok(answer);
     }
+    let url = answer.url().clone();
     let reason = answer.text().await.unwrap_or_default();
+    check_listener(status, &url).await?;
     Err(CommandError::Failed(match reason.trim() {
         "" => format!("the broker answers {status}"),
         reason => format!("the broker answers {status}: {reason}"),
     }))
+}
+
+/// Whatever listens for HTTP says that something is not there; only an admin listener knows of its store.
+async fn check_listener(status: StatusCode, asked: &Url) -> Result<(), CommandError> {
+    let Some((before, _)) = asked.path().split_once("/v1/") else { return Ok(()) };
+    if !matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+        return Ok(());
+    }
+    let mut store = asked.clone();
+    store.set_path(&format!("{before}/v1/store"));
+    store.set_query(None);
+    let answer = admin_client()?.get(store).send().await.map_err(failed)?;
+    match answer.status().is_success() {
+        true => Ok(()),
+        false => Err(CommandError::Failed(no_listener(&place(asked)))),
+    }
 }
 
 #[cfg(test)]

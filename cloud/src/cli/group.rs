@@ -1,18 +1,13 @@
 //! `robustmq-cloud group`.
 
 use std::collections::BTreeMap;
-use std::time::UNIX_EPOCH;
 
 use clap::{Args, Subcommand};
 use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
-use kafka_protocol::messages::offset_commit_request::{
-    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetCommitRequest,
-    OffsetFetchRequest, TopicName,
+    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetFetchRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use robustmq_common::cli::complain;
@@ -24,9 +19,9 @@ use super::configs;
 use super::edge::Admin;
 use super::snapshots::{self, SnapshotCommand};
 use super::table::{print_listing, print_table};
-use super::topic::{EARLIEST, LATEST, metadata, offsets};
-use super::units::counted;
-use super::{Bootstrap, CommandError, print, print_json};
+use super::topic::{EARLIEST, LATEST, offsets};
+use super::{Bootstrap, CommandError, print, print_json, reset};
+use crate::group::share::PROTOCOL_TYPE;
 use crate::group::share::config::table;
 use crate::group::shared::is_shared;
 use crate::group::shared::progress::Progress;
@@ -48,7 +43,7 @@ enum GroupCommand {
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
-    /// Show a group's members, committed offsets and lag
+    /// Show a group's members, committed offsets and lag: the records that are there and not read
     #[command(
         after_help = "Examples:\n  robustmq-cloud group describe training\n  robustmq-cloud group describe '$shared/training' --admin 127.0.0.1:8090"
     )]
@@ -75,8 +70,8 @@ enum GroupCommand {
         #[arg(long, value_name = "TOPIC")]
         topic: String,
         /// Where to: earliest, latest, an offset, which is moved into what the topic has, or a time: the first record at or after it
-        /// (RFC 3339, or @ and milliseconds since 1970), else the end
-        #[arg(long, value_name = "earliest|latest|OFFSET|TIME")]
+        /// (RFC 3339, a date alone for midnight UTC, or @ and milliseconds since 1970), else the end
+        #[arg(long, value_name = "earliest|latest|OFFSET|TIME", allow_negative_numbers = true)]
         to: String,
         #[command(flatten)]
         bootstrap: Bootstrap,
@@ -126,12 +121,13 @@ pub(super) async fn run(args: Group) -> Result<(), CommandError> {
             describe(&bootstrap, &name, admin, json).await
         }
         GroupCommand::Reset { name, topic, to, bootstrap } => {
-            reset(&bootstrap, &name, &topic, &to).await
+            reset::run(&bootstrap, &name, &topic, &to).await
         }
         GroupCommand::Alter { name, configs, bootstrap } => {
             let entries = configs::pairs(&configs)?;
             check_altered(&name, &entries)?;
-            configs::alter(&bootstrap, configs::GROUP, &name, entries).await?;
+            let mut client = bootstrap.connect().await?;
+            configs::alter(&mut client, configs::GROUP, &name, &entries, false).await?;
             print(&format!("altered {name}\n"));
             Ok(())
         }
@@ -148,16 +144,16 @@ fn check_altered(name: &str, entries: &[(String, String)]) -> Result<(), Command
             "{name}: a shell has made this of $shared/{rest}; quote it: '$shared/{rest}'"
         )));
     }
-    let of_shared = entries.iter().find(|(key, _)| key.starts_with("robustmq.shared."));
-    match of_shared {
-        Some((key, _)) if !is_shared(name) => Err(CommandError::Usage(format!(
+    let is_misplaced = |key: &str| key.starts_with("robustmq.shared.") && !table(name).has(key);
+    match entries.iter().find(|(key, _)| !is_shared(name) && is_misplaced(key)) {
+        Some((key, _)) => Err(CommandError::Usage(format!(
             "{key} is for groups whose ids begin with $shared/, as in '$shared/{name}'"
         ))),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
-fn group_id(name: &str) -> GroupId {
+pub(super) fn group_id(name: &str) -> GroupId {
     GroupId(StrBytes::from_string(name.to_owned()))
 }
 
@@ -206,12 +202,19 @@ struct Member {
 }
 
 #[derive(Serialize)]
-struct Committed {
+pub(super) struct Committed {
     topic: String,
     partition: i32,
     committed: i64,
+    start: i64,
     end: i64,
-    lag: i64,
+    pub lag: i64,
+}
+
+/// What of a partition that has the offsets from `start` to before `end` a group has not read that committed one, and has acknowledged `ahead`
+/// of what is behind that. After a crash a topic that keeps its records in memory begins far above what was committed.
+fn lag(committed: i64, (start, end): (i64, i64), ahead: i64) -> i64 {
+    end.saturating_sub(committed.max(start)).saturating_sub(ahead).max(0)
 }
 
 async fn describe(
@@ -233,7 +236,8 @@ async fn describe(
     if !is_only_configured {
         check_group(name, name, group.error_code)?;
     }
-    let offsets = committed(&mut client, name).await?;
+    let shares = shares_records(name, &group.protocol_type);
+    let offsets = committed(&mut client, name, shares).await?;
     let mut shown = shown(name, group, config, offsets);
     if is_only_configured {
         "Empty".clone_into(&mut shown.state);
@@ -252,8 +256,8 @@ async fn describe(
         let instance = m.instance_id.clone().unwrap_or_default();
         vec![m.member_id.clone(), instance, m.client_id.clone(), m.client_host.clone()]
     });
-    print_table(&shown.offsets, &["TOPIC", "PARTITION", "COMMITTED", "END", "LAG"], |c| {
-        let numbers = [i64::from(c.partition), c.committed, c.end, c.lag];
+    print_table(&shown.offsets, &["TOPIC", "PARTITION", "COMMITTED", "START", "END", "LAG"], |c| {
+        let numbers = [i64::from(c.partition), c.committed, c.start, c.end, c.lag];
         std::iter::once(c.topic.clone()).chain(numbers.map(|number| number.to_string())).collect()
     });
     match &shown.sharing {
@@ -267,6 +271,11 @@ async fn describe(
         None => {}
     }
     Ok(())
+}
+
+/// Whether members of a group share records, and so acknowledge what is behind others' records.
+fn shares_records(name: &str, protocol_type: &str) -> bool {
+    is_shared(name) || protocol_type == PROTOCOL_TYPE
 }
 
 /// Whether an entry is of groups that share records, which is set for one group, and not for all by the broker.
@@ -316,7 +325,12 @@ fn shown(
     }
 }
 
-async fn committed(client: &mut Client, name: &str) -> Result<Vec<Committed>, CommandError> {
+/// What a group has committed; one that `shares` records tells with each offset what it has acknowledged behind it.
+pub(super) async fn committed(
+    client: &mut Client,
+    name: &str,
+    shares: bool,
+) -> Result<Vec<Committed>, CommandError> {
     let group = OffsetFetchRequestGroup::default().with_group_id(group_id(name)).with_topics(None);
     let request = OffsetFetchRequest::default().with_groups(vec![group]);
     let answer = client.call(8, &request).await?;
@@ -325,19 +339,22 @@ async fn committed(client: &mut Client, name: &str) -> Result<Vec<Committed>, Co
         check(name, group.error_code, None)?;
         for topic in &group.topics {
             let indexes: Vec<i32> = topic.partitions.iter().map(|p| p.partition_index).collect();
+            let starts = offsets(client, &topic.name, &indexes, EARLIEST).await?;
             let ends = offsets(client, &topic.name, &indexes, LATEST).await?;
-            for (partition, (_, end)) in topic.partitions.iter().zip(ends) {
+            let logs = starts.into_iter().zip(ends);
+            for (partition, ((_, start), (_, end))) in topic.partitions.iter().zip(logs) {
                 let committed = partition.committed_offset;
                 let note = partition.metadata.as_deref().unwrap_or_default();
                 // Of other groups it is their members' own.
-                let done = if is_shared(name) { Progress::read_note(note) } else { 0 };
-                let done = i64::try_from(done).unwrap_or(i64::MAX);
+                let ahead = if shares { Progress::read_note(note) } else { 0 };
+                let ahead = i64::try_from(ahead).unwrap_or(i64::MAX);
                 all.push(Committed {
                     topic: topic.name.to_string(),
                     partition: partition.partition_index,
                     committed,
+                    start,
                     end,
-                    lag: end.saturating_sub(committed).saturating_sub(done),
+                    lag: lag(committed, (start, end), ahead),
                 });
             }
         }
@@ -345,59 +362,8 @@ async fn committed(client: &mut Client, name: &str) -> Result<Vec<Committed>, Co
     Ok(all)
 }
 
-/// Where a group's offsets are moved to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Target {
-    Earliest,
-    Latest,
-    Offset(i64),
-    /// Milliseconds since 1970.
-    Time(i64),
-}
-
-impl Target {
-    fn parse(to: &str) -> Result<Self, CommandError> {
-        let offset = || to.parse().ok().filter(|offset| *offset >= 0);
-        let time = || match to.strip_prefix('@') {
-            Some(millis) => millis.parse().ok().filter(|millis| *millis >= 0),
-            None => {
-                let since = humantime::parse_rfc3339(to).ok()?.duration_since(UNIX_EPOCH).ok()?;
-                i64::try_from(since.as_millis()).ok()
-            }
-        };
-        match to {
-            "earliest" => Ok(Self::Earliest),
-            "latest" => Ok(Self::Latest),
-            _ => offset().map(Self::Offset).or_else(|| time().map(Self::Time)).ok_or_else(|| {
-                CommandError::Usage(format!(
-                    "--to {to}: it is not earliest, latest, an offset, or a time like 2026-11-26T20:00:00Z or @1795723200000"
-                ))
-            }),
-        }
-    }
-
-    /// The offset in a partition that has those from `start` to before `end`, and what was changed to get there. As with Kafka's own
-    /// tool: a consumer could not begin anywhere else.
-    ///
-    /// `timed` is what the broker says of a time; -1 if no record is as young.
-    fn within(self, start: i64, end: i64, timed: i64) -> (i64, Option<String>) {
-        match self {
-            Self::Earliest => (start, None),
-            Self::Time(_) if timed >= 0 => (timed, None),
-            Self::Latest | Self::Time(_) => (end, None),
-            Self::Offset(wanted) if wanted > end => {
-                (end, Some(format!("{wanted} is past the end; set to the end, {end}")))
-            }
-            Self::Offset(wanted) if wanted < start => {
-                (start, Some(format!("{wanted} is before the start; set to the start, {start}")))
-            }
-            Self::Offset(wanted) => (wanted, None),
-        }
-    }
-}
-
 /// As [`check`], where what has to be done about a group is known.
-fn check_group(name: &str, what: &str, code: i16) -> Result<(), CommandError> {
+pub(super) fn check_group(name: &str, what: &str, code: i16) -> Result<(), CommandError> {
     match code.err() {
         Some(ResponseError::UnknownMemberId | ResponseError::NonEmptyGroup) => {
             Err(CommandError::Failed(format!(
@@ -415,64 +381,6 @@ fn check_group(name: &str, what: &str, code: i16) -> Result<(), CommandError> {
     }
 }
 
-async fn reset(
-    bootstrap: &Bootstrap,
-    name: &str,
-    topic: &str,
-    to: &str,
-) -> Result<(), CommandError> {
-    let target = Target::parse(to)?;
-    let mut client = bootstrap.connect().await?;
-    let found = metadata(&mut client, Some(vec![topic])).await?;
-    for found in &found {
-        check(topic, found.error_code, None)?;
-    }
-    let partitions = found.iter().flat_map(|topic| &topic.partitions);
-    let indexes: Vec<i32> = partitions.map(|partition| partition.partition_index).collect();
-    let starts = offsets(&mut client, topic, &indexes, EARLIEST).await?;
-    let ends = offsets(&mut client, topic, &indexes, LATEST).await?;
-    let timed = match target {
-        Target::Time(at_ms) => offsets(&mut client, topic, &indexes, at_ms).await?,
-        _ => indexes.iter().map(|index| (*index, -1)).collect(),
-    };
-    let mut targets = Vec::with_capacity(indexes.len());
-    let mut elsewhere = 0;
-    for (((index, start), (_, end)), (_, timed)) in starts.into_iter().zip(ends).zip(timed) {
-        let (offset, moved) = target.within(start, end, timed);
-        if let Some(moved) = moved {
-            elsewhere += 1;
-            complain("robustmq-cloud", &format!("warning: {topic} {index}: {moved}"));
-        }
-        targets.push((index, offset));
-    }
-    let partition = |(index, offset): (i32, i64)| {
-        OffsetCommitRequestPartition::default()
-            .with_partition_index(index)
-            .with_committed_offset(offset)
-            .with_committed_metadata(Some(StrBytes::new()))
-    };
-    let count = targets.len();
-    let commit = OffsetCommitRequestTopic::default()
-        .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
-        .with_partitions(targets.into_iter().map(partition).collect());
-    let request = OffsetCommitRequest::default()
-        .with_group_id(group_id(name))
-        .with_generation_id_or_member_epoch(-1)
-        .with_topics(vec![commit]);
-    let answer = client.call(8, &request).await?;
-    for partition in answer.topics.iter().flat_map(|topic| &topic.partitions) {
-        let what = format!("{name} {topic} {}", partition.partition_index);
-        check_group(name, &what, partition.error_code)?;
-    }
-    let except = match elsewhere {
-        0 => String::new(),
-        elsewhere => format!(", but for {elsewhere} that do not have it"),
-    };
-    let partitions = counted(count as u64, "partition");
-    print(&format!("reset {name} on {partitions} of {topic} to {to}{except}\n"));
-    Ok(())
-}
-
 async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
     let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(name)]);
     let answer = bootstrap.connect().await?.call(2, &request).await?;
@@ -485,33 +393,30 @@ async fn delete(bootstrap: &Bootstrap, name: &str) -> Result<(), CommandError> {
 
 #[cfg(test)]
 mod tests {
-    use super::Target;
+    use super::{lag, shares_records};
 
-    /// `--to 99` of a partition that ends at 2 was committed: the lag was -97, and the consumer's first fetch out of range.
+    /// What a share group had acknowledged behind other records counted as not read.
     #[test]
-    fn an_offset_is_moved_into_what_the_partition_has() {
-        let check = |to: &str, expected: i64, moved: bool| {
-            let (offset, said) = Target::parse(to).expect("a target").within(10, 20, -1);
-            assert_eq!((offset, said.is_some()), (expected, moved), "{to}: {said:?}");
-        };
-        check("earliest", 10, false);
-        check("latest", 20, false);
-        check("10", 10, false);
-        check("20", 20, false);
-        check("21", 20, true);
-        check("9", 10, true);
-        check("0", 10, true);
-        check("2026-11-26T20:00:00Z", 20, false);
-        for wrong in ["", "-1", "soon", "1.5", "@", "@-1", "1969-01-01T00:00:00Z", "2026-11-26"] {
-            assert!(Target::parse(wrong).is_err(), "{wrong}");
+    fn groups_of_both_kinds_share_records() {
+        for (name, protocol_type, expected) in
+            [("$shared/g", "consumer", true), ("g", "share", true), ("g", "consumer", false)]
+        {
+            assert_eq!(shares_records(name, protocol_type), expected, "{name} {protocol_type}");
         }
     }
 
+    /// After a crash an empty topic had a lag of a million, and one that has less than was committed had one below 0.
     #[test]
-    fn a_time_is_where_the_broker_says() {
-        let at = |to: &str| Target::parse(to).ok();
-        assert_eq!(at("@1500"), Some(Target::Time(1500)));
-        assert_eq!(at("1970-01-01T00:00:01.5Z"), Some(Target::Time(1500)));
-        assert_eq!(Target::Time(1500).within(10, 20, 13), (13, None));
+    fn lag_is_what_there_is_to_read() {
+        for (committed, log, ahead, expected) in [
+            (5, (0, 12), 0, 7),
+            (5, (0, 12), 3, 4),
+            (5000, (1_053_576, 1_053_576), 0, 0),
+            (5000, (1_053_576, 1_053_580), 1, 3),
+            (100, (0, 0), 0, 0),
+            (-1, (2, 12), 0, 10),
+        ] {
+            assert_eq!(lag(committed, log, ahead), expected, "{committed} of {log:?}");
+        }
     }
 }

@@ -22,6 +22,7 @@ mod dataset;
 mod edge;
 mod find;
 mod group;
+mod reset;
 mod snapshots;
 mod status;
 mod store;
@@ -184,6 +185,7 @@ async fn execute(command: Command) -> Result<(), CommandError> {
         Command::Serve(args) => serve(&args).await.map_err(Into::into),
         Command::CheckConfig(args) => {
             let sources = Sources::of_process(args.config.as_deref());
+            cli::warn_of_variables::<Settings>("robustmq-cloud", &sources);
             Ok(cli::check_config(&sources, check, args.print_config)?)
         }
         Command::Topic(args) => topic::run(args).await,
@@ -213,6 +215,7 @@ async fn serve(args: &Serve) -> Result<(), StartError> {
         .flag("uplink.listen", args.uplink_listen.clone())
         .flag("admin.listen", args.admin_listen.clone())
         .flag("cluster.object_store", args.object_store.clone());
+    cli::warn_of_variables::<Settings>("robustmq-cloud", &sources);
     let wish = ServeWish { check_config: args.check_config, print_config: args.print_config };
     let Some(settings) = cli::load_to_serve::<Settings>(&sources, check, wish)? else {
         return Ok(());

@@ -3,9 +3,18 @@
 use std::sync::Arc;
 
 use clap::Parser as _;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
-use kafka_protocol::messages::{GroupId, JoinGroupRequest, LeaveGroupRequest};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    CreateTopicsRequest, DeleteRecordsRequest, GroupId, JoinGroupRequest, LeaveGroupRequest,
+    ProduceRequest, TopicName,
+};
 use kafka_protocol::protocol::StrBytes;
+use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
 use robustmq_common::telemetry::{LogSettings, subscriber};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +43,11 @@ impl Site {
         let store = Arc::new(MemoryStore::new());
         let broker = start(&settings, store, level, shutdown.clone()).await.expect("free ports");
         Self { broker, _shutdown: shutdown }
+    }
+
+    async fn client(&self) -> Client {
+        let host = self.broker.kafka.ip().to_string();
+        Client::connect(&host, self.broker.kafka.port()).await.expect("a broker")
     }
 
     /// Runs a command of the Kafka side; says what it failed with.
@@ -87,8 +101,7 @@ async fn a_group_with_members_is_left_alone_and_what_to_do_is_said() {
     let text = |text: &str| StrBytes::from_string(text.to_owned());
     let site = Site::open().await;
     site.kafka("topic create t --partitions 2").await.expect("created");
-    let host = site.broker.kafka.ip().to_string();
-    let mut client = Client::connect(&host, site.broker.kafka.port()).await.expect("a broker");
+    let mut client = site.client().await;
     let protocol = JoinGroupRequestProtocol::default().with_name(text("range"));
     let join = JoinGroupRequest::default()
         .with_group_id(GroupId(text("g")))
@@ -119,8 +132,7 @@ async fn partitions_are_added_and_groups_configured() {
     let site = Site::open().await;
     site.kafka("topic create t --storage-mode hybrid").await.expect("created");
     site.kafka("topic alter t --partitions 3 --config retention.ms=5").await.expect("altered");
-    let host = site.broker.kafka.ip().to_string();
-    let mut client = Client::connect(&host, site.broker.kafka.port()).await.expect("a broker");
+    let mut client = site.client().await;
     let found = super::topic::metadata(&mut client, Some(vec!["t"])).await.expect("an answer");
     assert_eq!(found[0].partitions.len(), 3);
     let fewer = site.kafka("topic alter t --partitions 2").await.expect_err("fewer");
@@ -173,6 +185,11 @@ async fn what_is_not_there_is_said() {
     refused("group snapshot take $shared/g one", "--replace").await;
     site.admin("group snapshot take $shared/g one --replace").await.expect("replaced");
     site.admin("group snapshot list $shared/g").await.expect("it has one");
+    site.kafka("group reset ord --topic t --to earliest").await.expect("it begins there");
+    for command in ["take ord one", "rewind ord one"] {
+        let said = "422 Unprocessable Entity: group ord shares no records";
+        refused(&format!("group snapshot {command}"), said).await;
+    }
 }
 
 #[tokio::test]
@@ -253,8 +270,7 @@ async fn a_command_that_cannot_be_meant_is_refused_and_what_is_set_is_shown() {
         .await
         .expect("set");
     site.kafka("group describe $shared/g").await.expect("it is configured");
-    let host = site.broker.kafka.ip().to_string();
-    let mut client = Client::connect(&host, site.broker.kafka.port()).await.expect("a broker");
+    let mut client = site.client().await;
     let set = super::configs::set(&mut client, super::configs::GROUP, "$shared/g").await;
     let set = set.expect("an answer");
     let strategy = set.get("robustmq.shared.strategy");
@@ -266,4 +282,211 @@ async fn a_command_that_cannot_be_meant_is_refused_and_what_is_set_is_shown() {
     refused("topic delete t nope u", "there is no topic nope").await;
     let left = super::topic::metadata(&mut client, None).await.expect("an answer");
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// A topic with a source held its partitions up for ever, and one that the group reads gave the group its letters again and again.
+#[tokio::test]
+async fn a_dead_letter_topic_that_cannot_be_one_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("a.txt"), "a").expect("a disk");
+    let site = Site::open().await;
+    let source = directory.path().display();
+    site.kafka(&format!("topic create images --source file://{source}")).await.expect("created");
+    site.kafka("topic create keyed --config cleanup.policy=compact").await.expect("created");
+    site.kafka("topic create t").await.expect("created");
+    for group in ["$shared/g", "sharers"] {
+        let set = async |topic: &str| {
+            let entry = format!("robustmq.shared.dead.letter.topic={topic}");
+            site.kafka(&format!("group alter {group} --config {entry}")).await
+        };
+        for (topic, said) in [("images", "it has a source"), ("keyed", "it is compacted")] {
+            let refused = set(topic).await.expect_err(topic);
+            assert!(refused.contains(said) && refused.contains("dead.letter.topic"), "{refused}");
+        }
+        set("t").await.expect("it does not read it yet");
+        set("").await.expect("back to none");
+        site.kafka(&format!("group reset {group} --topic t --to earliest")).await.expect("begun");
+        let refused = set("t").await.expect_err("it reads it");
+        assert!(refused.contains("the group reads that topic itself"), "{refused}");
+        set("lost").await.expect("it is created when it is needed");
+    }
+}
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+/// Puts records into partition 0 of a topic.
+async fn produce(client: &mut Client, topic: &str, count: usize) {
+    let mut batch = BatchBuilder::new(Compression::None);
+    for _ in 0..count {
+        batch.push(&NewRecord { value: Some(b"v"), ..NewRecord::default() }).expect("small");
+    }
+    let records = batch.build().expect("a batch").into_bytes();
+    let data = PartitionProduceData::default().with_records(Some(records));
+    let topic = TopicProduceData::default()
+        .with_name(TopicName(text(topic)))
+        .with_partition_data(vec![data]);
+    let request = ProduceRequest::default().with_acks(-1).with_topic_data(vec![topic]);
+    let answer = client.call(11, &request).await.expect("an answer");
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+}
+
+/// What was gone already counted as not read by the command, and not by the admin listener.
+#[tokio::test]
+async fn a_groups_lag_is_what_there_is_to_read_everywhere() {
+    let site = Site::open().await;
+    site.kafka("topic create t").await.expect("created");
+    let mut client = site.client().await;
+    produce(&mut client, "t", 10).await;
+    for group in ["g", "$shared/g"] {
+        site.kafka(&format!("group reset {group} --topic t --to 2")).await.expect("begun");
+    }
+    let mut lags = async || {
+        let mut lags = Vec::new();
+        for (group, shares) in [("$shared/g", true), ("g", false)] {
+            let committed = super::group::committed(&mut client, group, shares).await;
+            lags.push(committed.expect("an answer")[0].lag);
+        }
+        let url = format!("http://{}/v1/topics/t", site.broker.admin);
+        let http = super::edge::admin_client().expect("a client");
+        let shown = http.get(url).send().await.expect("an answer").text().await.expect("text");
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        let listed = shown["groups"].as_array().expect("groups").iter();
+        let shown: Vec<_> = listed.map(|group| group["lag"].as_i64().expect("a number")).collect();
+        assert_eq!(lags, shown);
+        lags
+    };
+    assert_eq!(lags().await, [8, 8]);
+    let partition = DeleteRecordsPartition::default().with_offset(6);
+    let topic = DeleteRecordsTopic::default()
+        .with_name(TopicName(text("t")))
+        .with_partitions(vec![partition]);
+    let request = DeleteRecordsRequest::default().with_topics(vec![topic]);
+    let mut other = site.client().await;
+    assert_eq!(
+        other.call(2, &request).await.expect("an answer").topics[0].partitions[0].error_code,
+        0
+    );
+    assert_eq!(lags().await, [4, 4]);
+}
+
+/// The configuration was changed, and the command failed, when the partitions were refused.
+#[tokio::test]
+async fn a_topic_is_altered_as_a_whole_or_not_at_all() {
+    let site = Site::open().await;
+    site.kafka("topic create t --partitions 2").await.expect("created");
+    let mut client = site.client().await;
+    for (change, said) in [
+        ("--partitions 1 --config retention.ms=70000", "partitions can only be added"),
+        ("--partitions 3 --config retention.ms=soon", "retention.ms"),
+        ("--partitions 1 --storage-mode hybrid", "partitions can only be added"),
+    ] {
+        let refused = site.kafka(&format!("topic alter t {change}")).await.expect_err(change);
+        assert!(refused.contains(said), "{refused}");
+        let found = super::topic::metadata(&mut client, Some(vec!["t"])).await.expect("an answer");
+        let set = super::configs::set(&mut client, super::configs::TOPIC, "t").await;
+        let set = set.expect("an answer");
+        assert_eq!((found[0].partitions.len(), set.len()), (2, 0), "{change}");
+    }
+    site.kafka("topic alter t --storage-mode hybrid").await.expect("the mode alone");
+    site.kafka("topic alter t --partitions 3 --config retention.ms=70000").await.expect("both");
+    let set = super::configs::set(&mut client, super::configs::TOPIC, "t").await;
+    assert_eq!(set.expect("an answer").len(), 2);
+    let twice = "topic alter t --storage-mode memory --config robustmq.storage.mode=hybrid";
+    let twice = site.kafka(twice).await.expect_err("which one?");
+    assert!(twice.contains("contradict each other"), "{twice}");
+}
+
+/// The last one was taken.
+#[tokio::test]
+async fn an_entry_that_is_given_twice_is_refused() {
+    let site = Site::open().await;
+    site.kafka("topic create t").await.expect("created");
+    let twice = "--config retention.ms=70000 --config retention.ms=80000";
+    for command in ["topic create u", "topic alter t", "group alter $shared/g"] {
+        let refused = site.kafka(&format!("{command} {twice}")).await.expect_err(command);
+        assert_eq!(refused, "--config retention.ms is given twice");
+    }
+    let entry = |value| {
+        let entry = CreatableTopicConfig::default().with_name(text("retention.ms"));
+        entry.with_value(Some(text(value)))
+    };
+    let topic = CreatableTopic::default()
+        .with_name(TopicName(text("u")))
+        .with_num_partitions(1)
+        .with_replication_factor(1)
+        .with_configs(vec![entry("70000"), entry("80000")]);
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]);
+    let answer = site.client().await.call(7, &request).await.expect("an answer");
+    let said = answer.topics[0].error_message.as_ref().map(|said| said.to_string());
+    assert_eq!(said.as_deref(), Some("configuration entry retention.ms is given twice"));
+}
+
+/// A list of all entries was offered to whoever named a bucket that is not there, and `-5` was taken for an option.
+#[tokio::test]
+async fn what_is_said_fits_what_is_wrong() {
+    let site = Site::open().await;
+    site.kafka("topic create t").await.expect("created");
+    let refused = async |command: &str| site.kafka(command).await.expect_err(command);
+    let directory = tempfile::tempdir().expect("a directory");
+    let empty = directory.path().display();
+    let said = refused(&format!("topic create d --source file://{empty}")).await;
+    assert!(said.contains("has no objects") && !said.contains("lists all"), "{said}");
+    let said = refused("topic alter t --config robustmq.storage.mode=tiered").await;
+    assert!(said.contains("[tier] object_store") && !said.contains("lists all"), "{said}");
+    let said = refused("topic alter t --config robustmq.storage.mode=disk").await;
+    assert!(said.contains("`robustmq-cloud topic configs` lists all entries"), "{said}");
+    let said = refused("group alter $shared/g --config share.auto.offset.reset=latest").await;
+    assert!(said.contains("is it robustmq.shared.start that is meant?"), "{said}");
+    let said = refused("group reset g --topic t --to -5").await;
+    assert!(said.starts_with("--to -5: it is not earliest, latest, an offset"), "{said}");
+}
+
+/// It said `error sending request for url (...)`, or no more than `404 Not Found`.
+#[tokio::test]
+async fn a_wrong_address_of_the_admin_listener_is_said_to_be_one() {
+    let site = Site::open().await;
+    site.kafka("topic create t").await.expect("created");
+    site.kafka("group reset $shared/g --topic t --to earliest").await.expect("it begins there");
+    let nobody = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("a bound socket")
+    };
+    let group = format!("group describe $shared/g --bootstrap {}", site.broker.kafka);
+    for command in ["edge list", "edge remove e", "dataset status t", group.as_str()] {
+        for (at, said) in [
+            (nobody, "Connection refused"),
+            (site.broker.kafka, "is it the one for Kafka clients, of --bootstrap?"),
+            (site.broker.uplink, "something else answers there in HTTP"),
+        ] {
+            let refused =
+                run(&format!("{command} --admin {at}")).await.expect_err(said).to_string();
+            let begins = format!("no broker's admin listener at {at}: ");
+            assert!(refused.starts_with(&begins) && refused.contains(said), "{command}: {refused}");
+        }
+    }
+}
+
+/// Neither told how records are kept, unless a topic sets it.
+#[tokio::test]
+async fn topics_are_listed_with_their_modes_and_sources() {
+    let site = Site::open().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("a.txt"), "a").expect("a disk");
+    let source = format!("file://{}", directory.path().display());
+    site.kafka("topic create usual").await.expect("created");
+    site.kafka("topic create quick --storage-mode memory").await.expect("created");
+    site.kafka(&format!("topic create d --source {source}")).await.expect("created");
+    let names = ["usual", "quick", "d", "gone"].map(str::to_owned);
+    let mut client = site.client().await;
+    let mut modes = super::topic::modes(&mut client, &names).await.expect("an answer");
+    let mode = |mode: &str| (Some(mode.to_owned()), None);
+    assert_eq!(modes("usual"), mode("persistent"));
+    assert_eq!(modes("quick"), mode("memory"));
+    assert_eq!(modes("d"), (None, Some(source)));
+    assert_eq!(modes("gone"), (None, None));
+    for command in ["topic list", "topic list --json", "topic describe usual", "topic describe d"] {
+        site.kafka(command).await.expect(command);
+    }
 }

@@ -61,7 +61,7 @@ enum TopicCommand {
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
-    /// List all topics
+    /// List all topics, with their storage modes or the sources of their records
     #[command(after_help = "Example:\n  robustmq-cloud topic list --json")]
     List {
         /// Print JSON
@@ -70,7 +70,7 @@ enum TopicCommand {
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
-    /// Show a topic's partitions and configuration
+    /// Show a topic's partitions, with their first offsets and ends, and configuration
     #[command(after_help = "Example:\n  robustmq-cloud topic describe telemetry")]
     Describe {
         /// Its name
@@ -93,10 +93,10 @@ enum TopicCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Change a topic's configuration, or give it more partitions
+    /// Change a topic's configuration, or give it more partitions: all that is asked for, or nothing
     #[command(
-        group(ArgGroup::new("change").args(["configs", "partitions"]).required(true).multiple(true)),
-        after_help = "Examples:\n  robustmq-cloud topic alter telemetry --config retention.bytes=1000000000\n  robustmq-cloud topic alter telemetry --config retention.bytes=\n  robustmq-cloud topic alter telemetry --partitions 8"
+        group(ArgGroup::new("change").args(["configs", "partitions", "storage_mode"]).required(true).multiple(true)),
+        after_help = "Examples:\n  robustmq-cloud topic alter telemetry --config retention.bytes=1000000000\n  robustmq-cloud topic alter telemetry --config retention.bytes=\n  robustmq-cloud topic alter telemetry --storage-mode hybrid --partitions 8"
     )]
     Alter {
         /// Its name
@@ -107,6 +107,9 @@ enum TopicCommand {
         /// How many partitions it is to have: more than it has
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         partitions: Option<i32>,
+        /// `robustmq.storage.mode`: when records are acknowledged from now on, and where they are kept
+        #[arg(long, value_name = "MODE", value_parser = storage_modes())]
+        storage_mode: Option<String>,
         #[command(flatten)]
         bootstrap: Bootstrap,
     },
@@ -135,16 +138,10 @@ pub(super) async fn run(args: Topic) -> Result<(), CommandError> {
         TopicCommand::List { json, bootstrap } => list(&bootstrap, json).await,
         TopicCommand::Describe { name, json, bootstrap } => describe(&bootstrap, &name, json).await,
         TopicCommand::Configs { part, json } => configs::list(KEYS, &part, json),
-        TopicCommand::Alter { name, configs, partitions, bootstrap } => {
-            let (entries, partitions) = (pairs(&configs)?, checked(partitions)?);
-            if !entries.is_empty() {
-                configs::alter(&bootstrap, TOPIC, &name, entries).await?;
-            }
-            if let Some(partitions) = partitions {
-                widen(&bootstrap, &name, partitions).await?;
-            }
-            print(&format!("altered {name}\n"));
-            Ok(())
+        TopicCommand::Alter { name, configs, partitions, storage_mode, bootstrap } => {
+            let mut entries = pairs(&configs)?;
+            add(&mut entries, "--storage-mode", STORAGE_MODE, storage_mode)?;
+            alter(&bootstrap, &name, checked(partitions)?, &entries).await
         }
         TopicCommand::Delete { names, bootstrap } => delete(&bootstrap, &names).await,
     }
@@ -200,14 +197,15 @@ async fn create(
     configs: Vec<(String, String)>,
 ) -> Result<(), CommandError> {
     let has_source = configs.iter().any(|(key, _)| key == SOURCE);
-    let config = |(key, value): (String, String)| {
-        CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value)))
+    let config = |(key, value): &(String, String)| {
+        let config = CreatableTopicConfig::default().with_name(text(key.as_str()));
+        config.with_value(Some(text(value.as_str())))
     };
     let topic = CreatableTopic::default()
         .with_name(TopicName(text(name)))
         .with_num_partitions(partitions.unwrap_or(-1))
         .with_replication_factor(-1)
-        .with_configs(configs.into_iter().map(config).collect());
+        .with_configs(configs.iter().map(config).collect());
     let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
     let mut client = bootstrap.connect().await?;
     if has_source {
@@ -216,9 +214,9 @@ async fn create(
     }
     let answer = client.call(7, &request).await?;
     for topic in &answer.topics {
-        let detail = topic.error_message.as_ref().map(|detail| {
-            text(format!("{}{}", detail.as_str(), configs::advice(TOPIC, topic.error_code)))
-        });
+        let advice = configs::advice(TOPIC, name, topic.error_code, &configs);
+        let detail = topic.error_message.as_ref();
+        let detail = detail.map(|detail| text(format!("{}{advice}", detail.as_str())));
         check(name, topic.error_code, detail.as_ref())?;
         if let Some(note) = &topic.error_message {
             complain("robustmq-cloud", &format!("warning: {}", note.as_str()));
@@ -234,6 +232,9 @@ struct ListedTopic {
     name: String,
     id: String,
     partitions: usize,
+    /// None: it has a source, or is gone meanwhile.
+    storage_mode: Option<String>,
+    source: Option<String>,
 }
 
 /// Metadata of the topics named, or of all. Nothing is created.
@@ -249,16 +250,38 @@ pub(super) async fn metadata(
     Ok(client.call(12, &request).await?.topics)
 }
 
+/// The storage mode of a topic, which one with a source has not, and its source.
+pub(super) async fn modes(
+    client: &mut Client,
+    topics: &[String],
+) -> Result<impl FnMut(&str) -> (Option<String>, Option<String>) + use<>, CommandError> {
+    let mut values = configs::values(client, topics, &[STORAGE_MODE, SOURCE]).await?;
+    Ok(move |topic: &str| {
+        let mut values = values.remove(topic).unwrap_or_default();
+        let source = values.remove(SOURCE);
+        (values.remove(STORAGE_MODE).filter(|_| source.is_none()), source)
+    })
+}
+
 async fn list(bootstrap: &Bootstrap, json: bool) -> Result<(), CommandError> {
     let mut client = bootstrap.connect().await?;
-    let shown = |topic: &MetadataResponseTopic| ListedTopic {
-        name: topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default(),
-        id: topic.topic_id.to_string(),
-        partitions: topic.partitions.len(),
+    let found = metadata(&mut client, None).await?;
+    let name = |topic: &MetadataResponseTopic| {
+        topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default()
     };
-    let topics: Vec<_> = metadata(&mut client, None).await?.iter().map(shown).collect();
-    print_listing(json, &topics, &["TOPIC", "PARTITIONS", "ID"], |topic| {
-        vec![topic.name.clone(), topic.partitions.to_string(), topic.id.clone()]
+    let names: Vec<String> = found.iter().map(name).collect();
+    let mut modes = modes(&mut client, &names).await?;
+    let shown = |(topic, name): (&MetadataResponseTopic, String)| {
+        let (storage_mode, source) = modes(&name);
+        let (id, partitions) = (topic.topic_id.to_string(), topic.partitions.len());
+        ListedTopic { name, id, partitions, storage_mode, source }
+    };
+    let topics: Vec<_> = found.iter().zip(names).map(shown).collect();
+    print_listing(json, &topics, &["TOPIC", "PARTITIONS", "MODE", "ID", "SOURCE"], |topic| {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        let (partitions, mode) = (topic.partitions.to_string(), or_dash(&topic.storage_mode));
+        let source = topic.source.clone().unwrap_or_default();
+        vec![topic.name.clone(), partitions, mode, topic.id.clone(), source]
     })
 }
 
@@ -267,6 +290,8 @@ struct DescribedTopic {
     name: String,
     id: String,
     partitions: Vec<DescribedPartition>,
+    /// Also where the topic does not set it; none where it has a source.
+    storage_mode: Option<String>,
     /// The entries that the topic sets.
     config: std::collections::BTreeMap<String, Option<String>>,
 }
@@ -291,7 +316,9 @@ async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), C
     let partitions = starts.into_iter().zip(ends).map(|((partition, start), (_, end))| {
         DescribedPartition { partition, log_start_offset: start, high_watermark: end }
     });
+    let (storage_mode, _) = modes(&mut client, &[name.to_owned()]).await?(name);
     let described = DescribedTopic {
+        storage_mode,
         name: name.to_owned(),
         id: topic.topic_id.to_string(),
         partitions: partitions.collect(),
@@ -301,6 +328,10 @@ async fn describe(bootstrap: &Bootstrap, name: &str, json: bool) -> Result<(), C
         return Ok(print_json(&described)?);
     }
     print(&format!("topic {} ({})\n", described.name, described.id));
+    let mode = described.storage_mode.as_ref();
+    if let Some(mode) = mode.filter(|_| !described.config.contains_key(STORAGE_MODE)) {
+        print(&format!("{STORAGE_MODE} = {mode} (by default)\n"));
+    }
     configs::print_set(&described.config);
     print_table(&described.partitions, &["PARTITION", "START", "END"], |p| {
         vec![p.partition.to_string(), p.log_start_offset.to_string(), p.high_watermark.to_string()]
@@ -335,15 +366,42 @@ pub(super) async fn offsets(
     Ok(found)
 }
 
-/// Gives a topic more partitions.
-async fn widen(bootstrap: &Bootstrap, name: &str, partitions: i32) -> Result<(), CommandError> {
+/// Changes a topic, if all can be changed that is asked for.
+async fn alter(
+    bootstrap: &Bootstrap,
+    name: &str,
+    partitions: Option<i32>,
+    entries: &[(String, String)],
+) -> Result<(), CommandError> {
+    let mut client = bootstrap.connect().await?;
+    for validate_only in [true, false] {
+        if !entries.is_empty() {
+            configs::alter(&mut client, TOPIC, name, entries, validate_only).await?;
+        }
+        if let Some(partitions) = partitions {
+            widen(&mut client, name, partitions, validate_only).await?;
+        }
+    }
+    print(&format!("altered {name}\n"));
+    Ok(())
+}
+
+/// Gives a topic more partitions; with `validate_only` only says whether it may have them.
+async fn widen(
+    client: &mut Client,
+    name: &str,
+    partitions: i32,
+    validate_only: bool,
+) -> Result<(), CommandError> {
     let topic = CreatePartitionsTopic::default()
         .with_name(TopicName(text(name)))
         .with_count(partitions)
         .with_assignments(None);
-    let request =
-        CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-    let answer = bootstrap.connect().await?.call(3, &request).await?;
+    let request = CreatePartitionsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(30_000)
+        .with_validate_only(validate_only);
+    let answer = client.call(3, &request).await?;
     for result in &answer.results {
         check(name, result.error_code, result.error_message.as_ref())?;
     }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use robustmq_common::config::{Sources, load};
+use robustmq_common::config::{Sources, load, warnings};
 
 use super::{Settings, parse_host_port};
 
@@ -85,6 +85,12 @@ fn the_advertised_address_is_the_one_named_or_listened_on() {
     assert_eq!(named.advertised(listening), ("broker.example".to_owned(), 9092));
     assert_eq!(Settings::default().advertised(listening), ("127.0.0.1".to_owned(), 4242));
     assert_eq!(parse_host_port("[::1]:1"), Ok(("::1".to_owned(), 1)));
+    // They were looked up as names of hosts.
+    let said = "\"http://127.0.0.1:9092\" is not HOST:PORT: leave http:// out";
+    assert_eq!(parse_host_port("http://127.0.0.1:9092"), Err(said.to_owned()));
+    for wrong in ["a:1,b:2", "a/b:1", "a b:1"] {
+        assert_eq!(parse_host_port(wrong), Err(format!("{wrong:?} is not HOST:PORT")));
+    }
 }
 
 /// `[kafka] listen = "0.0.0.0:9092"` was first refused for `advertise`, which nobody had written, without the file's name; and when that
@@ -133,4 +139,22 @@ fn directories_that_are_not_there_are_warned_about() {
     let warnings = settings.expect("legal").warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains(&format!("{missing:?} is no directory now")), "{warnings:?}");
+}
+
+/// They were passed over in silence.
+#[test]
+fn variables_with_an_underscore_too_few_are_warned_of_by_their_right_names() {
+    let variables = [
+        ("ROBUSTMQ_KAFKA_LISTEN", Some("ROBUSTMQ_KAFKA__LISTEN")),
+        ("ROBUSTMQ_CACHE_MEMORY_BYTES", Some("ROBUSTMQ_CACHE__MEMORY_BYTES")),
+        ("ROBUSTMQ_CLUSTER_OBJECT_STORE", Some("ROBUSTMQ_CLUSTER__OBJECT_STORE")),
+        ("ROBUSTMQ_DATA_DIR", None),
+        ("ROBUSTMQ_SERVICE_PORT_KAFKA", None),
+    ];
+    for (name, meant) in variables {
+        let environment = vec![(name.to_owned(), String::new())];
+        let warned = warnings::<Settings>(&Sources { environment, ..Sources::default() });
+        let is_named = meant.is_some_and(|meant| warned.iter().any(|said| said.ends_with(meant)));
+        assert_eq!((warned.len(), is_named), (usize::from(meant.is_some()), meant.is_some()));
+    }
 }

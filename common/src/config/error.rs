@@ -122,6 +122,10 @@ impl ConfigError {
         Self { origin: origin.cloned(), path: vec![key.to_owned()], ..Self::because(reason) }
     }
 
+    pub(super) fn is_unknown_key(&self) -> bool {
+        matches!(self.reason, Reason::UnknownKey { .. })
+    }
+
     fn because(reason: Reason) -> Self {
         Self { origin: None, path: Vec::new(), entry: None, reason }
     }

@@ -116,6 +116,33 @@ pub fn load_with<S: Settings>(
     Ok(settings)
 }
 
+/// What is legal and probably not meant: variables that set nothing, and would with another underscore. Others that set nothing are not ours.
+#[must_use]
+pub fn warnings<S: Settings>(sources: &Sources<'_>) -> Vec<String> {
+    let plain = sources.environment.iter().filter_map(|(name, _)| {
+        let key = name.strip_prefix(ENV_PREFIX)?;
+        let is_plain = !key.contains("__") && !COMMAND_VARIABLES.contains(&name.as_str());
+        is_plain.then(|| (name, key.to_ascii_lowercase()))
+    });
+    let misspelt = plain.filter(|(_, key)| !is_key::<S>(std::slice::from_ref(key)));
+    let warnings = misspelt.filter_map(|(name, key)| {
+        let splits = key
+            .match_indices('_')
+            .filter_map(|(at, _)| Some([key.get(..at)?.to_owned(), key.get(at + 1..)?.to_owned()]));
+        let [section, rest] = splits.into_iter().find(|keys| is_key::<S>(keys))?;
+        let meant = format!("{ENV_PREFIX}{section}__{rest}").to_ascii_uppercase();
+        Some(format!("environment variable {name} sets nothing; [{section}] {rest} is {meant}"))
+    });
+    warnings.collect()
+}
+
+/// Whether the settings have a key, whatever values it takes.
+fn is_key<S: Settings>(keys: &[String]) -> bool {
+    let mut root = Node::table();
+    root.set(keys, Node::leaf(toml::Value::String(String::new()), &Origin::CommandLine));
+    S::deserialize(root).map_or_else(|error| !error.is_unknown_key(), |_| true)
+}
+
 /// The settings in force, as TOML, for `--print-config`.
 ///
 /// # Errors

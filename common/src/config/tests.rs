@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Settings, Sources, load, print_config};
+use super::{Invalid, Settings, Sources, load, print_config, warnings};
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -117,6 +117,36 @@ fn a_variables_text_becomes_the_type_of_its_key() {
     assert_eq!(loaded.cluster.etcd, ["http://a:1", "http://b:2"]);
     assert_eq!(loaded.cluster.ports, [1, 2]);
     assert_eq!(loaded.cluster.labels["zone"], "a");
+}
+
+/// A variable with one underscore where there have to be two was passed over in silence.
+#[test]
+fn a_variable_that_sets_nothing_and_nearly_would_is_warned_of() {
+    let check = |name: &str, expected: Option<&str>| {
+        let environment = vec![(name.to_owned(), "x".to_owned())];
+        let warned = warnings::<Sample>(&Sources { environment, ..Sources::default() });
+        let expected =
+            expected.map(|meant| format!("environment variable {name} sets nothing; {meant}"));
+        assert_eq!(warned, Vec::from_iter(expected));
+    };
+    check("ROBUSTMQ_KAFKA_LISTEN", Some("[kafka] listen is ROBUSTMQ_KAFKA__LISTEN"));
+    check("ROBUSTMQ_KAFKA_LINGER_MS", Some("[kafka] linger_ms is ROBUSTMQ_KAFKA__LINGER_MS"));
+    check("ROBUSTMQ_CLUSTER_ETCD", Some("[cluster] etcd is ROBUSTMQ_CLUSTER__ETCD"));
+    // What is right, what Kubernetes sets for a Service, and what is not ours.
+    for name in [
+        "ROBUSTMQ_EDGE_ID",
+        "ROBUSTMQ_KAFKA__LISTEN",
+        "ROBUSTMQ_KAFKA",
+        "ROBUSTMQ_SERVICE_HOST",
+        "ROBUSTMQ_PORT_9092_TCP_ADDR",
+        "ROBUSTMQ_KAFKA_PORT",
+        "ROBUSTMQ_BOOTSTRAP",
+        "ROBUSTMQ_ADMIN",
+        "ROBUSTMQ_",
+        "KAFKA_LISTEN",
+    ] {
+        check(name, None);
+    }
 }
 
 #[test]

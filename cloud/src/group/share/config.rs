@@ -168,7 +168,7 @@ mod tests {
 
     use super::{KEYS, TABLE, duration, parse, timing};
     use crate::entries::ConfigError;
-    use crate::group::shared::config::Start;
+    use crate::group::shared::config::{GroupConfig, Start};
 
     fn set(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
         entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -212,8 +212,18 @@ mod tests {
             let named = matches!(&refused, Err(ConfigError::Invalid { name: n, .. }) if n == name);
             assert!(named, "{name}: {refused:?}");
         }
-        let unknown = parse(&set(&[("robustmq.shared.start", "latest")]));
-        assert!(matches!(unknown, Err(ConfigError::Unknown { .. })));
+        // `$shared/` groups have it under another name, which nothing told.
+        let check = |unknown: Result<GroupConfig, ConfigError>, meant: &str| {
+            let nearest = matches!(&unknown, Err(ConfigError::Unknown { nearest: Some(n), .. }) if *n == meant);
+            assert!(nearest, "{unknown:?}");
+        };
+        check(parse(&set(&[("robustmq.shared.start", "latest")])), "share.auto.offset.reset");
+        for (name, meant) in [
+            ("share.auto.offset.reset", "robustmq.shared.start"),
+            ("share.delivery.count.limit", "robustmq.shared.delivery.limit"),
+        ] {
+            check(GroupConfig::parse(&set(&[(name, "1")])), meant);
+        }
     }
 
     #[test]

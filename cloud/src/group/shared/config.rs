@@ -13,14 +13,15 @@ use crate::group::share::config as share;
 
 const I32: i64 = i32::MAX as i64;
 const I64: i64 = i64::MAX;
-const DEAD_LETTER_TOPIC: &str = "robustmq.shared.dead.letter.topic";
+/// Where records go that are given up.
+pub const DEAD_LETTER_TOPIC: &str = "robustmq.shared.dead.letter.topic";
 
 /// Of share groups too.
 pub const DEAD_LETTER_KEY: ConfigKey = unset(
     DEAD_LETTER_TOPIC,
     Text,
     Rule::Text,
-    "Where records go that are given up; without it they are only counted. It is created if it is not there, whatever `auto_create_topics` says.",
+    "Where records go that are given up; without it they are only counted. It is created if it is not there, whatever `auto_create_topics` says. One that the group reads, that has a source or that is compacted is refused.",
 );
 
 /// All entries, by name.

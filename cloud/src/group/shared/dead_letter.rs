@@ -1,5 +1,7 @@
 //! Records that a group gives up: each goes into the group's dead-letter topic with its key, value and headers, and with headers that say
 //! where it was and why it is there.
+//!
+//! **Invariant:** a record of the dead-letter topic itself goes nowhere when it is given up: the group would be given it again for ever.
 
 use async_trait::async_trait;
 use robustmq_common::ids::{KafkaTopic, Offset, TopicId};
@@ -22,8 +24,24 @@ pub trait DeadLetters: Send + Sync + 'static {
     /// Why it is not: nothing is given up then.
     async fn bury(&self, topic: &KafkaTopic, batch: RecordBatch) -> Result<(), String>;
 
+    /// Whether records can be put into `topic`, and its id if it is there already.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    async fn check(&self, topic: &KafkaTopic) -> Result<Option<TopicId>, String>;
+
     /// The name of a topic, for the headers of what is given up.
     async fn name(&self, topic: TopicId) -> Option<String>;
+}
+
+/// Where what a pool gives up goes, if anywhere.
+pub(super) async fn topic_of(pools: &Pools, pool: &SharedPool) -> Option<KafkaTopic> {
+    let topic = pool.config().dead_letter_topic.clone()?;
+    let own = match pools.dead_letters() {
+        Some(letters) => letters.name(pool.keys().topic).await,
+        None => None,
+    };
+    (own.as_deref() != Some(topic.as_str())).then_some(topic)
 }
 
 /// Gives up what is offered, or a part of it: puts it into the dead-letter topic first, if the group has one. If the broker dies in
@@ -34,7 +52,8 @@ pub(super) async fn give_up(
     partition: &Partition,
     offer: &Offer,
 ) -> Result<(), DeliverError> {
-    let cut = bury(pools, pool, partition, offer).await?;
+    let into = topic_of(pools, pool).await;
+    let cut = bury(pools, pool, partition, offer, into.as_ref()).await?;
     if !cut.offsets.is_empty() {
         let topic = topic_name(pools, pool.keys().topic).await;
         tracing::warn!(
@@ -44,6 +63,7 @@ pub(super) async fn give_up(
             from = cut.offsets.start,
             to = cut.offsets.end,
             deliveries = offer.deliveries,
+            dead_letter_topic = into.as_ref().map(KafkaTopic::as_str),
             "records are given up that no member acknowledges"
         );
     }
@@ -66,23 +86,27 @@ async fn topic_name(pools: &Pools, topic: TopicId) -> String {
     name.unwrap_or_else(|| topic.to_string())
 }
 
-/// Puts what is offered, or a part of it, into the dead-letter topic, if the group has one. Returns what that was.
+/// Puts what is offered, or a part of it, into a dead-letter topic, if there is one for it. Returns what that was.
 pub(super) async fn bury(
     pools: &Pools,
     pool: &SharedPool,
     partition: &Partition,
     offer: &Offer,
+    into: Option<&KafkaTopic>,
 ) -> Result<Cut, DeliverError> {
     let read = partition.read(Offset(offer.offsets.start), 1).await?;
     let most = offer.offsets.end - offer.offsets.start;
     let cut = cut(read.batches, &offer.offsets, most, Wanted::Everything).await?;
-    if let Some(topic) = &pool.config().dead_letter_topic {
-        for batch in &cut.batches {
-            let put = put(pools, pool, topic, batch, offer.deliveries).await;
-            put.map_err(|reason| DeliverError::DeadLetter {
-                topic: topic.as_str().to_owned(),
+    let Some(into) = into else { return Ok(cut) };
+    for batch in &cut.batches {
+        if let Err(reason) = put(pools, pool, into, batch, offer.deliveries).await {
+            return Err(DeliverError::DeadLetter {
+                group: pool.group().to_owned(),
+                topic: topic_name(pools, pool.keys().topic).await,
+                partition: pool.keys().partition,
+                into: into.as_str().to_owned(),
                 reason,
-            })?;
+            });
         }
     }
     Ok(cut)
@@ -171,41 +195,4 @@ fn push(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use async_trait::async_trait;
-    use robustmq_common::ids::{KafkaTopic, TopicId};
-    use robustmq_common::record::RecordBatch;
-    use uuid::Uuid;
-
-    use super::{DeadLetters, Pools, topic_name};
-    use crate::log::Log;
-    use crate::store::MemoryStore;
-
-    const KNOWN: TopicId = TopicId(Uuid::from_u128(7));
-
-    /// Knows the name of one topic.
-    struct Letters;
-
-    #[async_trait]
-    impl DeadLetters for Letters {
-        async fn bury(&self, _: &KafkaTopic, _: RecordBatch) -> Result<(), String> {
-            Err("it has no topics".to_owned())
-        }
-
-        async fn name(&self, topic: TopicId) -> Option<String> {
-            (topic == KNOWN).then(|| "telemetry".to_owned())
-        }
-    }
-
-    /// The warning that records are given up told an id, which no tool takes.
-    #[tokio::test]
-    async fn a_topic_is_called_by_its_name_while_it_has_one() {
-        let log = Arc::new(Log::new(Arc::new(MemoryStore::new())));
-        let pools = Pools::new(log, Some(Arc::new(Letters)));
-        assert_eq!(topic_name(&pools, KNOWN).await, "telemetry");
-        let deleted = TopicId(Uuid::from_u128(8));
-        assert_eq!(topic_name(&pools, deleted).await, deleted.to_string());
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use robustmq_common::ids::Offset;
+use robustmq_common::ids::{Offset, PartitionIndex};
 use robustmq_common::limits;
 use robustmq_common::record::{BatchError, RecordBatch};
 use tokio::sync::MutexGuard;
@@ -52,10 +52,18 @@ pub enum DeliverError {
     #[error("a batch cannot be cut: {0}")]
     Batch(#[from] BatchError),
     /// Records that are to be given up cannot be put where they should go.
-    #[error("records that are given up cannot be put into {topic}: {reason}")]
+    #[error(
+        "records of {topic} {partition} that group {group} gives up cannot be put into {into}: {reason}"
+    )]
     DeadLetter {
-        /// The dead-letter topic.
+        /// The group that gives them up.
+        group: String,
+        /// The topic where they are.
         topic: String,
+        /// The partition of it.
+        partition: PartitionIndex,
+        /// The dead-letter topic.
+        into: String,
         /// Why.
         reason: String,
     },
@@ -199,6 +207,12 @@ impl Turn<'_> {
 }
 
 impl Claim {
+    /// The group of whoever fetches; `None` of a cursor that is not known.
+    #[must_use]
+    pub fn group(&self) -> Option<&str> {
+        self.cursor.as_ref().map(|cursor| cursor.pool.group())
+    }
+
     /// What the client of this member sees as the end: in the cursor's own space, as far away as there are records for the group.
     #[must_use]
     pub fn high_watermark(&self) -> i64 {

@@ -41,10 +41,10 @@ impl Progress {
         both(&log, &log).saturating_sub(done)
     }
 
-    /// How much is acknowledged behind `offset`, as a note to an offset that does not tell it; empty if nothing is.
+    /// How much of what a log has is acknowledged behind `offset`, as a note to an offset that does not tell it; empty if nothing is.
     #[must_use]
-    pub fn note(&self, offset: i64) -> String {
-        let behind = offset..i64::MAX;
+    pub fn note(&self, offset: i64, log: Range<i64>) -> String {
+        let behind = log.start.max(offset)..log.end;
         let ahead: u64 = self.acknowledged.iter().map(|offsets| both(offsets, &behind)).sum();
         if ahead > 0 { format!("{NOTE}{ahead}") } else { String::new() }
     }
@@ -172,10 +172,15 @@ mod tests {
         ] {
             assert_eq!(progress.lag(log.clone()), lag, "{log:?}");
         }
-        for (offset, note, ahead) in
-            [(5, "acknowledged-ahead=12", 12), (8, "acknowledged-ahead=11", 11), (30, "", 0)]
-        {
-            assert_eq!((progress.note(offset).as_str(), Progress::read_note(note)), (note, ahead));
+        for (offset, log, note, ahead) in [
+            (5, 0..40, "acknowledged-ahead=12", 12),
+            (8, 0..40, "acknowledged-ahead=11", 11),
+            (5, 25..29, "acknowledged-ahead=4", 4),
+            (30, 0..40, "", 0),
+            (5, 40..40, "", 0),
+        ] {
+            assert_eq!(progress.note(offset, log.clone()), note, "{offset} of {log:?}");
+            assert_eq!(Progress::read_note(note), ahead);
         }
         assert_eq!(Progress::read_note("a client's own note"), 0);
     }

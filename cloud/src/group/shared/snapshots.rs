@@ -17,9 +17,11 @@ use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits::shared as limits;
 
 use super::coordinator::SharedGroups;
+use super::is_shared;
 use super::pools::PoolError;
 use super::progress::Progress;
 use crate::group::coordinator::CoordinatorError;
+use crate::group::share::PROTOCOL_TYPE;
 use crate::store::keys::group::{GroupKey, snapshot_key, snapshots_range};
 use crate::store::keys::partition::PartitionKeys;
 use crate::store::keys::{Reader, ValueError, damaged};
@@ -33,6 +35,11 @@ pub enum SnapshotError {
     /// Nobody has begun to read in this group.
     #[error("group {0} has no progress: nobody has begun to read in it")]
     NoGroup(String),
+    /// It has committed offsets and nothing else, which a rewind would take from it.
+    #[error(
+        "group {0} shares no records: snapshots are for $shared/ groups and share groups; `robustmq-cloud group reset` moves the committed offsets of others"
+    )]
+    NotSharing(String),
     /// There is none of that name.
     #[error("group {group} has no snapshot {name}")]
     Unknown {
@@ -164,6 +171,26 @@ fn check_name(name: &str) -> Result<(), SnapshotError> {
 }
 
 impl SharedGroups {
+    /// Whether a group that has begun on `partitions` may have snapshots: whether its members share records.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NoGroup`], [`SnapshotError::NotSharing`], [`SnapshotError::Pool`].
+    pub async fn check_sharing(
+        &self,
+        group: &str,
+        partitions: &[PartitionKeys],
+    ) -> Result<(), SnapshotError> {
+        if is_shared(group) {
+            return Ok(());
+        }
+        match self.pools().protocol_type(group).await? {
+            Some(kind) if kind == PROTOCOL_TYPE => Ok(()),
+            // Consumers without a group protocol only commit.
+            None if partitions.is_empty() => Err(SnapshotError::NoGroup(group.to_owned())),
+            Some(_) | None => Err(SnapshotError::NotSharing(group.to_owned())),
+        }
+    }
+
     /// Takes a snapshot of a group's progress on `partitions`, which are all on which it has begun; waits until that is durable.
     ///
     /// # Errors
@@ -177,6 +204,7 @@ impl SharedGroups {
         taken_ms: i64,
     ) -> Result<Taken, SnapshotError> {
         check_name(name)?;
+        self.check_sharing(group, partitions).await?;
         if partitions.is_empty() {
             return Err(SnapshotError::NoGroup(group.to_owned()));
         }
@@ -253,6 +281,7 @@ impl SharedGroups {
         partitions: &[PartitionKeys],
         deleted: &BTreeSet<TopicId>,
     ) -> Result<Rewound, SnapshotError> {
+        self.check_sharing(group, partitions).await?;
         let pools = self.pools();
         let _one_at_a_time = pools.snapshots_lock().await;
         let mut snapshot = read(pools.store(), group, name).await?;

@@ -20,10 +20,10 @@ use robustmq_common::limits;
 use super::describe_configs::{DYNAMIC_TOPIC_CONFIG, source_code};
 use super::resolve::wall_ms;
 use super::{Kafka, fixed, owned, text};
-use crate::entries::{ConfigEntry, ConfigSource};
+use crate::entries::{ConfigEntry, ConfigError, ConfigSource};
 use crate::kafka::errors::KafkaCode as _;
 use crate::store::StoreError;
-use crate::topics::{NewTopic, Topic, describe};
+use crate::topics::{NewTopic, Topic, TopicError, describe};
 
 type Refusal = (ResponseError, String);
 
@@ -174,7 +174,10 @@ fn check(kafka: &Kafka, topic: &CreatableTopic) -> Result<NewTopic, Refusal> {
             let message = format!("configuration {} has no value", config.name.as_str());
             return Err((ResponseError::InvalidConfig, message));
         };
-        overrides.insert(owned(&config.name), owned(value));
+        if overrides.insert(owned(&config.name), owned(value)).is_some() {
+            let twice = TopicError::Config(ConfigError::Twice { name: owned(&config.name) });
+            return Err((twice.kafka(), twice.to_string()));
+        }
     }
     Ok(NewTopic::new(name, partitions, overrides))
 }

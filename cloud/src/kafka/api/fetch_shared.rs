@@ -13,14 +13,15 @@ use futures_util::stream::FuturesUnordered;
 use robustmq_common::limits;
 use tokio::time::Instant;
 
-use super::Kafka;
 use super::fetch::share_bytes;
 use super::fetch_answer::PartitionAnswer;
+use super::{Kafka, resolve};
 use crate::group::shared::cursor::CursorOffset;
 use crate::group::shared::deliver::{Claim, DeliverError, Delivery};
 use crate::kafka::errors::KafkaCode as _;
 use crate::kafka::memory::Charge;
 use crate::log::Partition;
+use crate::store::keys::partition::PartitionKeys;
 
 /// One partition at a cursor.
 pub(super) struct Target {
@@ -47,6 +48,12 @@ impl Target {
     /// Waits for records, and for memory once there are some. Returns their bytes.
     async fn wait(&mut self, kafka: &Kafka) -> usize {
         let outcome = self.deliver(kafka).await;
+        if let Err(error) = &outcome {
+            let PartitionKeys { topic, partition } = *self.partition.keys();
+            let topic = resolve::shown_name(kafka, topic).await;
+            let (group, partition) = (self.claim.group(), partition.0);
+            tracing::warn!(group, topic, partition, %error, "a shared group's partition could not be read");
+        }
         let bytes = outcome.as_ref().map_or(0, |delivery| delivery.bytes);
         self.memory.shrink_to(bytes);
         self.outcome = Some(outcome);
@@ -86,10 +93,7 @@ impl Target {
         let delivery = match self.outcome {
             None => Delivery::default(),
             Some(Ok(delivery)) => delivery,
-            Some(Err(error)) => {
-                tracing::warn!(%error, "a shared group's partition could not be read");
-                return PartitionAnswer::failed(index, error.kafka());
-            }
+            Some(Err(error)) => return PartitionAnswer::failed(index, error.kafka()),
         };
         if delivery.records > 0 {
             kafka.traffic.fetched(self.partition.keys().topic, delivery.records, delivery.bytes);

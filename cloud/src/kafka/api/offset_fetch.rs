@@ -174,7 +174,12 @@ async fn note_ahead(
 ) -> Result<(), CoordinatorError> {
     let Some(committed) = committed else { return Ok(()) };
     if let Some(progress) = kafka.groups.progress(group, keys).await? {
-        committed.metadata = progress.note(committed.offset);
+        let partition = kafka.log.partition(keys.topic, keys.partition).await;
+        let log = partition.map_or(0..i64::MAX, |partition| {
+            let offsets = partition.offsets();
+            offsets.log_start_offset.0..offsets.high_watermark.0
+        });
+        committed.metadata = progress.note(committed.offset, log);
     }
     Ok(())
 }

@@ -33,6 +33,12 @@ pub(super) async fn topic(kafka: &Kafka, which: TopicRef<'_>) -> Result<Arc<Topi
     found.map_err(|error| error.kafka())?.ok_or(unknown)
 }
 
+/// A topic as an operator knows it: by its name, or by its id if it has been deleted.
+pub(super) async fn shown_name(kafka: &Kafka, topic: TopicId) -> String {
+    let found = kafka.topics.get_by_id(topic).await.ok().flatten();
+    found.map_or_else(|| topic.to_string(), |topic| topic.name.as_str().to_owned())
+}
+
 /// Brings topics into memory that [`topic`] is then asked for one by one, up to [`limits::TOPIC_PAGE`] at a time: one reading of
 /// the store for all of them. A failure shows when they are asked for.
 pub(super) async fn load<'a>(kafka: &Kafka, topics: impl Iterator<Item = TopicRef<'a>>) {

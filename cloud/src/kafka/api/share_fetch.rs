@@ -238,7 +238,9 @@ async fn acquire(
                 fill(answer, acquisition);
             }
             Err(error) => {
-                tracing::warn!(%error, "a share group's partition could not be read");
+                let (topic, partition) = target.at;
+                let topic = resolve::shown_name(kafka, topic).await;
+                tracing::warn!(group, topic, partition, %error, "a share group's partition could not be read");
                 answer.error_code = error.code();
             }
         }

@@ -4,14 +4,15 @@ use kafka_protocol::messages::alter_share_group_offsets_request::{
     AlterShareGroupOffsetsRequestPartition, AlterShareGroupOffsetsRequestTopic,
 };
 use kafka_protocol::messages::describe_share_group_offsets_request::DescribeShareGroupOffsetsRequestGroup;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::share_acknowledge_request as ack;
 use kafka_protocol::messages::share_fetch_request as fetch;
 use kafka_protocol::messages::share_fetch_response::PartitionData;
 use kafka_protocol::messages::{
-    AlterShareGroupOffsetsRequest, DeleteGroupsRequest, DescribeShareGroupOffsetsRequest, GroupId,
-    JoinGroupRequest, ListGroupsRequest, ShareAcknowledgeRequest, ShareFetchRequest,
-    ShareFetchResponse, ShareGroupDescribeRequest, ShareGroupHeartbeatRequest,
-    ShareGroupHeartbeatResponse,
+    AlterShareGroupOffsetsRequest, DeleteGroupsRequest, DescribeGroupsRequest,
+    DescribeShareGroupOffsetsRequest, GroupId, JoinGroupRequest, ListGroupsRequest,
+    OffsetFetchRequest, ShareAcknowledgeRequest, ShareFetchRequest, ShareFetchResponse,
+    ShareGroupDescribeRequest, ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse,
 };
 use uuid::Uuid;
 
@@ -146,6 +147,18 @@ async fn start_of(client: &mut Client) -> i64 {
     group.topics.first().map_or(-1, |topic| topic.partitions[0].start_offset)
 }
 
+/// What tools learn of the group: its kind, and what is acknowledged behind its offset.
+async fn told(broker: &Broker) -> (String, String) {
+    let mut client = broker.client().await;
+    let describe = DescribeGroupsRequest::default().with_groups(vec![group()]);
+    let described = client.call(6, &describe).await.groups.remove(0);
+    let asked = OffsetFetchRequestGroup::default().with_group_id(group()).with_topics(None);
+    let request = OffsetFetchRequest::default().with_groups(vec![asked]);
+    let answer = client.call(8, &request).await;
+    let note = answer.groups[0].topics[0].partitions[0].metadata.clone();
+    (described.protocol_type.to_string(), note.map(|note| note.to_string()).unwrap_or_default())
+}
+
 #[tokio::test]
 async fn members_acquire_and_settle_record_by_record() {
     let (broker, topic) = broker().await;
@@ -168,6 +181,7 @@ async fn members_acquire_and_settle_record_by_record() {
     assert_eq!((data.acknowledge_error_code, acquired(&data)), (0, vec![(1, 1, 2)]));
     assert_eq!(start_of(&mut broker.client().await).await, 1);
     assert_eq!(lag(&broker, GROUP).await, 5, "what is accepted and rejected behind it is none");
+    assert_eq!(told(&broker).await, ("share".to_owned(), "acknowledged-ahead=4".to_owned()));
     assert_eq!(second.acknowledge(1, 6, 9, &[1]).await, (0, 0));
     assert_eq!(first.acknowledge(2, 1, 1, &[1]).await, (0, 0));
     assert_eq!(start_of(&mut broker.client().await).await, 10);

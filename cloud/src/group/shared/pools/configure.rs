@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use robustmq_common::ids::TopicId;
+
 use super::{PoolError, Pools};
 use crate::entries::ConfigChange;
 use crate::entries::ConfigError;
 use crate::group::share::config::{self as share, table};
-use crate::group::shared::config::GroupConfig;
+use crate::group::shared::config::{DEAD_LETTER_TOPIC, GroupConfig};
 use crate::group::shared::is_shared;
 use crate::store::keys::damaged;
 use crate::store::keys::group as group_keys;
-use crate::store::{StoreError, WriteBatch};
+use crate::store::{ScanLimit, StoreError, WriteBatch};
 
 /// No group sets anything by default.
 static NOTHING: BTreeMap<String, String> = BTreeMap::new();
@@ -80,6 +82,12 @@ impl Pools {
         let _one_at_a_time = self.altering.lock().await;
         let overrides = table(group).apply(&self.overrides(group).await?, changes)?;
         let config = Arc::new(self.parse(group, &overrides)?);
+        let is_set = |change: &ConfigChange| {
+            change.name == DEAD_LETTER_TOPIC && overrides.contains_key(DEAD_LETTER_TOPIC)
+        };
+        if changes.iter().any(is_set) {
+            self.check_dead_letters(group, &config).await?;
+        }
         if validate_only {
             return Ok(());
         }
@@ -98,6 +106,34 @@ impl Pools {
             cursor.moved.notify_one();
         }
         Ok(())
+    }
+
+    /// A dead-letter topic has to take records, and is none that the group reads, as far as that is known.
+    async fn check_dead_letters(&self, group: &str, config: &GroupConfig) -> Result<(), PoolError> {
+        let (Some(topic), Some(letters)) = (&config.dead_letter_topic, self.dead_letters()) else {
+            return Ok(());
+        };
+        let invalid = |expected: String| ConfigError::Invalid {
+            name: DEAD_LETTER_TOPIC.to_owned(),
+            value: topic.as_str().to_owned(),
+            expected,
+        };
+        match letters.check(topic).await.map_err(invalid)? {
+            Some(id) if self.reads(group, id).await? => {
+                let why = "the group reads that topic itself, and would be given its letters again; name another one";
+                Err(invalid(why.to_owned()).into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether a group has begun on a topic.
+    async fn reads(&self, group: &str, topic: TopicId) -> Result<bool, StoreError> {
+        if self.map().pools.keys().any(|(id, of, _)| id == group && *of == topic) {
+            return Ok(true);
+        }
+        let range = group_keys::topic_offsets_range(group, topic);
+        Ok(!self.store.scan(range, ScanLimit::items(1)).await?.items.is_empty())
     }
 }
 

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use robustmq_common::ids::KafkaTopic;
+
 use super::{PoolError, Pools, SharedPool};
 use crate::group::shared::config::GroupConfig;
 use crate::group::shared::cursor::Token;
@@ -62,9 +64,9 @@ impl Pools {
         verdicts: &[(Range<i64>, Verdict)],
     ) -> Result<(), SettleError> {
         let rejected = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Reject);
-        if pool.config().dead_letter_topic.is_some() {
+        if let Some(into) = dead_letter::topic_of(self, pool).await {
             for (offsets, _) in rejected {
-                self.bury_rejected(pool, partition, token, offsets).await?;
+                self.bury_rejected(pool, partition, token, offsets, &into).await?;
             }
         }
         let is_released = verdicts.iter().any(|(_, verdict)| *verdict == Verdict::Release);
@@ -88,6 +90,7 @@ impl Pools {
         partition: &Partition,
         token: Token,
         offsets: &Range<i64>,
+        into: &KafkaTopic,
     ) -> Result<(), SettleError> {
         let mut from = offsets.start;
         while from < offsets.end {
@@ -100,7 +103,7 @@ impl Pools {
                 None => return Err(NotHeld(rest).into()),
             };
             let offer = Offer { offsets: rest, deliveries };
-            let buried = dead_letter::bury(self, pool, partition, &offer).await?;
+            let buried = dead_letter::bury(self, pool, partition, &offer, Some(into)).await?;
             from = buried.offsets.end;
         }
         Ok(())

@@ -5,16 +5,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_common::record::{BatchBuilder, Compression, NewRecord};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Progress, Rewound, Snapshot, SnapshotError, Taken};
+use crate::group::coordinator::{Commit, Coordinator};
 use crate::group::machine::{Caller, Join, Sync, Timing};
 use crate::group::shared::coordinator::{Client, SharedGroups};
 use crate::group::shared::cursor::{CursorOffset, Sequence};
 use crate::group::shared::members::ConnectionId;
 use crate::log::{AppendContext, Log, Partition};
+use crate::store::keys::group::snapshot_key;
 use crate::store::keys::partition::PartitionKeys;
-use crate::store::{MemoryStore, Store};
+use crate::store::{MemoryStore, Store, WriteBatch};
 
 const GROUP: &str = "$shared/g";
 const KEYS: PartitionKeys =
@@ -203,6 +206,42 @@ async fn a_snapshot_is_gone_back_to_without_the_topics_that_were_deleted_since()
     let pools = world.groups.pools();
     assert_eq!(pools.progress(GROUP, &KEYS).await, Ok(Some(Progress::at(4))));
     assert_eq!(pools.progress(GROUP, &other).await, Ok(Some(Progress::at(0))), "left alone");
+}
+
+/// A snapshot of an ordinary group had no partitions, and going back to it took all of the group's offsets away.
+#[tokio::test(start_paused = true)]
+async fn only_groups_that_share_records_have_snapshots() {
+    const ORDINARY: &str = "ord";
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let world = World::over(store.clone()).await;
+    let groups = Coordinator::start(store.clone(), Timing::default(), CancellationToken::new());
+    let commit = Commit {
+        topic: KEYS.topic,
+        partition: KEYS.partition,
+        offset: 7,
+        leader_epoch: -1,
+        metadata: String::new(),
+    };
+    let nobody = Caller { member_id: String::new(), instance_id: None, generation: -1 };
+    groups.commit(ORDINARY, &nobody, &[commit]).await.expect("no members");
+    // As one was stored by an earlier release.
+    let mut batch = WriteBatch::new();
+    batch.put(snapshot_key(ORDINARY, "old"), Snapshot::default().encode());
+    crate::store::write(&*store, batch).await.expect("a store that works");
+    let refused = SnapshotError::NotSharing(ORDINARY.to_owned());
+    let taken = world.groups.take_snapshot(ORDINARY, "new", false, &[KEYS], 5).await;
+    assert_eq!(taken, Err(refused.clone()));
+    let rewound = world.groups.rewind(ORDINARY, "old", &[KEYS], &BTreeSet::new()).await;
+    assert_eq!(rewound, Err(refused));
+    let left = groups.committed_of(ORDINARY, KEYS.topic).await;
+    assert_eq!(left, Ok(vec![(KEYS.partition, 7)]));
+    assert_eq!(world.groups.delete_snapshot(ORDINARY, "old").await, Ok(()), "it can be removed");
+    // Share groups have them, and who is unknown is said to be.
+    world.groups.pools().reset("share", &[(KEYS, 4)]).await.expect("nobody is there");
+    let taken = world.groups.take_snapshot("share", "new", false, &[KEYS], 5).await;
+    assert_eq!(taken.expect("the group has begun").partitions, 1);
+    let unknown = world.groups.rewind("nobody", "old", &[], &BTreeSet::new()).await;
+    assert_eq!(unknown, Err(SnapshotError::NoGroup("nobody".to_owned())));
 }
 
 #[tokio::test(start_paused = true)]
