@@ -22,8 +22,8 @@ use self::chunks::Chunking;
 pub use self::chunks::{Chunk, Chunked, Large};
 pub(crate) use self::opened::layout_of;
 pub use self::opened::open;
-pub use self::pieces::Pace;
 use self::pieces::Pieces;
+pub use self::pieces::{Pace, Room};
 
 /// How an object is read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -217,7 +217,7 @@ pub(crate) fn stopped(object: &Object) -> FetchError {
     FetchError::Unavailable { object: object.path.to_string(), reason }
 }
 
-/// Reads an object and says what it holds.
+/// Reads an object and says what it holds. What is fetched ahead of what is looked at shares `room` with other objects.
 ///
 /// # Errors
 /// [`FetchError`]: nothing is known of it then.
@@ -226,6 +226,7 @@ pub async fn index(
     object: &Object,
     reading: Reading,
     pace: Pace,
+    room: &Room,
     found: &mut impl Found,
 ) -> Result<ObjectIndex, FetchError> {
     let coding = reading.coding;
@@ -253,7 +254,7 @@ pub async fn index(
             return Ok(cutter.index);
         }
     };
-    let mut pieces = Pieces::new(source, object, pace);
+    let mut pieces = Pieces::new(source, object, pace, room);
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
         let work = async {

@@ -137,7 +137,7 @@ impl Sum {
         let objects = counted(self.uncounted, "object");
         (self.uncounted > 0).then(|| {
             format!(
-                "{objects} passed over, not counted in it: readers have not come near (robustmq.source.index=eager counts all), or the                  log ends before (`robustmq-cloud dataset status {topic}`)"
+                "{objects} passed over, not counted in it: readers have not come near (robustmq.source.index=eager counts all), or the log ends before (`robustmq-cloud dataset status {topic}`)"
             )
         })
     }

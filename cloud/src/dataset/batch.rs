@@ -61,13 +61,13 @@ impl Batch {
         self.builder.is_empty()
     }
 
-    /// Adds a record of an extent. A large value is not copied if its content was `lent`.
+    /// Adds a record of an extent. A large value is not copied if its extent's content can be had from `lend`.
     pub fn push(
         &mut self,
         origin: &Origin<'_>,
         extent: &Extent,
         record: &RecordLayout,
-        lent: Option<&Bytes>,
+        lend: impl FnOnce() -> Option<Bytes>,
     ) -> Result<(), BatchError> {
         let content = &extent.content[..];
         let members = extent.layout.members(record);
@@ -108,7 +108,8 @@ impl Batch {
             value: Some(value.of(content)),
             headers: &headers,
         };
-        let Some(lent) = lent.filter(|_| value.bytes as usize >= limits::LENT_BYTES) else {
+        let is_large = value.bytes as usize >= limits::LENT_BYTES;
+        let Some(lent) = is_large.then(lend).flatten() else {
             if self.is_empty() {
                 self.builder.reserve(self.room.min(limits::BATCH_BYTES));
             }
@@ -116,7 +117,7 @@ impl Batch {
         };
         let known = record.value_crc.filter(|_| preferred.is_none()).map(NonZeroU32::get);
         let crc = known.unwrap_or_else(|| crc32c::crc32c(value.of(content)));
-        self.builder.push_shared(&new, value.slice(lent), crc)
+        self.builder.push_shared(&new, value.slice(&lent), crc)
     }
 
     /// Adds a record that is not there any more.

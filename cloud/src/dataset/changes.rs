@@ -42,14 +42,6 @@ impl Datasets {
         Ok(refreshed)
     }
 
-    /// Begins to count a topic that was created, or that was there at the start, if it is to be counted though nobody reads it.
-    pub async fn begin(&self, topic: TopicId) {
-        if let Err(error) = self.keep(topic).await {
-            // It is counted as soon as somebody asks for it.
-            tracing::warn!(%topic, %error, "a dataset topic is not counted yet");
-        }
-    }
-
     /// Keeps the partitions of a topic that is counted at once, and those of no other.
     async fn keep(&self, topic: TopicId) -> Result<(), StoreError> {
         let Some(topics) = self.topics.upgrade() else { return Ok(()) };
@@ -71,6 +63,12 @@ impl Datasets {
         Ok(())
     }
 
+    /// What ends with a topic.
+    #[cfg(test)]
+    pub async fn cancel_of(&self, topic: TopicId) -> Option<tokio_util::sync::CancellationToken> {
+        Some(self.dataset(topic).await.ok()??.cancel.clone())
+    }
+
     /// The partitions of a topic that are open look whether there is more to count.
     fn wake(&self, topic: TopicId) {
         let open: Vec<_> = {
@@ -81,7 +79,7 @@ impl Datasets {
         open.iter().for_each(|partition| partition.demand.send_modify(|_| {}));
     }
 
-    /// A topic's configuration was changed, or it was deleted.
+    /// A topic was created, its configuration was changed, or it was deleted.
     pub(super) async fn follow(&self, topic: TopicId) {
         if let Err(error) = self.take_over(topic).await {
             // Both are done at the next start.
@@ -90,6 +88,7 @@ impl Datasets {
     }
 
     async fn take_over(&self, topic: TopicId) -> Result<(), StoreError> {
+        let _one_at_a_time = self.following.lock().await;
         let Some(topics) = self.topics.upgrade() else { return Ok(()) };
         let found = topics.get_by_id(topic).await?;
         let Some(config) = found.and_then(|found| found.config.source.clone()) else {
@@ -101,8 +100,7 @@ impl Datasets {
             open.set_live(config.live);
         }
         // All of it is to be counted now, perhaps, or there is another epoch.
-        self.keep(topic).await?;
         self.wake(topic);
-        Ok(())
+        self.keep(topic).await
     }
 }

@@ -257,7 +257,9 @@ impl DatasetPartition {
             0 => Pace::urgent(limits::INDEXING_GETS),
             _ => Pace::even(limits::INDEXING_GETS),
         };
-        let found = index::index(&source, &object, reading, pace, &mut growing).await;
+        let dataset = &self.dataset;
+        let found =
+            index::index(&source, &object, reading, pace, &dataset.pieces, &mut growing).await;
         if found.is_err() && !growing.is_wanted {
             return Err(PartitionError::Unwanted { object: object.path.to_string() });
         }

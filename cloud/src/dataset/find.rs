@@ -394,7 +394,10 @@ impl Search {
             while running.len() < limits::FIND_LOADS
                 && let Some(extent) = opened.index.extents.get(next)
             {
-                running.push_back(partition.look_at(&opened, *extent));
+                // Of chunks the first one is where the record is.
+                let chunk = opened.index.chunk(extent.first_record);
+                let is_further = chunk.is_some_and(|chunk| chunk.number > 0);
+                running.push_back(partition.look_at(&opened, *extent, is_further));
                 next += 1;
             }
             // A load goes on though nobody waits for it, and is there when the next step asks again.
@@ -403,15 +406,14 @@ impl Search {
             };
             let Some((extent, found)) = read else { break };
             at += 1;
-            self.found.searched_bytes += u64::from(extent.bytes);
             match found {
-                // Of chunks the first one is where the record is.
-                Ok(_)
-                    if opened
-                        .index
-                        .chunk(extent.first_record)
-                        .is_some_and(|chunk| chunk.number > 0) => {}
-                Ok(found) => self.take_from(candidate, &extent, &found),
+                Ok(found) => {
+                    self.found.searched_bytes +=
+                        found.as_ref().map_or(0, |_| u64::from(extent.bytes));
+                    if let Some(found) = found {
+                        self.take_from(candidate, &extent, &found);
+                    }
+                }
                 Err(error) if error.is_final() => self.note_unreadable(&error),
                 Err(error) => return Err(FindError::Failed(error.to_string())),
             }
@@ -483,10 +485,14 @@ impl DatasetPartition {
         &self,
         opened: &Arc<Opened>,
         extent: ExtentIndex,
-    ) -> (ExtentIndex, Result<Arc<Extent>, FetchError>) {
+        is_passed_over: bool,
+    ) -> (ExtentIndex, Result<Option<Arc<Extent>>, FetchError>) {
+        if is_passed_over {
+            return (extent, Ok(None));
+        }
         let (cache, user) = (&self.dataset.cache, self.dataset.user());
         let id = extent_id(opened.id, &extent);
         let load = self.load(opened, &extent, limits::COUNTED_AHEAD_BYTES);
-        (extent, cache.bring(id, user, load).await)
+        (extent, cache.bring(id, user, load).await.map(Some))
     }
 }

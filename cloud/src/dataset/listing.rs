@@ -11,7 +11,7 @@ use robustmq_dataset::format::detect::{detect, is_sidecar, may_be};
 use tokio::task::spawn_blocking;
 
 use super::manifest::Entry;
-use super::sidecars::{Sidecar, Sidecars};
+use super::sidecars::Sidecars;
 use crate::objects::{Location, ObjectStoreUrl, told};
 use crate::topics::SourceConfig;
 
@@ -34,11 +34,9 @@ pub(super) async fn list(
     while let Some(meta) = listing.try_next().await.map_err(|error| refused(url, &error))? {
         seen += 1;
         let Some(name) = name_below(&location.path, &meta) else { continue };
-        let modified_ms = meta.last_modified.timestamp_millis();
-        let (etag, size) = (meta.e_tag, meta.size);
         // Whoever takes `*.tar` alone has index files as well.
         if !config.leaves_out(&name) {
-            sidecars.note(Sidecar { name: name.clone(), etag: etag.clone(), size, modified_ms });
+            sidecars.note(&name, &meta);
         }
         let is_data = config.format.is_some() || !is_sidecar(&name);
         if !is_data || !config.takes(&name) {
@@ -48,6 +46,8 @@ pub(super) async fn list(
             let most = limits::OBJECTS;
             return Err(ListError(format!("{url} has more than {most} objects: take fewer")));
         }
+        let modified_ms = meta.last_modified.timestamp_millis();
+        let (etag, size) = (meta.e_tag, meta.size);
         entries.push(Entry { name, etag, size, modified_ms, index: None });
     }
     if entries.is_empty() && seen == 0 {
@@ -173,7 +173,8 @@ fn name_below(prefix: &str, meta: &ObjectMeta) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, ObjectStoreUrl, Sidecar, check_links, refused, without_folders};
+    use super::{Entry, ObjectStoreUrl, check_links, refused, without_folders};
+    use crate::dataset::sidecars::Sidecar;
 
     fn entry(name: &str, size: u64) -> Entry {
         Entry { name: name.to_owned(), etag: None, size, modified_ms: 0, index: None }

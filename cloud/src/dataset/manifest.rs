@@ -3,7 +3,7 @@
 //! **Invariant:** an object's ordinal never changes. A refresh appends.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -234,6 +234,9 @@ impl Manifest {
         let _one_at_a_time = self.refreshing.lock().await;
         let failed = |error: StoreError| ListError(format!("the manifest: {error}"));
         let found = list(location, config, roots).await?;
+        // What was an object for an earlier release may be known as an index file now.
+        let indexes = found.iter().filter_map(|entry| Some(entry.index.as_ref()?.name.clone()));
+        let indexes: HashSet<String> = indexes.collect();
         let mut new: BTreeMap<String, Entry> =
             found.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         let before = self.listed();
@@ -247,6 +250,7 @@ impl Manifest {
             for entry in known.clone() {
                 match new.remove(&entry.name) {
                     Some(found) => check_unchanged(entry, &found)?,
+                    None if indexes.contains(&entry.name) => {}
                     None => refreshed.note_missing(&entry.name),
                 }
             }
@@ -280,23 +284,22 @@ impl Manifest {
     /// # Errors
     /// [`StoreError`]; there has to be one.
     pub async fn object(&self, ordinal: u64) -> Result<Object, StoreError> {
-        let entry = self.entry(ordinal).await?;
-        let path = self.path(ordinal, &entry.name)?;
-        let Entry { etag, size, modified_ms, .. } = entry;
-        Ok(Object { path, etag, size, modified_ms })
+        Ok(self.with_index(ordinal).await?.0)
     }
 
-    /// The index file beside the object with that ordinal, if it was listed with one.
+    /// The object with that ordinal, and the index file beside it, if it was listed with one.
     ///
     /// # Errors
     /// [`StoreError`]; there has to be such an object.
-    pub async fn sidecar(&self, ordinal: u64) -> Result<Option<Object>, StoreError> {
-        let Some(Sidecar { name, etag, size, modified_ms }) = self.entry(ordinal).await?.index
-        else {
-            return Ok(None);
+    pub async fn with_index(&self, ordinal: u64) -> Result<(Object, Option<Object>), StoreError> {
+        let Entry { name, etag, size, modified_ms, index } = self.entry(ordinal).await?;
+        let path = self.path(ordinal, &name)?;
+        let object = Object { path, etag, size, modified_ms };
+        let Some(Sidecar { name, etag, size, modified_ms }) = index else {
+            return Ok((object, None));
         };
         let path = self.path(ordinal, &name)?;
-        Ok(Some(Object { path, etag, size, modified_ms }))
+        Ok((object, Some(Object { path, etag, size, modified_ms })))
     }
 
     async fn entry(&self, ordinal: u64) -> Result<Entry, StoreError> {
@@ -366,8 +369,8 @@ impl Manifest {
 }
 
 /// What names a version of an object, however it is reached: two topics over one prefix share what is cached of it. What is made of Parquet's
-/// rows, and of records that are too large, makes it another.
-pub(super) fn identity(config: &SourceConfig, object: &Object) -> u128 {
+/// rows, and of records that are too large, makes it another; and so does the index file by which it is counted.
+pub(super) fn identity(config: &SourceConfig, object: &Object, index: Option<&Object>) -> u128 {
     let bucket = match &config.url {
         ObjectStoreUrl::S3 { bucket, .. } => format!("s3://{bucket}"),
         ObjectStoreUrl::File { dir } => dir.display().to_string(),
@@ -381,8 +384,12 @@ pub(super) fn identity(config: &SourceConfig, object: &Object) -> u128 {
         true => String::new(),
         false => format!("\0{bytes}\0{has_chunks}"),
     };
+    let index = index.map_or_else(String::new, |index| {
+        let Object { path, etag, size, modified_ms } = index;
+        format!("\0{path}\0{}\0{size}\0{modified_ms}", etag.as_deref().unwrap_or(""))
+    });
     let version = format!(
-        "{bucket}\0{}\0{}\0{}\0{}\0{:?}{}{large}",
+        "{bucket}\0{}\0{}\0{}\0{}\0{:?}{}{large}{index}",
         object.path,
         object.etag.as_deref().unwrap_or(""),
         object.size,

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
+use object_store::local::LocalFileSystem;
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{Cache, Tier};
@@ -26,7 +27,7 @@ use robustmq_dataset::fetch::{Object, ObjectSource, Source as ByteSource};
 use robustmq_dataset::format::detect::detect;
 use robustmq_dataset::format::parquet::Held;
 use robustmq_dataset::format::{Coding, Format};
-use robustmq_dataset::index::{Reading, extent_id};
+use robustmq_dataset::index::{Reading, Room, extent_id};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +78,7 @@ pub struct Datasets {
     store: Arc<dyn Store>,
     topics: Weak<Catalogue>,
     cache: Arc<Cache>,
+    pieces: Room,
     held: Arc<Held>,
     /// Directories whose files may become topics; `None` for all.
     file_roots: Option<Vec<PathBuf>>,
@@ -85,6 +87,8 @@ pub struct Datasets {
     troubles: Arc<Troubles>,
     /// Turns to search for a key.
     searches: Semaphore,
+    /// Changes of topics are followed one after the other.
+    following: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
 }
 
@@ -172,18 +176,20 @@ impl Datasets {
             store,
             topics,
             cache,
+            pieces: Room::default(),
             held: Arc::default(),
             file_roots,
             cancel,
             active: Arc::default(),
             troubles: Arc::default(),
             searches: Semaphore::new(limits::FIND_SEARCHES),
+            following: tokio::sync::Mutex::default(),
             inner,
         });
         let counted = Arc::clone(&this);
         tokio::spawn(async move {
             for topic in eager {
-                counted.begin(topic).await;
+                counted.follow(topic).await;
             }
         });
         Ok(this)
@@ -254,14 +260,18 @@ impl Datasets {
     /// # Errors
     /// [`StoreError`]: its manifest goes at the next start.
     pub async fn forget(&self, topic: TopicId) -> Result<(), StoreError> {
-        let _kept = {
+        let (_kept, open) = {
             let mut inner = self.lock();
             inner.topics.remove(&topic);
             inner.refreshing.remove(&topic);
             inner.warming.remove(&topic);
             // They end outside of the lock.
-            inner.kept.remove(&topic)
+            (inner.kept.remove(&topic), inner.datasets.remove(&topic))
         };
+        // What is being counted or brought into the cache is not gone on with.
+        if let Some(open) = open.and_then(|open| open.upgrade()) {
+            open.cancel.cancel();
+        }
         self.cache.unpin(changes::user(topic));
         self.troubles.forget(topic);
         let mut write = WriteBatch::new();
@@ -318,7 +328,8 @@ impl Datasets {
         inner.datasets.retain(|_, dataset| dataset.strong_count() > 0);
         let key = group_key(&config);
         let group = inner.groups.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let group = Arc::new(Group::new(key, source(&location), self.store.clone()));
+            let group =
+                Arc::new(Group::new(key, source(&config.url, &location), self.store.clone()));
             inner.groups.insert(key, Arc::downgrade(&group));
             group
         });
@@ -333,9 +344,10 @@ impl Datasets {
             manifest,
             group,
             cache: Arc::clone(&self.cache),
+            pieces: self.pieces.clone(),
             held: Arc::clone(&self.held),
             store: Arc::clone(&self.store),
-            cancel: self.cancel.clone(),
+            cancel: self.cancel.child_token(),
             warming: inner.warming.get(&topic).map(Arc::clone).unwrap_or_default(),
             active: Arc::clone(&self.active),
             troubles: Arc::clone(&self.troubles),
@@ -345,8 +357,15 @@ impl Datasets {
     }
 }
 
-fn source(location: &Location) -> Arc<dyn ByteSource> {
-    Arc::new(ObjectSource::new(Arc::clone(&location.objects)))
+fn source(url: &ObjectStoreUrl, location: &Location) -> Arc<dyn ByteSource> {
+    let files = match url {
+        ObjectStoreUrl::File { dir } => LocalFileSystem::new_with_prefix(dir).ok(),
+        ObjectStoreUrl::S3 { .. } => None,
+    };
+    Arc::new(match files {
+        Some(files) => ObjectSource::of_files(files),
+        None => ObjectSource::new(Arc::clone(&location.objects)),
+    })
 }
 
 /// Has the indexes of groups that no topic belongs to deleted.

@@ -13,7 +13,7 @@ use robustmq_dataset::cache::{Cache, UserId};
 use robustmq_dataset::epochs::{Epochs, Place, Shuffle, Stretch};
 use robustmq_dataset::fetch::{FetchError, Object};
 use robustmq_dataset::format::parquet::Held;
-use robustmq_dataset::index::ObjectIndex;
+use robustmq_dataset::index::{ObjectIndex, Room};
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,8 @@ pub(super) struct Dataset {
     pub manifest: Manifest,
     pub group: Arc<Group>,
     pub cache: Arc<Cache>,
+    /// For what is fetched ahead of what is indexed.
+    pub pieces: Room,
     /// Row groups of Parquet that are read again.
     pub held: Arc<Held>,
     pub store: Arc<dyn Store>,
@@ -297,8 +299,8 @@ impl DatasetPartition {
     pub(super) async fn object(&self, number: u64) -> Result<(Object, u128), StoreError> {
         let partition = u64::from(self.partition.0.cast_unsigned());
         let ordinal = number * self.dataset.partitions + partition;
-        let object = self.dataset.manifest.object(ordinal).await?;
-        let id = identity(&self.dataset.config, &object);
+        let (object, index) = self.dataset.manifest.with_index(ordinal).await?;
+        let id = identity(&self.dataset.config, &object, index.as_ref());
         Ok((object, id))
     }
 

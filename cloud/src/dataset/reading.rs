@@ -249,9 +249,8 @@ impl DatasetPartition {
             if !answer.has_room(record_bytes(found, record)) {
                 return Ok(false);
             }
-            let is_large = record.value.bytes as usize >= limits::LENT_BYTES;
-            let content = if is_large { lent.content(self, opened, extent, found) } else { None };
-            let pushed = answer.batch.push(&origin, found, record, content);
+            let lend = || lent.content(self, opened, extent, found).cloned();
+            let pushed = answer.batch.push(&origin, found, record, lend);
             pushed.map_err(|error| StoreError::Read(error.to_string()))?;
             answer.at += 1;
             if answer.batch.bytes() >= limits::BATCH_BYTES {

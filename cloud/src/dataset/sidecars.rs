@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use object_store::ObjectMeta;
 use robustmq_common::limits::dataset as limits;
-use robustmq_dataset::fetch::Object;
+use robustmq_dataset::fetch::{FetchError, Object};
 use robustmq_dataset::index::{ObjectIndex, Reading, sidecar};
 use serde::{Deserialize, Serialize};
 
@@ -22,23 +23,30 @@ pub(super) struct Sidecar {
     pub modified_ms: i64,
 }
 
+/// How their names end.
+const ENDING: &str = ".idx";
+
 /// Index files that were listed, by name.
 #[derive(Default)]
 pub(super) struct Sidecars(HashMap<String, Sidecar>);
 
 impl Sidecars {
     /// Notes what has the name of an index file.
-    pub fn note(&mut self, found: Sidecar) {
-        if found.name.ends_with(".idx") && self.0.len() < limits::OBJECTS {
-            self.0.insert(found.name.clone(), found);
+    pub fn note(&mut self, name: &str, meta: &ObjectMeta) {
+        if name.ends_with(ENDING) && self.0.len() < limits::OBJECTS {
+            let modified_ms = meta.last_modified.timestamp_millis();
+            let (name, etag, size) = (name.to_owned(), meta.e_tag.clone(), meta.size);
+            self.0.insert(name.clone(), Sidecar { name, etag, size, modified_ms });
         }
     }
 
-    /// Says with each object which file is its index, and leaves these out of what has records.
+    /// Says with each object which file is its index, and leaves these out of what has records; where the format may have some, all that have
+    /// such a name, so that none becomes an object when the one that it is of has gone.
     pub fn attach(self, config: &SourceConfig, mut entries: Vec<Entry>) -> Vec<Entry> {
         if self.0.is_empty() {
             return entries;
         }
+        let may_be = config.format.is_some_and(sidecar::may_be);
         let mut used = HashSet::new();
         for entry in &mut entries {
             if !may_have(config, entry) {
@@ -48,7 +56,8 @@ impl Sidecars {
             entry.index = names.iter().find_map(|name| self.0.get(name)).cloned();
             used.extend(entry.index.as_ref().map(|index| index.name.clone()));
         }
-        entries.retain(|entry| !used.contains(&entry.name));
+        let is_index = |name: &String| used.contains(name) || may_be && name.ends_with(ENDING);
+        entries.retain(|entry| !is_index(&entry.name));
         entries
     }
 }
@@ -73,7 +82,7 @@ impl DatasetPartition {
             return Ok(None);
         }
         let ordinal = number * dataset.partitions + u64::from(self.partition.0.cast_unsigned());
-        let Some(beside) = dataset.manifest.sidecar(ordinal).await? else { return Ok(None) };
+        let Some(beside) = dataset.manifest.with_index(ordinal).await?.1 else { return Ok(None) };
         let ignored = |reason: &dyn std::fmt::Display| {
             tracing::warn!(topic = %dataset.topic, index = %beside.path, %reason, "an index file is not used: its object is read to count it");
         };
@@ -84,6 +93,11 @@ impl DatasetPartition {
         }
         let text = match dataset.group.source.get(&beside, 0..beside.size).await {
             Ok(text) => text,
+            // Whoever may not read it may well read the object.
+            Err(error @ FetchError::Forbidden { .. }) => {
+                ignored(&error);
+                return Ok(None);
+            }
             Err(error) if error.is_final() => {
                 ignored(&error);
                 return Ok(None);

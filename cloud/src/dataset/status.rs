@@ -105,14 +105,16 @@ impl Datasets {
             let Some(partition) = partition else { return Ok(None) };
             partitions.push(partition);
         }
-        let (open, cancel) = (partitions.clone(), self.cancel.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(limits::LOOKED_AT) => {}
-                () = cancel.cancelled() => {}
-            }
-            drop(open);
-        });
+        if let Some(first) = partitions.first() {
+            let (open, cancel) = (partitions.clone(), first.dataset.cancel.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = tokio::time::sleep(limits::LOOKED_AT) => {}
+                    () = cancel.cancelled() => {}
+                }
+                drop(open);
+            });
+        }
         Ok(Some(partitions))
     }
 

@@ -67,10 +67,11 @@ impl Troubles {
         counting.is_some_and(|trouble| trouble.offset <= end)
     }
 
-    /// Why a partition's log ends, if that does not pass by itself.
-    pub fn end_for_good(&self, id: (TopicId, PartitionIndex)) -> Option<String> {
+    /// Why a partition's log ends, if that does not pass by itself and was met since then.
+    pub fn end_for_good(&self, id: (TopicId, PartitionIndex), since: Instant) -> Option<String> {
         let all = self.lock();
-        let counting = all.get(&id)?.counting.as_ref().filter(|trouble| trouble.is_final)?;
+        let counting = all.get(&id)?.counting.as_ref();
+        let counting = counting.filter(|trouble| trouble.is_final && trouble.met >= since)?;
         Some(format!("partition {} ends at offset {}: {}", id.1, counting.offset, counting.reason))
     }
 

@@ -7,6 +7,7 @@ use futures_util::stream::FuturesUnordered;
 use robustmq_common::ids::PartitionIndex;
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::index::{ExtentIndex, extent_id};
+use tokio::time::Instant;
 
 use super::Datasets;
 use super::partition::{Dataset, DatasetPartition, Opened, PartitionError, Warming};
@@ -33,7 +34,12 @@ impl Datasets {
             }
             *warming = Warming { is_running: true, ..Warming::default() };
         }
-        self.lock().warming.insert(topic.id, Arc::clone(&dataset.warming));
+        {
+            let mut inner = self.lock();
+            if inner.topics.contains(&topic.id) {
+                inner.warming.insert(topic.id, Arc::clone(&dataset.warming));
+            }
+        }
         tokio::spawn(async move {
             let _end = End(Arc::clone(&dataset));
             let cancel = dataset.cancel.clone();
@@ -66,8 +72,8 @@ impl Drop for End {
 impl DatasetPartition {
     /// Goes through the first epoch's objects, in its order.
     async fn warm_up(self: &Arc<Self>) -> Result<(), PartitionError> {
-        let mut place = 0;
-        while let Some(object) = self.counted_at(place).await? {
+        let (mut place, began) = (0, Instant::now());
+        while let Some(object) = self.counted_at(place, began).await? {
             place += 1;
             let opened = self.opened(object).await?;
             let mut loads = FuturesUnordered::new();
@@ -94,13 +100,16 @@ impl DatasetPartition {
         let (cache, user) = (&self.dataset.cache, self.dataset.user());
         let id = extent_id(opened.id, &extent);
         let load = self.load(opened, &extent, limits::COUNTED_AHEAD_BYTES);
+        // It has its share of the cache, as if somebody read it.
+        cache.reads(user);
         let loaded = cache.bring(id, user, load).await;
         self.dataset.warming().done_bytes += u64::from(extent.bytes);
         Ok(loaded.map(drop)?)
     }
 
-    /// The object at a place of the first epoch, once it is counted; `None` behind the last.
-    async fn counted_at(&self, place: u64) -> Result<Option<u64>, PartitionError> {
+    /// The object at a place of the first epoch, once it is counted; `None` behind the last. An error if it was found, since it `began`, that it
+    /// is never going to be.
+    async fn counted_at(&self, place: u64, began: Instant) -> Result<Option<u64>, PartitionError> {
         loop {
             let more = self.counted.notified();
             let counted = {
@@ -114,7 +123,7 @@ impl DatasetPartition {
             if counted.is_some() {
                 return Ok(counted);
             }
-            if let Some(trouble) = self.dataset.troubles.end_for_good(self.id()) {
+            if let Some(trouble) = self.dataset.troubles.end_for_good(self.id(), began) {
                 return Err(PartitionError::Ends(trouble));
             }
             // It counts on while the topic is brought into the cache.

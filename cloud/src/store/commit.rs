@@ -97,21 +97,27 @@ impl Committer {
         self.reserved_disk_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether the disk has room for `group`.
-    pub(super) fn check_space(&self, group: &[QueuedWrite]) -> Result<(), StoreError> {
-        self.check_free(group.iter().all(QueuedWrite::makes_room))
+    /// Whether writes are taken at all.
+    pub(super) fn check_writable(&self) -> Result<(), StoreError> {
+        self.lock().check_writable()
     }
 
-    /// Whether the disk has room for a write, of which what makes room may use half of the reserve.
-    pub(super) fn check_free(&self, makes_room: bool) -> Result<(), StoreError> {
+    /// Whether the disk has room for `group`.
+    pub(super) fn check_space(&self, group: &[QueuedWrite]) -> Result<(), StoreError> {
+        self.check_free(group.iter().all(QueuedWrite::makes_room), 0)
+    }
+
+    /// Whether the disk has room for a write, of which what makes room may use half of the reserve, when `bytes` more are taken first.
+    pub(super) fn check_free(&self, makes_room: bool, bytes: u64) -> Result<(), StoreError> {
         let reserved = self.reserved_disk_bytes.load(Ordering::Relaxed);
         let needed = if makes_room { reserved / 2 } else { reserved };
         // A file system that cannot say how much is free is asked by writing.
         let Some(free) = self.disk.free_bytes(&self.path) else { return Ok(()) };
-        if free < needed {
+        if free < needed + bytes {
             return Err(StoreError::NoSpace(format!(
-                "{free} bytes are free in {}, {needed} have to stay free",
-                self.path.display()
+                "{free} bytes are free in {}, {} have to stay free",
+                self.path.display(),
+                needed + bytes
             )));
         }
         Ok(())
@@ -136,7 +142,7 @@ impl Committer {
         let (queued, pending) = batch.into_queued();
         if queue.stats.no_space.is_some() {
             // Queueing it only to fail would start a new era each time, and so keep every partition busy reading its state again.
-            self.check_free(queued.makes_room())?;
+            self.check_free(queued.makes_room(), 0)?;
         }
         queue.push(queued);
         drop(queue);

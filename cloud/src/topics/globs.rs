@@ -1,15 +1,34 @@
 //! Patterns of objects' names: globs, with ranges of numbers as shards are named, `shard-{000000..000099}.tar`.
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 /// The most numbers of one range. Each is one name that a glob may match.
 const RANGE: u64 = 10_000;
+/// What all patterns of a list may have with all of their numbers written out.
+const WRITTEN_BYTES: usize = 256 * 1024;
 
-/// The parts of a list with commas, of which those within braces and brackets separate nothing.
+/// Reads a list of patterns.
+///
+/// # Errors
+/// Why one of them is none.
+pub(super) fn read(value: &str) -> Result<GlobSet, String> {
+    let (mut globs, mut left) = (GlobSetBuilder::new(), WRITTEN_BYTES);
+    for pattern in list(value) {
+        let pattern = without_ranges(pattern, left)?;
+        left = left.saturating_sub(pattern.len());
+        let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
+        globs.add(glob.map_err(|error| error.to_string())?);
+    }
+    globs.build().map_err(|error| error.to_string())
+}
+
+/// The parts of a list with commas, of which those within braces and brackets, and behind a backslash, separate nothing.
 fn list(value: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut start) = (Vec::new(), 0_u32, 0);
-    for (at, letter) in value.char_indices() {
+    let mut letters = value.char_indices();
+    while let Some((at, letter)) = letters.next() {
         match letter {
+            '\\' => drop(letters.next()),
             '{' | '[' => depth += 1,
             '}' | ']' => depth = depth.saturating_sub(1),
             ',' if depth == 0 => {
@@ -23,45 +42,53 @@ fn list(value: &str) -> Vec<&str> {
     parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
-/// Reads a list of patterns.
-///
-/// # Errors
-/// Why one of them is none.
-pub(super) fn read(value: &str) -> Result<Vec<GlobMatcher>, String> {
-    let glob = |pattern: &str| {
-        let pattern = without_ranges(pattern)?;
-        let built = GlobBuilder::new(&pattern).literal_separator(true).build();
-        built.map(|glob| glob.compile_matcher()).map_err(|error| error.to_string())
-    };
-    list(value).into_iter().map(glob).collect()
-}
-
-/// The same pattern with a name for each number of its ranges.
-fn without_ranges(pattern: &str) -> Result<String, String> {
+/// The same pattern with a name for each number of its ranges, of at most so many bytes.
+fn without_ranges(pattern: &str, most: usize) -> Result<String, String> {
     let (mut written, mut rest) = (String::new(), pattern);
-    while let Some(open) = rest.find('{') {
+    while let Some(open) = rest.find(['{', '\\']) {
         let (before, inner) = rest.split_at(open);
         written += before;
+        // What is behind a backslash is itself.
+        let escaped = inner.strip_prefix('\\').map(|after| after.chars().next());
+        if let Some(escaped) = escaped {
+            let bytes = 1 + escaped.map_or(0, char::len_utf8);
+            written += &inner[..bytes];
+            rest = &inner[bytes..];
+            continue;
+        }
         let close = inner.find('}').map_or(inner.len(), |close| close + 1);
         let (braces, after) = inner.split_at(close);
-        match range(braces)? {
+        match range(braces, most.saturating_sub(written.len()))? {
             Some(names) => written += &names,
             None => written += braces,
         }
         rest = after;
     }
     written += rest;
-    Ok(written)
+    match written.len() > most {
+        true => Err(too_long()),
+        false => Ok(written),
+    }
 }
 
-/// What `{A..B}` stands for; `None` if it is something else. With as many digits as the longer of both has, where one begins with a zero.
-fn range(braces: &str) -> Result<Option<String>, String> {
+fn too_long() -> String {
+    format!(
+        "the patterns have more than {WRITTEN_BYTES} bytes with all numbers of their ranges written out"
+    )
+}
+
+/// What `{A..B}` stands for, in at most so many bytes; `None` if it is something else. With as many digits as the longer of both has, where
+/// one begins with a zero.
+fn range(braces: &str, most: usize) -> Result<Option<String>, String> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let inner = braces.strip_prefix('{').and_then(|inner| inner.strip_suffix('}'));
     let ends = inner.and_then(|inner| inner.split_once(".."));
     let Some((first, last)) = ends.filter(|(first, last)| is_number(first) && is_number(last))
     else {
-        return Ok(None);
+        return match inner.and_then(|inner| inner.split_once('{')) {
+            Some(_) => Err(format!("{braces}: braces within braces")),
+            None => Ok(None),
+        };
     };
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{braces}: {error}"));
     let (from, to) = (number(first)?, number(last)?);
@@ -72,6 +99,10 @@ fn range(braces: &str) -> Result<Option<String>, String> {
     }
     let is_padded = |text: &str| text.len() > 1 && text.starts_with('0');
     let digits = if is_padded(first) || is_padded(last) { first.len().max(last.len()) } else { 0 };
+    let count = usize::try_from(to - from + 1).unwrap_or(usize::MAX);
+    if count.saturating_mul(digits.max(1) + 1) > most {
+        return Err(too_long());
+    }
     let names: Vec<String> = (from..=to).map(|number| format!("{number:0digits$}")).collect();
     Ok(Some(format!("{{{}}}", names.join(","))))
 }
@@ -101,8 +132,11 @@ mod tests {
             ("{0..1}/s-{000000..009999}.tar", "1/s-009999.tar", true),
             ("{0..1}/s-{000000..009999}.tar", "2/s-009999.tar", false),
             ("class-{cat,dog}/**", "class-dog/a/b.jpg", true),
+            (r"a\{0..1\}, b\,c", "a{0..1}", true),
+            (r"a\{0..1\}, b\,c", "b,c", true),
+            ("", "anything", false),
         ] {
-            let found = read(patterns).expect(patterns).iter().any(|glob| glob.is_match(name));
+            let found = read(patterns).expect(patterns).is_match(name);
             assert_eq!(found, expected, "{patterns} {name}");
         }
     }
@@ -115,8 +149,12 @@ mod tests {
             ("s-{3..1}", "smaller"),
             ("s-{0..10000}", "10000"),
             ("s-{0..99999999999999999999}", "number too large"),
+            ("{a,{0..3}}", "braces within braces"),
+            (&format!("s-{{{:0>1000}..9999}}", 0), "more than 262144 bytes"),
+            (&"{0000..9999}".repeat(2000), "more than 262144 bytes"),
+            (&vec!["{0000..9999}"; 2000].join(","), "more than 262144 bytes"),
         ] {
-            let why = read(patterns).expect_err(patterns);
+            let why = read(patterns).expect_err(said);
             assert!(why.contains(said), "{patterns}: {why}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use globset::GlobMatcher;
+use globset::GlobSet;
 use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::format::Format;
 use robustmq_dataset::format::parquet::{Rows, RowsAs};
@@ -86,8 +86,8 @@ pub struct SourceConfig {
     pub rows_as: RowsAs,
     /// What becomes of records that are too large.
     pub large: Large,
-    include: Vec<GlobMatcher>,
-    exclude: Vec<GlobMatcher>,
+    include: GlobSet,
+    exclude: GlobSet,
     /// As it was written, to compare.
     fixed: BTreeMap<String, String>,
 }
@@ -163,14 +163,13 @@ impl SourceConfig {
     /// Whether an object belongs to the topic; its name is below the source's prefix.
     #[must_use]
     pub fn takes(&self, name: &str) -> bool {
-        let any = |globs: &[GlobMatcher]| globs.iter().any(|glob| glob.is_match(name));
-        (self.include.is_empty() || any(&self.include)) && !self.leaves_out(name)
+        (self.include.is_empty() || self.include.is_match(name)) && !self.leaves_out(name)
     }
 
     /// Whether nothing of that name is used, whatever it is: not even as the index file of an object.
     #[must_use]
     pub fn leaves_out(&self, name: &str) -> bool {
-        self.exclude.iter().any(|glob| glob.is_match(name))
+        self.exclude.is_match(name)
     }
 }
 

@@ -50,7 +50,7 @@ pub const PARQUET_GROUP_BYTES: u64 = 512 * 1024 * 1024;
 /// Row groups that are fetched at once where they have no more bytes than an extent together.
 pub const PARQUET_BUNDLE: usize = 8;
 /// The largest page of a Parquet file, decompressed. It has to hold the largest record.
-pub const PARQUET_PAGE_BYTES: usize = RECORD_BYTES + 1024 * 1024;
+pub const PARQUET_PAGE_BYTES: usize = 256 * 1024 * 1024;
 /// The largest header of a page: it may have two values of the column as statistics.
 pub const PARQUET_PAGE_HEADER_BYTES: usize = 1024 * 1024;
 /// The largest value of a column of a fixed width.
@@ -99,6 +99,8 @@ pub const INDEXING_OBJECTS: usize = 32;
 pub const FIRST_EXTENT_BYTES: usize = 1024 * 1024;
 /// What one of several readers of a source reads in a second, about: by that it is told which GET is needed first.
 pub const READ_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
+/// What is fetched ahead for indexing, of all objects that are being indexed, beside a piece of each.
+pub const PIECES_AHEAD_BYTES: usize = 64 * 1024 * 1024;
 /// GETs for one object that is indexed.
 pub const INDEXING_GETS: usize = 8;
 /// Indexes of objects that are in memory, in bytes, for each source.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use robustmq_common::disk::{Disk, RealDisk};
+use robustmq_common::disk::{Disk, RealDisk, is_full};
 use robustmq_common::limits;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -88,12 +88,20 @@ impl Cache {
         let memory_bytes = settings.memory_bytes;
         let users = Arc::new(Users::default());
         let ssd = settings.ssd.map(|settings| Ssd::open(settings, disk, Arc::clone(&users)));
+        let ssd = match ssd.transpose() {
+            Err(CacheError::Io { dir, source }) if may_pass(&source) => {
+                let dir = dir.display();
+                tracing::warn!(%dir, error = %source, "the cache's SSD cannot be used; a restart tries again");
+                None
+            }
+            opened => opened?,
+        };
         Ok(Arc::new(Self {
             memory: Mutex::new(Memory::new(memory_bytes)),
             users,
             trace: Mutex::default(),
             beyond: Arc::new(Semaphore::new(limits::dataset::WAITED_BYTES / PERMIT_BYTES)),
-            ssd: ssd.transpose()?,
+            ssd,
         }))
     }
 
@@ -146,6 +154,11 @@ impl Cache {
         finished(outcome, id).await
     }
 
+    /// A user is about to read, or somebody on its behalf: it has its share of the cache from now on.
+    pub fn reads(&self, user: UserId) {
+        self.users.reads(user, Instant::now());
+    }
+
     /// An extent for somebody who is no reader: it is loaded as for one, and stays if it ranks, but nothing is counted as read.
     ///
     /// # Errors
@@ -158,33 +171,34 @@ impl Cache {
     ) -> Result<Arc<Extent>, FetchError> {
         let begun = self.change(|memory, scene, changes| {
             if let Some(here) = memory.extent(id) {
-                return Ok(here.extent);
+                return Answer::Here(Hit { extent: here.extent, begins: None });
             }
             if let Some(outcome) = memory.loading(id) {
-                return Err(Answer::OnItsWay(outcome));
+                return Answer::OnItsWay(outcome);
             }
             if memory.loads() >= limits::dataset::LOADS {
-                return Err(Answer::Refused);
+                return Answer::Refused;
             }
             let (sender, outcome) = watch::channel(None);
             let bytes = memory.estimate(id);
-            let has_room = memory.begin_ahead(id, user, outcome.clone(), scene, changes)
-                || memory.begin_beyond(id, user, outcome.clone());
+            let has_room = memory.begin_ahead(id, user, outcome.clone(), scene, changes);
+            if !has_room {
+                memory.begin_beyond(id, user, outcome.clone());
+            }
             let beyond_bytes = if has_room { 0 } else { bytes };
             let task = LoadTask::new(self, id, user, load, sender, beyond_bytes);
-            Err(Answer::Begun { task, outcome })
+            Answer::Begun { task, outcome }
         });
         match begun {
-            Ok(extent) => Ok(extent),
-            Err(Answer::Here(hit)) => Ok(hit.extent),
-            Err(Answer::OnItsWay(outcome)) => Ok(finished(outcome, id).await?.0),
-            Err(Answer::Begun { task, outcome }) => {
+            Answer::Here(hit) => Ok(hit.extent),
+            Answer::OnItsWay(outcome) => Ok(finished(outcome, id).await?.0),
+            Answer::Begun { task, outcome } => {
                 tokio::spawn(task.run());
                 let (extent, _) = finished(outcome, id).await?;
                 self.change(|memory, scene, changes| memory.brought(id, scene, changes));
                 Ok(extent)
             }
-            Err(Answer::Refused) => Err(unavailable(id, TOO_MANY)),
+            Answer::Refused => Err(unavailable(id, TOO_MANY)),
         }
     }
 
@@ -245,11 +259,9 @@ impl Cache {
     /// `None` where there is none left: then they are copied.
     #[must_use]
     pub fn lend(self: &Arc<Self>, id: ExtentId, extent: &Arc<Extent>) -> Option<Bytes> {
-        let (own, bytes) = (Loan::new(self, id, extent), super::memory::cost(extent));
-        let loan = self.change(|memory, _, _| memory.lend(id, &own, bytes));
-        // Not within the lock: a loan that ends takes it.
-        drop(own);
-        loan.map(Loan::content)
+        let bytes = super::memory::cost(extent);
+        let new = || Loan::new(self, id, extent);
+        self.change(|memory, _, _| memory.lend(id, bytes, new)).map(Loan::content)
     }
 
     /// The reader of this extent is past it: its room is for others when they need it, unless it ranks among those that stay. To be said of
@@ -370,6 +382,13 @@ impl Cache {
         let extent = Rank::of(id).0;
         locked(&self.trace).push(Access { extent, bytes: id.bytes, user, source_bytes });
     }
+}
+
+/// Whether it is the disk's state and not a wrong setting: it is no reason not to start.
+fn may_pass(error: &std::io::Error) -> bool {
+    const EIO: i32 = 5;
+    let is_read_only = error.kind() == std::io::ErrorKind::ReadOnlyFilesystem;
+    is_full(error) || is_read_only || error.raw_os_error() == Some(EIO)
 }
 
 const TOO_MANY: &str = "too many loads are under way already";

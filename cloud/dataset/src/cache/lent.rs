@@ -78,8 +78,9 @@ impl Lent {
         self.outside_bytes
     }
 
-    pub(super) fn holds(&self, id: ExtentId) -> bool {
-        self.entries.contains_key(&id)
+    /// Whether the cache holds what is lent of it: if it went, nothing would be won.
+    pub(super) fn is_within(&self, id: ExtentId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| !entry.is_outside)
     }
 
     /// A loan that somebody has already.
@@ -87,26 +88,20 @@ impl Lent {
         self.entries.get(&id)?.loan.upgrade()
     }
 
-    /// Notes a loan of `bytes` bytes, if all that is lent stays within `most`.
-    pub(super) fn lend(
-        &mut self,
-        id: ExtentId,
-        loan: &Arc<Loan>,
-        bytes: usize,
-        most: usize,
-        is_outside: bool,
-    ) -> bool {
+    /// Whether an extent of `bytes` bytes that is not lent may be, so that all that is stays within `most`.
+    pub(super) fn has_room(&mut self, id: ExtentId, bytes: usize, most: usize) -> bool {
         // One that is not alive any more and is about to say so.
         self.remove(id);
-        if self.bytes + bytes > most {
-            return false;
-        }
+        self.bytes + bytes <= most
+    }
+
+    /// Notes a loan.
+    pub(super) fn lend(&mut self, id: ExtentId, loan: &Arc<Loan>, bytes: usize, is_outside: bool) {
         self.bytes += bytes;
         if is_outside {
             self.outside_bytes += bytes;
         }
         self.entries.insert(id, Entry { loan: Arc::downgrade(loan), bytes, is_outside });
-        true
     }
 
     /// The cache does not hold it any more.

@@ -246,7 +246,7 @@ impl Memory {
     }
 
     fn disposable(&self, now: Instant) -> Option<ExtentId> {
-        if let Some((id, _)) = self.passed.values().find(|(id, _)| !self.lent.holds(*id)) {
+        if let Some((id, _)) = self.passed.values().find(|(id, _)| !self.lent.is_within(*id)) {
             return Some(*id);
         }
         let is_forgotten = |since: Instant| now.duration_since(since) > limits::dataset::AHEAD_KEPT;
@@ -280,10 +280,9 @@ impl Memory {
     }
 
     /// Begins a load for somebody who is no reader and for whom the pool has no room. It has none.
-    pub(super) fn begin_beyond(&mut self, id: ExtentId, user: UserId, outcome: Outcome) -> bool {
+    pub(super) fn begin_beyond(&mut self, id: ExtentId, user: UserId, outcome: Outcome) {
         let loading = Loading { outcome, user, pool_bytes: 0, free_bytes: 0, is_waited_for: false };
         self.loads.insert(id, loading);
-        false
     }
 
     /// Begins a load that somebody waits for; whether the pool has room for it.
@@ -369,7 +368,9 @@ impl Memory {
 
     /// What goes where all is needed: what will be read last, then what was not asked for for longest among what is being read.
     fn least_needed(&self) -> Option<ExtentId> {
-        let last = self.ahead.values().next_back().or_else(|| self.current.values().next());
+        // Of what is being sent nothing is won.
+        let mut current = self.current.values().filter(|(id, _)| !self.lent.is_within(*id));
+        let last = self.ahead.values().next_back().or_else(|| current.next());
         last.map(|(id, _)| *id)
     }
 
@@ -482,32 +483,35 @@ impl Memory {
         }
     }
 
-    /// Lends an extent: a loan that there is, or this one, if there is room for it. Half of read-ahead's room is left to that.
+    /// Lends an extent: a loan that there is, or a new one, if there is room for it. Half of read-ahead's room is left to that.
     pub(super) fn lend(
         &mut self,
         id: ExtentId,
-        loan: &Arc<Loan>,
         bytes: usize,
+        new: impl FnOnce() -> Arc<Loan>,
     ) -> Option<Arc<Loan>> {
         if let Some(loan) = self.lent.again(id) {
             return Some(loan);
         }
-        let is_outside = !self.contains(id);
         let most = ahead_bytes(self.budget_bytes) / 2;
-        self.lent.lend(id, loan, bytes, most, is_outside).then(|| Arc::clone(loan))
+        self.lent.has_room(id, bytes, most).then(|| {
+            let loan = new();
+            self.lent.lend(id, &loan, bytes, !self.contains(id));
+            loan
+        })
     }
 
     /// Takes more memory, or less from now on; what is on its way stays.
     pub(super) fn set_budget(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) {
         self.budget_bytes = bytes;
-        while !self.has_room(0, scene, changes) {
-            let Some(id) = self.least_needed() else { break };
-            self.leave_pool(id, scene, changes);
-        }
         let over = self.residents.bytes().saturating_sub(self.resident_room());
         let standing_of = |user| scene.users.standing(user, scene.now);
         let first = (super::users::Class::Pinned, Rank(0));
         let last = self.residents.last(first, over, standing_of);
         last.unwrap_or_default().into_iter().for_each(|id| self.evict(id, changes));
+        while !self.has_room(0, scene, changes) {
+            let Some(id) = self.least_needed() else { break };
+            self.leave_pool(id, scene, changes);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use object_store::local::LocalFileSystem;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 use robustmq_common::chain::chain;
 use robustmq_common::limits;
@@ -38,6 +40,7 @@ pub struct FetchStats {
 pub struct ObjectSource {
     store: Arc<dyn ObjectStore>,
     limiter: Arc<Limiter>,
+    files: Option<Arc<LocalFileSystem>>,
     stats: FetchStats,
 }
 
@@ -49,6 +52,15 @@ enum Failure {
     TooMany(String),
     /// Something else that may pass.
     Passing(String),
+}
+
+/// A file as it is at one moment.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
 }
 
 /// What has come of a range.
@@ -80,7 +92,14 @@ impl ObjectSource {
     /// Of this store.
     #[must_use]
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, limiter: Limiter::new(), stats: FetchStats::default() }
+        Self { store, limiter: Limiter::new(), files: None, stats: FetchStats::default() }
+    }
+
+    /// Of files, which somebody may write to while they are read: they are looked at before and after each GET.
+    #[must_use]
+    pub fn of_files(files: LocalFileSystem) -> Self {
+        let files = Arc::new(files);
+        Self { files: Some(Arc::clone(&files)), ..Self::new(files) }
     }
 
     /// What it has done so far.
@@ -104,6 +123,8 @@ impl ObjectSource {
             ..GetOptions::default()
         };
         self.stats.gets.fetch_add(1, Ordering::Relaxed);
+        // What is no file any more is not opened: a pipe would be waited for without end.
+        let stamp = self.stamp(object).await?;
         let answer = in_time(self.store.get_opts(&object.path, options)).await?;
         let found = answer.map_err(|error| failure(object, &error))?;
         verify(object, &rest, &found)?;
@@ -111,6 +132,10 @@ impl ObjectSource {
         let mut chunks = found.into_stream();
         while let Some(chunk) = in_time(chunks.next()).await? {
             let chunk = chunk.map_err(|error| failure(object, &error))?;
+            if chunk.is_empty() {
+                // A file that was cut off gives these without end.
+                break;
+            }
             self.stats.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             self.limiter.came(chunk.len() as u64);
             let left = body.rest();
@@ -121,12 +146,41 @@ impl ObjectSource {
             }
             body.bytes.extend_from_slice(&chunk);
         }
+        if stamp != self.stamp(object).await? {
+            // The next attempt finds it changed.
+            body.bytes.clear();
+            return Err(Failure::Passing("it was written to while it was read".to_owned()));
+        }
         match body.rest() {
             left if left.is_empty() => Ok(Brought { first_byte, bytes: rest.end - rest.start }),
             left => Err(Failure::Passing(format!(
                 "its body ended {} bytes early",
                 left.end - left.start
             ))),
+        }
+    }
+
+    /// What tells a version of a file from another; nothing of what is no file.
+    async fn stamp(&self, object: &Object) -> Result<Option<Stamp>, Failure> {
+        let Some(files) = &self.files else { return Ok(None) };
+        let path = files.path_to_filesystem(&object.path);
+        let path = path.map_err(|error| failure(object, &error))?;
+        let found = tokio::task::spawn_blocking(move || std::fs::metadata(path));
+        let found = in_time(found).await?.map_err(std::io::Error::other).flatten();
+        let name = || object.path.to_string();
+        match found {
+            Ok(found) if found.is_file() => {
+                let modified = (found.mtime(), found.mtime_nsec());
+                Ok(Some(Stamp { inode: found.ino(), bytes: found.len(), modified }))
+            }
+            Ok(_) => {
+                let reason = "it is not a file any more".to_owned();
+                Err(Failure::Final(FetchError::Changed { object: name(), reason }))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(Failure::Final(FetchError::Gone(name())))
+            }
+            Err(error) => Err(Failure::Passing(error.to_string())),
         }
     }
 
@@ -219,10 +273,8 @@ fn same_time(one_ms: i64, other_ms: i64) -> bool {
 /// Whether an answer is of the version that was listed, and begins and ends where it was asked to.
 fn verify(object: &Object, asked: &Range<u64>, found: &GetResult) -> Result<(), Failure> {
     if let Some(reason) = difference(object, &found.meta) {
-        return Err(Failure::Final(FetchError::Changed {
-            object: object.path.to_string(),
-            reason,
-        }));
+        let object = object.path.to_string();
+        return Err(Failure::Final(FetchError::Changed { object, reason }));
     }
     if found.range != *asked {
         let (asked, got) = (asked, &found.range);

@@ -154,6 +154,56 @@ async fn bytes_that_were_not_asked_for_are_never_given() {
     assert_eq!(0, case.store.asked().len(), "none of these needs a GET");
 }
 
+/// A file that was cut off while it was read gave empty pieces without end; one that was written to gave bytes of both versions.
+#[tokio::test]
+async fn what_happens_to_a_file_while_it_is_read_is_noticed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("a.bin");
+    let bytes = 40 << 20;
+    for change in ["cut", "written", "a folder", "gone"] {
+        std::fs::write(&file, vec![7; bytes]).expect("written");
+        let files = object_store::local::LocalFileSystem::new_with_prefix(dir.path());
+        let files = files.expect("a folder");
+        let meta = files.head(&Path::from("a.bin")).await.expect("it is there");
+        let modified_ms = meta.last_modified.timestamp_millis();
+        let object =
+            Object { path: Path::from("a.bin"), etag: meta.e_tag, size: meta.size, modified_ms };
+        let source = ObjectSource::of_files(files);
+        assert_eq!(source.get(&object, 0..10).await, Ok(Bytes::from(vec![7; 10])), "{change}");
+        let reading = source.get(&object, 0..bytes as u64);
+        let changing = async {
+            while source.stats().bytes.load(std::sync::atomic::Ordering::Relaxed) < 100_000 {
+                tokio::task::yield_now().await;
+            }
+            match change {
+                "cut" => {
+                    let file = std::fs::File::options().write(true).open(&file).expect("a file");
+                    file.set_len(50_000).expect("a disk");
+                }
+                "written" => {
+                    use std::os::unix::fs::FileExt as _;
+                    let file = std::fs::File::options().write(true).open(&file).expect("a file");
+                    file.write_at(&[8; 100], bytes as u64 - 1000).expect("a disk");
+                }
+                _ => {
+                    std::fs::remove_file(&file).expect("a disk");
+                    if change == "a folder" {
+                        std::fs::create_dir(&file).expect("a disk");
+                    }
+                }
+            }
+        };
+        let both = async { tokio::join!(reading, changing).0 };
+        let read =
+            tokio::time::timeout(std::time::Duration::from_secs(60), both).await.expect("it ends");
+        match (change, read) {
+            ("gone", Err(FetchError::Gone(_))) | (_, Err(FetchError::Changed { .. })) => {}
+            (_, read) => panic!("{change}: {:?}", read.map(|bytes| bytes.len())),
+        }
+        let _ = std::fs::remove_dir(&file);
+    }
+}
+
 #[tokio::test]
 async fn a_file_is_compared_by_size_and_time() {
     let dir = tempfile::tempdir().expect("a folder");

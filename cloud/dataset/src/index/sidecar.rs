@@ -83,8 +83,13 @@ pub enum Implausible {
 /// Whether objects that are read like this may have an index file.
 #[must_use]
 pub fn may_have(reading: &Reading) -> bool {
-    let is_known = matches!(reading.format, Format::WebDataset | Format::Tar | Format::TfRecord);
-    is_known && reading.coding == Coding::Plain
+    may_be(reading.format) && reading.coding == Coding::Plain
+}
+
+/// Whether there are index files of a format.
+#[must_use]
+pub fn may_be(format: Format) -> bool {
+    matches!(format, Format::WebDataset | Format::Tar | Format::TfRecord)
 }
 
 /// The names that the index file of an object of that name may have.

@@ -63,7 +63,7 @@ pub(super) async fn handle(
             None => match created.next() {
                 Some(Ok(topic)) => {
                     if topic.config.source.is_some() && !request.validate_only {
-                        kafka.datasets.begin(topic.id).await;
+                        kafka.log.source_changed(topic.id);
                     }
                     Ok(topic)
                 }

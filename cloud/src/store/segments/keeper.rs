@@ -77,10 +77,12 @@ impl Signals {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).seal = true;
     }
 
-    pub(super) fn rolled(&self) {
+    pub(super) fn rolled(&self, is_full: bool) {
         self.change(|state| {
             state.rolled = true;
-            state.grown = true;
+            // One that was sealed early is looked at in its turn.
+            state.grown |= is_full;
+            state.removed |= !is_full;
         });
     }
 
@@ -175,7 +177,7 @@ impl Keeper {
                         self.seal();
                     }
                 }
-                Err(CollectError::Store(StoreError::Closed)) => {}
+                Err(CollectError::Store(StoreError::Closed | StoreError::Poisoned(_))) => {}
                 Err(error) => {
                     tracing::warn!(%error, "space could not be given back; it is tried again");
                     self.signals.again(Work { flushes: false, collects: true });

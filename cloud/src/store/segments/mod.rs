@@ -243,12 +243,13 @@ impl Shared {
         while let Some(group) = self.commits.next_group() {
             let segment = writer.end.segment;
             let space = self.commits.check_space(&group);
-            if signals.takes_seal() {
+            let seals = signals.takes_seal();
+            if seals {
                 writer.seal();
             }
             let outcome = space.and_then(|()| writer.write(&group));
             if writer.end.segment != segment {
-                signals.rolled();
+                signals.rolled(!seals);
             }
             let removes = |op: &WriteOp| match op {
                 WriteOp::Put(..) => false,

@@ -168,6 +168,25 @@ async fn a_full_disk_is_written_no_more_and_read_still() {
     cache.close().await;
 }
 
+/// A broker whose cache had filled its disk did not start again, with all its topics.
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_no_reason_not_to_open() {
+    let (disk, origin) = (SimDisk::new(1), Origin::new());
+    let cache = open(&disk);
+    scan(&cache, &origin).await;
+    cache.close().await;
+    drop(cache);
+    disk.kill();
+    let capacity_bytes = Some(disk.used_bytes());
+    disk.set_faults(Faults { capacity_bytes, ..Faults::default() });
+    let cache = open(&disk);
+    assert!(cache.ssd.is_none(), "there is no room for another journal");
+    assert!(scan(&cache, &origin).await.contains_key(&Tier::Source));
+    drop(cache);
+    disk.kill();
+    assert!(open(&disk).ssd.is_some(), "what was there is there");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_cannot_be_read_is_not_used_any_more() {
     let (disk, origin) = (SimDisk::new(1), Origin::new());

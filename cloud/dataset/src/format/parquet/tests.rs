@@ -10,7 +10,7 @@ use parquet::file::properties::WriterProperties;
 use super::{Held, Rows, RowsAs};
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::{Coding, Format};
-use crate::index::{self, Found, ObjectIndex, Pace, Reading};
+use crate::index::{self, Found, ObjectIndex, Pace, Reading, Room};
 use crate::layout::Extent;
 
 mod hostile;
@@ -85,7 +85,9 @@ async fn read(file: impl Into<Bytes>, rows_as: RowsAs) -> Seen {
     let reading =
         Reading { rows_as: Some(rows_as), ..Reading::plain(Format::Parquet, Coding::Plain) };
     let mut kept = Kept::default();
-    let index = index::index(&source, &object, reading, Pace::even(3), &mut kept).await.unwrap();
+    let index =
+        index::index(&source, &object, reading, Pace::even(3), &Room::default(), &mut kept).await;
+    let index = index.unwrap();
     let asked = std::mem::take(&mut *source.asked.lock().unwrap());
     assert_eq!(index.extents.len(), kept.0.len());
     let stored = serde_json::to_vec(&index).unwrap();

@@ -81,3 +81,49 @@ async fn what_cannot_be_brought_into_the_cache_is_told_and_does_not_go_on_for_ev
     let said = "when it was listed last, objects were gone: train-002.tar";
     assert!(trouble.iter().any(|trouble| trouble == said), "{trouble:?}");
 }
+
+/// It was counted, and downloaded, to its end for nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_is_not_counted_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 3);
+    let memory = Arc::new(MemoryStore::new());
+    let broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    let source = format!("file://{}", directory.path().display());
+    let configs = [("robustmq.source", &source[..]), ("robustmq.source.index", "eager")];
+    create(&mut client, "eager", 1, &configs).await;
+    let id = topic(&broker, "eager").await.id;
+    let cancel = broker.kafka.datasets.cancel_of(id).await.expect("it is there");
+    assert!(!cancel.is_cancelled());
+    let request = DeleteTopicsRequest::default()
+        .with_topics(vec![DeleteTopicState::default().with_name(Some(TopicName(text("eager"))))]);
+    client.call(6, &request).await;
+    let gone = tokio::time::timeout(Duration::from_secs(60), cancel.cancelled());
+    gone.await.expect("counting, reading ahead and warming end with it");
+}
+
+/// The index of a false index file was that of the object for each other topic, whatever that left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_without_a_false_index_file_is_counted_by_its_objects() {
+    let directory = tempfile::tempdir().expect("a directory");
+    shards(directory.path(), 1);
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    let source = format!("file://{}", directory.path().display());
+    let index = directory.path().join("train-000.idx");
+    std::fs::write(&index, index_file(0, 9)).expect("a disk");
+    let mut configs = vec![("robustmq.source", &source[..])];
+    create(&mut client, "false", 1, &configs).await;
+    let records = read_all(&mut client, "false", 0, 0).await;
+    assert_eq!(records.iter().filter(|record| record.value.is_none()).count(), 9);
+    configs.push(("robustmq.source.exclude", "**/*.idx"));
+    create(&mut client, "without", 1, &configs).await;
+    std::fs::write(&index, index_file(0, 10)).expect("a disk");
+    create(&mut client, "right", 1, &configs[..1]).await;
+    for topic in ["without", "right"] {
+        let records = read_all(&mut client, topic, 0, 0).await;
+        let values = records.iter().filter(|record| record.value.is_some()).count();
+        assert_eq!(values, 10, "{topic}");
+    }
+}
