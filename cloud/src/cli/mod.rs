@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use robustmq_common::cli::{self, ServeWish, print, print_json};
@@ -162,13 +163,21 @@ impl CommandError {
     }
 }
 
+/// How long what is still being read or asked for is waited for in the end.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
 /// Parses the command line and runs the command.
 #[must_use]
 pub fn run() -> ExitCode {
     let command = Cli::parse().command;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(execute(command)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(execute(command));
+            // All that has to be written is. A file system that does not answer is not waited for.
+            runtime.shutdown_timeout(SHUTDOWN);
+            outcome
+        }
         Err(error) => Err(CommandError::Failed(format!("cannot start threads: {error}"))),
     };
     match outcome {

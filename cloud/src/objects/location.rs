@@ -136,6 +136,11 @@ const INSTANCE_METADATA: &str = "169.254.169.254";
 #[must_use]
 pub fn told(error: &object_store::Error) -> String {
     let text = chain(error);
+    if ELSEWHERE.iter().any(|code| text.contains(code)) {
+        return format!(
+            "the bucket is in another region, or at another endpoint, than AWS_REGION and AWS_ENDPOINT_URL say: {text}"
+        );
+    }
     match text.contains(INSTANCE_METADATA) {
         true => format!(
             "no credentials: the broker's environment has neither AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), nor \
@@ -145,6 +150,10 @@ pub fn told(error: &object_store::Error) -> String {
         false => text,
     }
 }
+
+/// S3's codes for a request that came to the wrong region.
+const ELSEWHERE: [&str; 3] =
+    ["AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"];
 
 /// Few: who uses it tries again for as long as it takes, and what is wrong is to be seen meanwhile.
 fn retries() -> RetryConfig {
@@ -173,6 +182,13 @@ mod tests {
         let said = told(&error(without));
         for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ROLE_ARN", without] {
             assert!(said.contains(name), "{said}");
+        }
+        for code in super::ELSEWHERE {
+            let said = told(&error(&format!("<Code>{code}</Code>")));
+            assert!(
+                said.starts_with("the bucket is in another region") && said.contains("AWS_REGION"),
+                "{said}"
+            );
         }
         assert_eq!(told(&error("gone")), "Generic S3 error: gone");
     }
