@@ -175,8 +175,8 @@ impl Datasets {
         let this = Arc::new(Self {
             store,
             topics,
+            pieces: Room::beside(cache.memory_bytes()),
             cache,
-            pieces: Room::default(),
             held: Arc::default(),
             file_roots,
             cancel,

@@ -99,8 +99,10 @@ pub const INDEXING_OBJECTS: usize = 32;
 pub const FIRST_EXTENT_BYTES: usize = 1024 * 1024;
 /// What one of several readers of a source reads in a second, about: by that it is told which GET is needed first.
 pub const READ_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
-/// What is fetched ahead for indexing, of all objects that are being indexed, beside a piece of each.
-pub const PIECES_AHEAD_BYTES: usize = 64 * 1024 * 1024;
+/// What is fetched ahead for indexing, of all objects that are being indexed, beside a piece of each: this part of the cache's memory,
+pub const PIECES_AHEAD_SHARE: usize = 4;
+/// within these.
+pub const PIECES_AHEAD_BYTES: RangeInclusive<usize> = 64 * 1024 * 1024..=512 * 1024 * 1024;
 /// GETs for one object that is indexed.
 pub const INDEXING_GETS: usize = 8;
 /// Indexes of objects that are in memory, in bytes, for each source.

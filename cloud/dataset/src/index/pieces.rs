@@ -45,6 +45,13 @@ pub struct Room(Arc<Semaphore>);
 const PERMIT_BYTES: usize = 64 * 1024;
 
 impl Room {
+    /// Beside a cache of so many bytes.
+    #[must_use]
+    pub fn beside(cache_bytes: usize) -> Self {
+        let (least, most) = limits::PIECES_AHEAD_BYTES.into_inner();
+        Self::new((cache_bytes / limits::PIECES_AHEAD_SHARE).clamp(least, most))
+    }
+
     /// For so many bytes.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
@@ -60,7 +67,7 @@ impl Room {
 
 impl Default for Room {
     fn default() -> Self {
-        Self::new(limits::PIECES_AHEAD_BYTES)
+        Self::new(*limits::PIECES_AHEAD_BYTES.start())
     }
 }
 
