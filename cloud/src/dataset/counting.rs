@@ -244,7 +244,7 @@ impl DatasetPartition {
         if let Some(known) = group.known(id).await? {
             return Ok((number, object.size, known));
         }
-        if let Some(index) = self.index_beside(number, &object, &reading).await? {
+        if let Some(index) = self.index_beside(number, &object, &reading, distance_bytes).await? {
             let index = Arc::new(index);
             group.save(id, &index).await?;
             return Ok((number, object.size, index));

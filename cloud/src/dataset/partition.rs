@@ -279,19 +279,10 @@ impl DatasetPartition {
         ahead.saturating_mul(state.record_bytes().max(1))
     }
 
-    /// How far ahead of readers is counted.
+    /// How far ahead of readers is counted and fetched.
     pub(super) fn ahead_bytes(&self) -> u64 {
-        self.share(self.dataset.cache.ahead_bytes() as u64)
-    }
-
-    /// How far ahead of readers is fetched, of what is counted: further, as long as the cache is not full.
-    pub(super) fn fetched_ahead_bytes(&self) -> u64 {
-        self.share(self.dataset.cache.free_ahead_bytes())
-    }
-
-    fn share(&self, bytes: u64) -> u64 {
         let sharing = self.sharing.load(Ordering::Relaxed).max(1) as u64;
-        let share = bytes / sharing;
+        let share = self.dataset.cache.free_ahead_bytes() / sharing;
         share.clamp(limits::EXTENT_BYTES as u64, limits::COUNTED_AHEAD_BYTES)
     }
 

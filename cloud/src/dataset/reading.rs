@@ -311,7 +311,7 @@ impl Source for super::Attached {
             this.dataset.troubles.was_read(id, &(from.0..answer.at));
             this.want(answer.at);
             let begins = this.state().epochs.iter().any(|epoch| epoch.first_offset() == from.0);
-            let most = this.fetched_ahead_bytes();
+            let most = this.ahead_bytes();
             this.readers().note(from.0, answer.at, begins, most, Instant::now());
             this.read.notify_one();
         }

@@ -1,10 +1,11 @@
 //! Index files that lie beside objects: which object they are of, and counting by them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use object_store::ObjectMeta;
 use robustmq_common::limits::dataset as limits;
-use robustmq_dataset::fetch::{FetchError, Object};
+use robustmq_dataset::fetch::{FetchError, Object, Paced, Source as _};
 use robustmq_dataset::index::{ObjectIndex, Reading, sidecar};
 use serde::{Deserialize, Serialize};
 
@@ -70,12 +71,13 @@ fn may_have(config: &SourceConfig, entry: &Entry) -> bool {
 }
 
 impl DatasetPartition {
-    /// What an object holds by the file beside it; `None` if there is none, or if it cannot be true: then the object has to be read.
+    /// What an object holds by the file beside it, which readers read `distance_bytes` before; `None` if there is none, or if it cannot be true: then the object has to be read.
     pub(super) async fn index_beside(
         &self,
         number: u64,
         object: &Object,
         reading: &Reading,
+        distance_bytes: u64,
     ) -> Result<Option<ObjectIndex>, PartitionError> {
         let dataset = &self.dataset;
         if !sidecar::may_have(reading) {
@@ -91,7 +93,9 @@ impl DatasetPartition {
             ignored(&format_args!("it has {} bytes", beside.size));
             return Ok(None);
         }
-        let text = match dataset.group.source.get(&beside, 0..beside.size).await {
+        // What readers need first comes first.
+        let source = Paced::new(Arc::clone(&dataset.group.source), 0, distance_bytes);
+        let text = match source.get(&beside, 0..beside.size).await {
             Ok(text) => text,
             // Whoever may not read it may well read the object.
             Err(error @ FetchError::Forbidden { .. }) => {

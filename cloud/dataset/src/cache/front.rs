@@ -307,11 +307,13 @@ impl Cache {
         super::memory::ahead_bytes(self.memory_bytes())
     }
 
-    /// What may be read ahead now: what is for that, and what nothing has taken yet that stays.
+    /// What may be read ahead now: what is for that, and what nothing has taken yet that stays. The second half of that is left to fill with
+    /// what was read: else what is waited for would push out what was read ahead.
     #[must_use]
     pub fn free_ahead_bytes(&self) -> u64 {
         let memory = locked(&self.memory);
-        super::memory::ahead_bytes(memory.budget_bytes()) as u64 + memory.free_bytes()
+        let free = memory.free_bytes().saturating_sub(memory.resident_room() / 2);
+        super::memory::ahead_bytes(memory.budget_bytes()) as u64 + free
     }
 
     /// What it may take of memory.
