@@ -307,12 +307,12 @@ impl Cache {
         super::memory::ahead_bytes(self.memory_bytes())
     }
 
-    /// What may be read ahead now: what is for that, and what nothing has taken yet that stays. The second half of that is left to fill with
+    /// What may be read ahead now: what is for that, and what nothing has taken yet that stays. The last quarter of that is left to fill with
     /// what was read: else what is waited for would push out what was read ahead.
     #[must_use]
     pub fn free_ahead_bytes(&self) -> u64 {
         let memory = locked(&self.memory);
-        let free = memory.free_bytes().saturating_sub(memory.resident_room() / 2);
+        let free = memory.free_bytes().saturating_sub(memory.resident_room() / 4);
         super::memory::ahead_bytes(memory.budget_bytes()) as u64 + free
     }
 
