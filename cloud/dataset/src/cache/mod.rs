@@ -26,6 +26,7 @@ mod lent;
 mod load;
 mod memory;
 mod ranks;
+mod scene;
 mod ssd;
 mod stats;
 #[cfg(test)]

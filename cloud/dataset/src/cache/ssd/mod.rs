@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use self::index::{Index, Slot};
 use self::journal::{Journal, Record, content_crc};
 use self::writer::{Write, Writer};
-use super::memory::Displaced;
+use super::scene::Displaced;
 use super::stats::CacheStats;
 use super::users::{UserId, Users};
 use super::{CacheError, ExtentId, SsdSettings};

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::*;
-use crate::cache::memory::{Changes, Memory, Scene, ahead_bytes};
+use crate::cache::memory::{Memory, ahead_bytes};
 use crate::cache::ranks::Rank;
+use crate::cache::scene::{Changes, Scene};
 use crate::cache::users::Users;
 
 const BUDGET: usize = 48 << 20;
