@@ -177,18 +177,13 @@ impl Cache {
             if let Some(outcome) = memory.loading(id) {
                 return Answer::OnItsWay(outcome);
             }
-            if memory.loads() >= limits::dataset::LOADS {
-                return Answer::Refused;
-            }
-            let (sender, outcome) = watch::channel(None);
-            let bytes = memory.estimate(id);
-            let has_room = memory.begin_ahead(id, user, outcome.clone(), scene, changes);
-            if !has_room {
-                memory.begin_beyond(id, user, outcome.clone());
-            }
-            let beyond_bytes = if has_room { 0 } else { bytes };
-            let task = LoadTask::new(self, id, user, load, sender, beyond_bytes);
-            Answer::Begun { task, outcome }
+            self.begin(memory, (id, user), load, |memory, outcome| {
+                let has_room = memory.begin_ahead(id, user, outcome.clone(), scene, changes);
+                if !has_room {
+                    memory.begin_beyond(id, user, outcome);
+                }
+                has_room
+            })
         });
         match begun {
             Answer::Here(hit) => Ok(hit.extent),
@@ -211,16 +206,28 @@ impl Cache {
             if let Some(outcome) = memory.join(id, user) {
                 return Answer::OnItsWay(outcome);
             }
-            if memory.loads() >= limits::dataset::LOADS {
-                return Answer::Refused;
-            }
-            let (sender, outcome) = watch::channel(None);
-            let bytes = memory.estimate(id);
-            let has_room = memory.begin_waited(id, user, outcome.clone(), scene, changes);
-            let beyond_bytes = if has_room { 0 } else { bytes };
-            let task = LoadTask::new(self, id, user, load, sender, beyond_bytes);
-            Answer::Begun { task, outcome }
+            self.begin(memory, (id, user), load, |memory, outcome| {
+                memory.begin_waited(id, user, outcome, scene, changes)
+            })
         })
+    }
+
+    /// Begins a load that somebody waits for; `enter` says whether there is room for it.
+    fn begin(
+        self: &Arc<Self>,
+        memory: &mut Memory,
+        (id, user): (ExtentId, UserId),
+        load: Arc<dyn Load>,
+        enter: impl FnOnce(&mut Memory, Outcome) -> bool,
+    ) -> Answer {
+        if memory.loads() >= limits::dataset::LOADS {
+            return Answer::Refused;
+        }
+        let (sender, outcome) = watch::channel(None);
+        let bytes = memory.estimate(id);
+        let beyond_bytes = if enter(memory, outcome.clone()) { 0 } else { bytes };
+        let task = LoadTask::new(self, id, user, load, sender, beyond_bytes);
+        Answer::Begun { task, outcome }
     }
 
     /// Begins to load an extent that nobody waits for yet, from SSD or from the source, if read-ahead has room for it.

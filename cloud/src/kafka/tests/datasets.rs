@@ -20,6 +20,7 @@ use robustmq_common::record::{Record, RecordBatch};
 use super::*;
 use crate::store::ScanLimit;
 use crate::store::keys::Family;
+use crate::topics::Topic;
 
 mod chunks;
 mod find;
@@ -333,9 +334,15 @@ async fn what_a_source_has_no_use_for_is_refused_with_the_reason() {
 }
 
 /// The status of a topic by its name.
+impl Broker {
+    async fn topic(&self, name: &str) -> Arc<Topic> {
+        let name = KafkaTopic::new(name).expect("a legal name");
+        self.kafka.topics.get(&name).await.expect("a store").expect("the topic")
+    }
+}
+
 async fn status(broker: &Broker, name: &str) -> crate::dataset::Status {
-    let name = KafkaTopic::new(name).expect("a legal name");
-    let topic = broker.kafka.topics.get(&name).await.expect("a store").expect("the topic");
+    let topic = broker.topic(name).await;
     broker.kafka.datasets.status(&topic).await.expect("its status")
 }
 
@@ -372,9 +379,7 @@ async fn the_status_lists_what_is_left_out_and_where_a_log_ends_and_why() {
         format!("partition 0 ends at offset {end}: train-001.tar has samples that cannot be read");
     assert!(trouble.starts_with(&said), "{trouble}");
     // Nobody reads any more: the partition is closed, and it is told still.
-    let name = KafkaTopic::new("stops").expect("a legal name");
-    let topic = broker.kafka.topics.get(&name).await.expect("a store").expect("the topic");
-    broker.kafka.log.close_topics([topic.id].into_iter());
+    broker.kafka.log.close_topics([broker.topic("stops").await.id]);
     assert_eq!(status(&broker, "stops").await.trouble, [trouble]);
 }
 

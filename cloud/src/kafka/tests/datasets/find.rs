@@ -2,14 +2,8 @@
 
 use super::*;
 use crate::dataset::{FindError, FoundKeys, Match, Wanted};
-use crate::topics::Topic;
 
 impl Broker {
-    async fn topic(&self, name: &str) -> Arc<Topic> {
-        let named = KafkaTopic::new(name).expect("a legal name");
-        self.kafka.topics.get(&named).await.expect("a store").expect("the topic")
-    }
-
     pub(super) async fn find(&self, topic: &str, wanted: Wanted) -> Result<FoundKeys, FindError> {
         self.kafka.datasets.find(&*self.topic(topic).await, wanted).await
     }

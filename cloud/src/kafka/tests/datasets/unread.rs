@@ -2,12 +2,6 @@
 
 use super::*;
 use crate::dataset::Status;
-use crate::topics::Topic;
-
-async fn topic(broker: &Broker, name: &str) -> Arc<Topic> {
-    let name = KafkaTopic::new(name).expect("a legal name");
-    broker.kafka.topics.get(&name).await.expect("a store").expect("the topic")
-}
 
 /// The state of a topic once it is as it should be.
 async fn status_when(broker: &Broker, name: &str, is_so: impl Fn(&Status) -> bool) -> Status {
@@ -42,7 +36,7 @@ async fn a_topic_that_is_counted_at_once_is_counted_without_a_reader_and_stays_s
     for _ in 0..2 {
         let counted = status_when(&broker, "eager", is_complete).await;
         assert_eq!((counted.records, counted.indexed_objects), (Some(50), 5));
-        let id = topic(&broker, "eager").await.id;
+        let id = broker.topic("eager").await.id;
         broker.kafka.log.close_topics([id]);
         for _ in 0..20 {
             tokio::task::yield_now().await;
@@ -64,7 +58,7 @@ async fn what_cannot_be_brought_into_the_cache_is_told_and_does_not_go_on_for_ev
     let changed = directory.path().join("train-002.tar");
     std::fs::write(&changed, b"another").expect("a disk");
     let datasets = &broker.kafka.datasets;
-    datasets.warm(&*topic(&broker, "images").await).await.expect("it begins");
+    datasets.warm(&*broker.topic("images").await).await.expect("it begins");
     let over = |status: &Status| !status.warming.is_running;
     let warmed = status_when(&broker, "images", over).await;
     let error = warmed.warming.error.expect("it cannot all be there");
@@ -74,7 +68,7 @@ async fn what_cannot_be_brought_into_the_cache_is_told_and_does_not_go_on_for_ev
     assert_eq!((counts.source_reads, counts.waited), (0, 0), "nobody has read");
     // What a listing finds is told as long as it is so.
     std::fs::remove_file(&changed).expect("a disk");
-    let listed = datasets.begin_refresh(&topic(&broker, "images").await, 0).expect("it begins");
+    let listed = datasets.begin_refresh(&broker.topic("images").await, 0).expect("it begins");
     let listed = listed.clone().outcome(Duration::from_secs(60)).await.expect("it ends");
     assert!(listed.is_ok(), "{listed:?}");
     let trouble = status(&broker, "images").await.trouble;
@@ -93,7 +87,7 @@ async fn what_is_deleted_is_not_counted_on() {
     let source = format!("file://{}", directory.path().display());
     let configs = [("robustmq.source", &source[..]), ("robustmq.source.index", "eager")];
     create(&mut client, "eager", 1, &configs).await;
-    let id = topic(&broker, "eager").await.id;
+    let id = broker.topic("eager").await.id;
     let cancel = broker.kafka.datasets.cancel_of(id).await.expect("it is there");
     assert!(!cancel.is_cancelled());
     let request = DeleteTopicsRequest::default()
