@@ -6,7 +6,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use robustmq_common::limits::dataset as limits;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::ExtentId;
+use crate::cache::{Cache, ExtentId, Taken};
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::decode::{DecodeError, Decoder};
 use crate::format::parquet::{self, Held, RowsAs};
@@ -22,8 +22,8 @@ use self::chunks::Chunking;
 pub use self::chunks::{Chunk, Chunked, Large};
 pub(crate) use self::opened::layout_of;
 pub use self::opened::open;
-use self::pieces::Pieces;
-pub use self::pieces::{Pace, Room};
+pub use self::pieces::Pace;
+use self::pieces::{Piece, Pieces};
 
 /// How an object is read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -180,14 +180,16 @@ impl ObjectIndex {
     }
 }
 
-/// What is found while an object is read.
+/// Who has an object indexed.
 pub trait Found: Send {
-    /// One more extent: the index so far, which has it last, and what it holds. Whether to go on.
-    fn extent(
-        &mut self,
-        index: &ObjectIndex,
-        extent: Arc<Extent>,
-    ) -> impl Future<Output = bool> + Send;
+    /// One more extent: the index so far, which has it last, and what it holds.
+    fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>);
+
+    /// Whether more is wanted than the bytes that are on their way already.
+    fn wants(&self, on_their_way: u64) -> bool;
+
+    /// Returns when more is wanted; `false` where the rest is not.
+    fn wanted(&mut self) -> impl Future<Output = bool> + Send;
 }
 
 /// What makes extents of content as it comes.
@@ -200,8 +202,8 @@ struct Cutter<'a> {
     /// Bytes that are of no record.
     skip: u64,
     is_end: bool,
-    /// Nobody wants the rest.
-    is_stopped: bool,
+    /// What `buffer` takes, if that is much.
+    room: Option<Taken>,
     /// What the parser's next call has to know of its last.
     carry: Vec<u8>,
     /// Content of the next extent, about.
@@ -217,7 +219,8 @@ pub(crate) fn stopped(object: &Object) -> FetchError {
     FetchError::Unavailable { object: object.path.to_string(), reason }
 }
 
-/// Reads an object and says what it holds. What is fetched ahead of what is looked at shares `room` with other objects.
+/// Reads an object and says what it holds. What is fetched for that has its room in the cache's memory, and is given up for others while
+/// nobody wants more of this object.
 ///
 /// # Errors
 /// [`FetchError`]: nothing is known of it then.
@@ -226,7 +229,7 @@ pub async fn index(
     object: &Object,
     reading: Reading,
     pace: Pace,
-    room: &Room,
+    cache: &Arc<Cache>,
     found: &mut impl Found,
 ) -> Result<ObjectIndex, FetchError> {
     let coding = reading.coding;
@@ -241,7 +244,7 @@ pub async fn index(
         buffer: BytesMut::new(),
         skip: 0,
         is_end: false,
-        is_stopped: false,
+        room: None,
         carry: Vec::new(),
         extent_bytes: pace.first_bytes,
         enough: pace.first_bytes,
@@ -254,31 +257,30 @@ pub async fn index(
             return Ok(cutter.index);
         }
     };
-    let mut pieces = Pieces::new(source, object, pace, room);
-    while let Some(piece) = pieces.next().await {
-        let piece = piece?;
-        let work = async {
-            match &mut decoder {
-                None => {
-                    cutter.take(&piece);
-                    cutter.cut(false, found).await;
-                }
-                Some(decoder) => {
-                    if let Err(error) = cutter.decode(decoder, &piece, found).await {
-                        cutter.broken(&error.to_string());
-                    }
+    let mut pieces = Pieces::new(source, object, coding, pace, cache);
+    while !cutter.is_end {
+        let is_coded = decoder.is_some();
+        let let_go = || if is_coded { 0 } else { cutter.let_go() };
+        let Some(piece) = pieces.next(|bytes| found.wants(bytes), let_go).await else { break };
+        let Piece { content, room } = piece?;
+        match &mut decoder {
+            None => {
+                cutter.take(&content);
+                drop(content);
+                cutter.cut(false, found);
+                cutter.keep(room);
+            }
+            Some(decoder) => {
+                drop(room);
+                let decoded = cutter.decode(decoder, &content, &mut pieces, found).await;
+                if let Err(error) = decoded? {
+                    cutter.broken(&error.to_string());
                 }
             }
-        };
-        tokio::select! {
-            () = work => {}
-            never = pieces.settle() => match never {},
         }
-        if cutter.is_stopped {
+        let is_last = cutter.is_end || pieces.is_over();
+        if !is_last && !wanted(&mut pieces, is_coded, &mut cutter, found).await {
             return Err(stopped(object));
-        }
-        if cutter.is_end {
-            break;
         }
     }
     if let Some(decoder) = decoder.take()
@@ -287,11 +289,25 @@ pub async fn index(
     {
         cutter.broken(&error.to_string());
     }
-    cutter.cut(true, found).await;
-    if cutter.is_stopped {
-        return Err(stopped(object));
-    }
+    cutter.cut(true, found);
     Ok(cutter.index)
+}
+
+/// Waits until more is wanted, and gives up what was fetched if others need its room meanwhile. Whether more is.
+async fn wanted(
+    pieces: &mut Pieces<'_>,
+    is_coded: bool,
+    cutter: &mut Cutter<'_>,
+    found: &mut impl Found,
+) -> bool {
+    tokio::select! {
+        biased;
+        is_wanted = found.wanted() => return is_wanted,
+        () = pieces.is_room_awaited() => {}
+    }
+    // What is compressed cannot be had again from where it is.
+    pieces.rewind(if is_coded { 0 } else { cutter.let_go() });
+    found.wanted().await
 }
 
 impl Cutter<'_> {
@@ -300,28 +316,67 @@ impl Cutter<'_> {
         self.skip -= skipped;
         self.at += skipped;
         let skipped = usize::try_from(skipped).unwrap_or(content.len());
-        self.buffer.extend_from_slice(content.get(skipped..).unwrap_or_default());
+        let content = content.get(skipped..).unwrap_or_default();
+        let bytes = self.buffer.len() + content.len();
+        if self.buffer.capacity() < bytes {
+            // Exactly as much as is needed, but for a record that grows on and on.
+            let more = if self.buffer.len() > limits::EXTENT_BYTES { self.buffer.len() } else { 0 };
+            let mut joined = BytesMut::with_capacity(bytes + more);
+            joined.extend_from_slice(&self.buffer);
+            self.buffer = joined;
+        }
+        self.buffer.extend_from_slice(content);
     }
 
-    async fn decode(
+    /// What is left of a piece keeps its room, if it is much, and what was around it goes.
+    fn keep(&mut self, room: Taken) {
+        let rest = self.buffer.len();
+        if self.buffer.capacity() > 2 * rest {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
+        match &mut self.room {
+            Some(kept) => kept.add(room),
+            None => self.room = Some(room),
+        }
+        match &mut self.room {
+            Some(kept) if rest >= limits::REST_BYTES => kept.shrink_to(rest),
+            _ => self.room = None,
+        }
+    }
+
+    /// Gives up what is left of a piece if it has room in the cache's memory: so many bytes have to be fetched again.
+    fn let_go(&mut self) -> u64 {
+        if self.room.take().is_none() {
+            return 0;
+        }
+        std::mem::take(&mut self.buffer).len() as u64
+    }
+
+    /// What a piece of an object that is compressed holds. It waits until more is wanted wherever enough has come of it.
+    async fn decode<S: Found>(
         &mut self,
         decoder: &mut Decoder,
         mut raw: &[u8],
-        found: &mut impl Found,
-    ) -> Result<(), DecodeError> {
+        pieces: &mut Pieces<'_>,
+        found: &mut S,
+    ) -> Result<Result<(), DecodeError>, FetchError> {
         let mut content = Vec::new();
         loop {
             content.clear();
             let taken = decoder.push(raw, &mut content, limits::EXTENT_BYTES);
             // What came before an error is good.
             self.take(&content);
-            self.cut(false, found).await;
-            raw = raw.get(taken?..).unwrap_or_default();
-            if self.is_end
-                || self.is_stopped
-                || (raw.is_empty() && content.len() < limits::EXTENT_BYTES)
-            {
-                return Ok(());
+            self.cut(false, found);
+            let taken = match taken {
+                Ok(taken) => taken,
+                Err(error) => return Ok(Err(error)),
+            };
+            raw = raw.get(taken..).unwrap_or_default();
+            if self.is_end || (raw.is_empty() && content.len() < limits::EXTENT_BYTES) {
+                return Ok(Ok(()));
+            }
+            if !wanted(pieces, true, self, found).await {
+                return Err(stopped(self.object));
             }
         }
     }
@@ -333,15 +388,12 @@ impl Cutter<'_> {
     }
 
     /// Cuts extents off the front of what is there, as long as there is enough of it.
-    async fn cut(&mut self, is_last: bool, found: &mut impl Found) {
+    fn cut(&mut self, is_last: bool, found: &mut impl Found) {
         let parser = self.index.reading.parser();
         let most = self.index.reading.limits();
-        while !self.is_stopped
-            && !self.buffer.is_empty()
-            && (is_last || self.buffer.len() >= self.enough)
-        {
+        while !self.buffer.is_empty() && (is_last || self.buffer.len() >= self.enough) {
             if self.chunking.is_some() {
-                if self.cut_chunk(is_last, found).await {
+                if self.cut_chunk(is_last, found) {
                     continue;
                 }
                 return;
@@ -373,7 +425,7 @@ impl Cutter<'_> {
                 self.buffer.advance(consumed);
                 let mut extent = Extent { content, layout: parsed.layout };
                 if add_extent(&mut self.index, start, &mut extent) {
-                    self.is_stopped |= !found.extent(&self.index, Arc::new(extent)).await;
+                    found.extent(&self.index, Arc::new(extent));
                 }
             }
             match parsed.large {

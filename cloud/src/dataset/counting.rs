@@ -259,7 +259,7 @@ impl DatasetPartition {
         };
         let dataset = &self.dataset;
         let found =
-            index::index(&source, &object, reading, pace, &dataset.pieces, &mut growing).await;
+            index::index(&source, &object, reading, pace, &dataset.cache, &mut growing).await;
         if found.is_err() && !growing.is_wanted {
             return Err(PartitionError::Unwanted { object: object.path.to_string() });
         }
@@ -284,18 +284,26 @@ struct Growing<'a> {
 }
 
 impl Found for Growing<'_> {
-    async fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>) -> bool {
+    fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>) {
         let dataset = &self.partition.dataset;
-        let Some(last) = index.extents.last() else { return true };
+        let Some(last) = index.extents.last() else { return };
         dataset.cache.put(extent_id(self.object, last), dataset.user(), extent);
         if index.damaged > 0 && dataset.live().on_corrupt == OnCorrupt::Stop {
-            return true;
+            return;
         }
         self.partition.state().grow(self.number, index);
         self.partition.publish();
-        let mut demand = self.partition.demand.subscribe();
+    }
+
+    fn wants(&self, on_their_way: u64) -> bool {
         // Whoever else waits for this object is not to wait for our readers.
-        while !self.partition.has_demand() && !dataset.group.is_wanted(self.object) {
+        self.partition.has_demand_beside(on_their_way)
+            || self.partition.dataset.group.is_wanted(self.object)
+    }
+
+    async fn wanted(&mut self) -> bool {
+        let mut demand = self.partition.demand.subscribe();
+        while !self.wants(0) {
             let _ = tokio::time::timeout(limits::RETRY, demand.changed()).await;
             if !self.partition.is_shown() {
                 self.is_wanted = false;

@@ -27,7 +27,7 @@ use robustmq_dataset::fetch::{Object, ObjectSource, Source as ByteSource};
 use robustmq_dataset::format::detect::detect;
 use robustmq_dataset::format::parquet::Held;
 use robustmq_dataset::format::{Coding, Format};
-use robustmq_dataset::index::{Reading, Room, extent_id};
+use robustmq_dataset::index::{Reading, extent_id};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +78,6 @@ pub struct Datasets {
     store: Arc<dyn Store>,
     topics: Weak<Catalogue>,
     cache: Arc<Cache>,
-    pieces: Room,
     held: Arc<Held>,
     /// Directories whose files may become topics; `None` for all.
     file_roots: Option<Vec<PathBuf>>,
@@ -175,7 +174,6 @@ impl Datasets {
         let this = Arc::new(Self {
             store,
             topics,
-            pieces: Room::beside(cache.memory_bytes()),
             cache,
             held: Arc::default(),
             file_roots,
@@ -344,7 +342,6 @@ impl Datasets {
             manifest,
             group,
             cache: Arc::clone(&self.cache),
-            pieces: self.pieces.clone(),
             held: Arc::clone(&self.held),
             store: Arc::clone(&self.store),
             cancel: self.cancel.child_token(),

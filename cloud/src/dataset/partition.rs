@@ -13,7 +13,7 @@ use robustmq_dataset::cache::{Cache, UserId};
 use robustmq_dataset::epochs::{Epochs, Place, Shuffle, Stretch};
 use robustmq_dataset::fetch::{FetchError, Object};
 use robustmq_dataset::format::parquet::Held;
-use robustmq_dataset::index::{ObjectIndex, Room};
+use robustmq_dataset::index::ObjectIndex;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -41,8 +41,6 @@ pub(super) struct Dataset {
     pub manifest: Manifest,
     pub group: Arc<Group>,
     pub cache: Arc<Cache>,
-    /// For what is fetched ahead of what is indexed.
-    pub pieces: Room,
     /// Row groups of Parquet that are read again.
     pub held: Arc<Held>,
     pub store: Arc<dyn Store>,
@@ -252,12 +250,7 @@ impl DatasetPartition {
         });
     }
 
-    /// Whether more is to be counted now: readers are near the end of what is.
-    pub(super) fn has_demand(&self) -> bool {
-        self.has_demand_beside(0)
-    }
-
-    /// The same, when so many bytes are on their way already.
+    /// Whether more is to be counted now than the bytes that are on their way already: readers are near the end of what is.
     pub(super) fn has_demand_beside(&self, on_their_way: u64) -> bool {
         if self.dataset.live().is_eager || self.dataset.warming().is_running {
             return true;

@@ -99,10 +99,10 @@ pub const INDEXING_OBJECTS: usize = 32;
 pub const FIRST_EXTENT_BYTES: usize = 1024 * 1024;
 /// What one of several readers of a source reads in a second, about: by that it is told which GET is needed first.
 pub const READ_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
-/// What is fetched ahead for indexing, of all objects that are being indexed, beside a piece of each: this part of the cache's memory,
-pub const PIECES_AHEAD_SHARE: usize = 4;
-/// within these.
-pub const PIECES_AHEAD_BYTES: RangeInclusive<usize> = 64 * 1024 * 1024..=512 * 1024 * 1024;
+/// What is fetched at once of an object that is compressed: it becomes some times as much.
+pub const CODED_PIECE_BYTES: usize = 2 * 1024 * 1024;
+/// The rest of a piece that waits for what follows it has a place in the cache's books if it is as large as this.
+pub const REST_BYTES: usize = 1024 * 1024;
 /// GETs for one object that is indexed.
 pub const INDEXING_GETS: usize = 8;
 /// Indexes of objects that are in memory, in bytes, for each source.
@@ -188,9 +188,6 @@ pub const AHEAD_BYTES_LEAST: usize = 64 * 1024 * 1024;
 pub const AHEAD_BYTES: usize = 1024 * 1024 * 1024;
 /// What was read ahead, or is being read, and was not asked for in this time makes room for others.
 pub const AHEAD_KEPT: Duration = Duration::from_secs(60);
-/// Loads that readers wait for may take so much beyond the cache's memory where read-ahead has no room for them. It has to hold the largest
-/// record.
-pub const WAITED_BYTES: usize = 2 * RECORD_BYTES;
 /// Loads that are under way or wait for room. Readers of further extents are refused.
 pub const LOADS: usize = 4096;
 /// What a user's share of the cache is told in, unless it is set, and the most that it may be set to.
@@ -211,7 +208,9 @@ pub const TRACED_ACCESSES: usize = 65_536;
 pub const SSD_BLOCK_BYTES: usize = 256 * 1024;
 /// The least that may be set.
 pub const SSD_BYTES_MIN: u64 = 64 * 1024 * 1024;
-/// Extents that wait to be written to it, all together; further ones are not written. They are beyond the cache's memory.
+/// Extents that wait to be written to it may take this part of the cache's memory, all together; further ones are not written.
+pub const SSD_QUEUE_SHARE: usize = 16;
+/// And no more than this.
 pub const SSD_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// How many they may be.
 pub const SSD_QUEUE: usize = 256;

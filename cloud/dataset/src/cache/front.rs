@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use robustmq_common::disk::{Disk, RealDisk, is_full};
 use robustmq_common::limits;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use super::belady::{Access, Trace, least_source_bytes};
@@ -21,17 +21,14 @@ use super::{Ahead, CacheError, CacheSettings, ExtentId, Found, Load, Outcome, Ti
 use crate::fetch::FetchError;
 use crate::layout::Extent;
 
-/// Permits of the room for loads beyond the budget are for so many bytes each.
-pub(super) const PERMIT_BYTES: usize = 4096;
-
 /// Extents in memory, on SSD, and on their way. It is used within a Tokio runtime.
 #[derive(Debug)]
 pub struct Cache {
-    memory: Mutex<Memory>,
+    pub(super) memory: Mutex<Memory>,
     pub(super) users: Arc<Users>,
     trace: Mutex<Trace>,
-    /// Room for loads that readers wait for and the pool has no room for.
-    pub(super) beyond: Arc<Semaphore>,
+    /// Somebody needs room for a piece of an object.
+    pub(super) pieces_awaited: Notify,
     pub(super) ssd: Option<Arc<Ssd>>,
 }
 
@@ -60,7 +57,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -88,7 +85,13 @@ impl Cache {
     ) -> Result<Arc<Self>, CacheError> {
         let memory_bytes = settings.memory_bytes;
         let users = Arc::new(Users::default());
-        let ssd = settings.ssd.map(|settings| Ssd::open(settings, disk, Arc::clone(&users)));
+        let queue_bytes = match settings.ssd {
+            Some(_) => limits::dataset::SSD_QUEUE_BYTES
+                .min(memory_bytes / limits::dataset::SSD_QUEUE_SHARE),
+            None => 0,
+        };
+        let open = |ssd| Ssd::open(ssd, disk, Arc::clone(&users), queue_bytes);
+        let ssd = settings.ssd.map(open);
         let ssd = match ssd.transpose() {
             Err(CacheError::Io { dir, source }) if may_pass(&source) => {
                 let dir = dir.display();
@@ -98,10 +101,10 @@ impl Cache {
             opened => opened?,
         };
         Ok(Arc::new(Self {
-            memory: Mutex::new(Memory::new(memory_bytes)),
+            memory: Mutex::new(Memory::new(memory_bytes, queue_bytes)),
             users,
             trace: Mutex::default(),
-            beyond: Arc::new(Semaphore::new(limits::dataset::WAITED_BYTES / PERMIT_BYTES)),
+            pieces_awaited: Notify::new(),
             ssd,
         }))
     }
@@ -116,7 +119,9 @@ impl Cache {
             let mut memory = locked(&self.memory);
             let users = self.users.lock();
             let scene = Scene { users: &users, now: Instant::now() };
-            change(&mut memory, scene, &mut changes)
+            let changed = change(&mut memory, scene, &mut changes);
+            memory.serve(scene, &mut changes);
+            changed
         };
         if let Some(ssd) = &self.ssd {
             changes.stay.into_iter().for_each(|id| ssd.is_in_memory(id));
@@ -178,11 +183,10 @@ impl Cache {
                 return Answer::OnItsWay(outcome);
             }
             self.begin(memory, (id, user), load, |memory, outcome| {
-                let has_room = memory.begin_ahead(id, user, outcome.clone(), scene, changes);
-                if !has_room {
-                    memory.begin_beyond(id, user, outcome);
+                match memory.begin_ahead(id, user, outcome.clone(), scene, changes) {
+                    true => None,
+                    false => memory.begin_waited(id, (user, false), outcome, scene, changes),
                 }
-                has_room
             })
         });
         match begun {
@@ -207,26 +211,25 @@ impl Cache {
                 return Answer::OnItsWay(outcome);
             }
             self.begin(memory, (id, user), load, |memory, outcome| {
-                memory.begin_waited(id, user, outcome, scene, changes)
+                memory.begin_waited(id, (user, true), outcome, scene, changes)
             })
         })
     }
 
-    /// Begins a load that somebody waits for; `enter` says whether there is room for it.
+    /// Begins a load that somebody waits for; `enter` says what it has to wait for.
     fn begin(
         self: &Arc<Self>,
         memory: &mut Memory,
         (id, user): (ExtentId, UserId),
         load: Arc<dyn Load>,
-        enter: impl FnOnce(&mut Memory, Outcome) -> bool,
+        enter: impl FnOnce(&mut Memory, Outcome) -> Option<oneshot::Receiver<()>>,
     ) -> Answer {
         if memory.loads() >= limits::dataset::LOADS {
             return Answer::Refused;
         }
         let (sender, outcome) = watch::channel(None);
-        let bytes = memory.estimate(id);
-        let beyond_bytes = if enter(memory, outcome.clone()) { 0 } else { bytes };
-        let task = LoadTask::new(self, id, user, load, sender, beyond_bytes);
+        let turn = enter(memory, outcome.clone());
+        let task = LoadTask::new(self, id, user, load, sender, turn);
         Answer::Begun { task, outcome }
     }
 
@@ -245,7 +248,7 @@ impl Cache {
             {
                 return Err(Ahead::NoRoom);
             }
-            Ok(LoadTask::new(self, id, user, load, sender, 0))
+            Ok(LoadTask::new(self, id, user, load, sender, None))
         });
         match begun {
             Ok(task) => {
@@ -337,11 +340,10 @@ impl Cache {
         let mut holds = {
             let memory = locked(&self.memory);
             let residents = memory.residents();
-            let beyond = self.beyond_bytes();
             stats.budget_bytes = memory.budget_bytes() as u64;
             stats.resident_bytes = user.map_or(residents.bytes(), |user| residents.bytes_of(user));
-            stats.ahead_bytes = (memory.pool_bytes() + memory.lent.outside_bytes()) as u64;
-            stats.memory_bytes = residents.bytes() + stats.ahead_bytes + beyond;
+            stats.ahead_bytes = memory.on_their_way_bytes() as u64;
+            stats.memory_bytes = residents.bytes() + stats.ahead_bytes;
             memory.resident_room()
         };
         if let Some(ssd) = &self.ssd {
@@ -366,15 +368,9 @@ impl Cache {
     pub fn held_bytes(&self) -> (u64, u64) {
         let memory = {
             let memory = locked(&self.memory);
-            memory.residents().bytes() + (memory.pool_bytes() + memory.lent.outside_bytes()) as u64
+            memory.residents().bytes() + memory.on_their_way_bytes() as u64
         };
         (memory, self.ssd.as_ref().map_or(0, |ssd| ssd.held_bytes()))
-    }
-
-    /// What loads take beyond the budget.
-    fn beyond_bytes(&self) -> u64 {
-        let all = limits::dataset::WAITED_BYTES / PERMIT_BYTES;
-        (all.saturating_sub(self.beyond.available_permits()) * PERMIT_BYTES) as u64
     }
 
     /// Writes what stays in memory to SSD, where it ranks there and as far as [`limits::dataset::SSD_SPILL`] allows. Nothing is written after

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use super::front::{Cache, PERMIT_BYTES, unavailable};
+use super::front::{Cache, unavailable};
 use super::users::UserId;
 use super::{ExtentId, Found, Load, Tier};
 use crate::fetch::FetchError;
@@ -17,8 +17,8 @@ pub(super) struct LoadTask {
     user: UserId,
     load: Arc<dyn Load>,
     sender: watch::Sender<Option<Result<Found, FetchError>>>,
-    /// What it takes beyond the cache's budget.
-    beyond_bytes: usize,
+    /// When there is room for it, where there was none.
+    turn: Option<oneshot::Receiver<()>>,
 }
 
 /// The extent's place among the loads. It is given back if the task ends early, however that happens.
@@ -44,20 +44,19 @@ impl LoadTask {
         user: UserId,
         load: Arc<dyn Load>,
         sender: watch::Sender<Option<Result<Found, FetchError>>>,
-        beyond_bytes: usize,
+        turn: Option<oneshot::Receiver<()>>,
     ) -> Self {
         let place = Place { cache: Arc::clone(cache), id, is_settled: false };
-        Self { place, user, load, sender, beyond_bytes }
+        Self { place, user, load, sender, turn }
     }
 
     pub(super) async fn run(self) {
-        let Self { mut place, user, load, sender, beyond_bytes } = self;
+        let Self { mut place, user, load, sender, turn } = self;
         let (cache, id) = (Arc::clone(&place.cache), place.id);
-        let most = robustmq_common::limits::dataset::WAITED_BYTES / PERMIT_BYTES;
-        let permits = beyond_bytes.div_ceil(PERMIT_BYTES).min(most);
-        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-        // First come, first served. It fails only if the semaphore was closed, which nobody does.
-        let permit = cache.beyond.acquire_many(permits).await.ok();
+        if let Some(turn) = turn {
+            // It is told of, or its place among the loads is gone, which only this task gives back.
+            turn.await.ok();
+        }
         let mut source_bytes = 0;
         let loaded = load_extent(&cache, id, user, &load, &mut source_bytes).await;
         let outcome = match loaded {
@@ -77,7 +76,7 @@ impl LoadTask {
             }
         };
         // Before anybody hears of it: who asks again finds nothing on its way.
-        drop((permit, place));
+        drop(place);
         sender.send_replace(Some(outcome));
     }
 }

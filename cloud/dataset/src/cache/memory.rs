@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use robustmq_common::limits;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::lent::{Lent, Loan};
@@ -16,6 +17,10 @@ use super::scene::{Changes, Displaced, Scene};
 use super::users::UserId;
 use super::{ExtentId, Outcome};
 use crate::layout::Extent;
+
+mod turns;
+
+use self::turns::Turns;
 
 /// An extent in memory.
 #[derive(Debug)]
@@ -41,7 +46,7 @@ enum Place {
 pub(super) struct Loading {
     pub outcome: Outcome,
     user: UserId,
-    /// Its place in the pool; 0 where it is loaded beyond that.
+    /// Its place in the pool; 0 while it waits for it, or where it has another.
     pool_bytes: usize,
     /// Its place among those that stay, which there is room for.
     free_bytes: usize,
@@ -79,6 +84,10 @@ pub(super) struct Memory {
     free_loading_bytes: usize,
     /// What is being sent.
     pub(super) lent: Lent,
+    /// Who waits for room in the pool.
+    turns: Turns,
+    /// What waits to be written to SSD may take so much.
+    queue_bytes: usize,
     /// Memory of an extent for a thousand bytes of its content, as it was lately: a layout of short records is as large as they are.
     share: usize,
 }
@@ -95,9 +104,12 @@ pub(super) fn cost(extent: &Extent) -> usize {
 }
 
 impl Memory {
-    pub(super) fn new(budget_bytes: usize) -> Self {
+    /// `queue_bytes` of it are for what waits to be written to SSD.
+    pub(super) fn new(budget_bytes: usize, queue_bytes: usize) -> Self {
         Self {
             budget_bytes,
+            queue_bytes,
+            turns: Turns::default(),
             held: HashMap::new(),
             residents: Ranks::default(),
             pool_bytes: 0,
@@ -118,19 +130,25 @@ impl Memory {
 
     /// What residents may take.
     pub(super) fn resident_room(&self) -> u64 {
-        (self.budget_bytes - ahead_bytes(self.budget_bytes)) as u64
+        (self.budget_bytes - ahead_bytes(self.budget_bytes)).saturating_sub(self.queue_bytes) as u64
     }
 
     /// What of that nothing has taken yet.
     pub(super) fn free_bytes(&self) -> u64 {
-        let taken = self.residents.bytes() + self.free_loading_bytes as u64;
-        self.resident_room().saturating_sub(taken)
+        let on_their_way = self.free_loading_bytes + self.turns.pieces_bytes;
+        self.resident_room().saturating_sub(self.residents.bytes() + on_their_way as u64)
     }
 
     pub(super) fn residents(&self) -> &Ranks {
         &self.residents
     }
 
+    /// What is read ahead, read, sent and fetched to be indexed.
+    pub(super) fn on_their_way_bytes(&self) -> usize {
+        self.pool_bytes + self.lent.outside_bytes() + self.turns.pieces_bytes
+    }
+
+    #[cfg(test)]
     pub(super) fn pool_bytes(&self) -> usize {
         self.pool_bytes
     }
@@ -215,10 +233,11 @@ impl Memory {
         true
     }
 
-    /// What takes room from the pool without being in it: what is being sent, and loads whose place was taken by what came before them.
+    /// What takes room from the pool without being in it: what is being sent, and what is on its way to a place that is taken.
     fn beside_bytes(&self) -> usize {
         let free = self.resident_room().saturating_sub(self.residents.bytes());
-        let loading = (self.free_loading_bytes as u64).saturating_sub(free);
+        let loading = self.free_loading_bytes + self.turns.pieces_bytes;
+        let loading = (loading as u64).saturating_sub(free);
         self.lent.outside_bytes() + usize::try_from(loading).unwrap_or(usize::MAX)
     }
 
@@ -245,7 +264,7 @@ impl Memory {
         let bytes = self.estimate(id);
         let most = ahead_bytes(self.budget_bytes);
         let is_free = bytes as u64 <= self.free_bytes() && self.free_loading_bytes + bytes <= most;
-        if !is_free && !self.has_room(bytes, scene, changes) {
+        if !is_free && (self.turns.has_loads() || !self.has_room(bytes, scene, changes)) {
             return false;
         }
         let (free_bytes, pool_bytes) = if is_free { (bytes, 0) } else { (0, bytes) };
@@ -256,32 +275,28 @@ impl Memory {
         true
     }
 
-    /// Begins a load for somebody who is no reader and for whom the pool has no room. It has none.
-    pub(super) fn begin_beyond(&mut self, id: ExtentId, user: UserId, outcome: Outcome) {
-        let loading = Loading { outcome, user, pool_bytes: 0, free_bytes: 0, is_waited_for: false };
-        self.loads.insert(id, loading);
-    }
-
-    /// Begins a load that somebody waits for; whether the pool has room for it.
+    /// Begins a load that somebody waits for, who `is_reader` or not. Where there is no room for it, it is told when there is.
     pub(super) fn begin_waited(
         &mut self,
         id: ExtentId,
-        user: UserId,
+        (user, is_reader): (UserId, bool),
         outcome: Outcome,
         scene: Scene<'_>,
         changes: &mut Changes,
-    ) -> bool {
+    ) -> Option<oneshot::Receiver<()>> {
         let bytes = self.estimate(id);
-        let has_room = self.has_room(bytes, scene, changes);
+        let has_room = !self.turns.has_loads() && self.make_room(bytes, scene, changes);
         let pool_bytes = if has_room { bytes } else { 0 };
         self.pool_bytes += pool_bytes;
-        let loading = Loading { outcome, user, pool_bytes, free_bytes: 0, is_waited_for: true };
+        let is_waited_for = is_reader;
+        let loading = Loading { outcome, user, pool_bytes, free_bytes: 0, is_waited_for };
         self.loads.insert(id, loading);
-        has_room
+        (!has_room).then(|| self.wait_for_load(id, bytes))
     }
 
     /// A load has ended without an extent.
     pub(super) fn abandon(&mut self, id: ExtentId) {
+        self.turns.forget(id);
         if let Some(loading) = self.loads.remove(&id) {
             self.pool_bytes -= loading.pool_bytes;
             self.free_loading_bytes -= loading.free_bytes;

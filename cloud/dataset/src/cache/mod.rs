@@ -5,9 +5,9 @@
 //! once the set is found, hardly anything is written. What is read ahead has room of its own beside it.
 //!
 //! **Invariant:** an extent is loaded once at a time, however many ask for it, and was checked before anybody gets it.
-//! **Invariant:** what is in memory and on its way there is within the budget, but for [`limits::dataset::WAITED_BYTES`] of loads that
-//! readers wait for, [`limits::dataset::SSD_QUEUE_BYTES`] that are being written to SSD, and loads that were begun while the cache was not full, which
-//! may come when it is: as many bytes as are for read-ahead, at most.
+//! **Invariant:** what is in memory and on its way there, what is fetched to be indexed and what is being written to SSD are within the
+//! budget together, but for one extent that is larger than read-ahead's room, and what was begun while the cache was not full, which may come
+//! when it is: as many bytes as are for read-ahead, at most.
 //! **Invariant:** reading ahead pushes out nothing that stays, and what is lent takes room from reading ahead alone.
 //! **Invariant:** the SSD never makes a read fail: what is wrong there is fetched again, and a failing SSD is not used any more.
 //! **Invariant:** locks are taken in this order: memory, SSD's index, users.
@@ -26,6 +26,7 @@ mod lent;
 mod load;
 mod memory;
 mod ranks;
+mod room;
 mod scene;
 mod ssd;
 mod stats;
@@ -33,7 +34,11 @@ mod stats;
 mod tests;
 mod users;
 
+#[cfg(test)]
+pub(crate) use tests::in_memory;
+
 pub use front::Cache;
+pub use room::Taken;
 pub use stats::{CacheStats, Counts};
 pub use users::UserId;
 

@@ -164,7 +164,7 @@ impl Cutter<'_> {
     }
 
     /// Cuts the next chunk off, if it is all there. Whether to look at what follows.
-    pub(super) async fn cut_chunk(&mut self, is_last: bool, found: &mut impl Found) -> bool {
+    pub(super) fn cut_chunk(&mut self, is_last: bool, found: &mut impl Found) -> bool {
         let most = u64::from(self.index.reading.large.bytes);
         let Some(chunking) = &mut self.chunking else { return true };
         let bytes = usize::try_from(chunking.left.min(most)).unwrap_or(usize::MAX);
@@ -186,7 +186,7 @@ impl Cutter<'_> {
         let mut extent = extent_of_chunk(&chunking.key, content);
         add_extent(&mut self.index, self.at, &mut extent);
         self.at += bytes as u64;
-        self.is_stopped |= !found.extent(&self.index, Arc::new(extent)).await;
+        found.extent(&self.index, Arc::new(extent));
         self.enough = 0;
         if is_over {
             self.chunking = None;

@@ -1,7 +1,7 @@
 //! An object's bytes in order, some of them ahead of what is looked at.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,9 +9,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use robustmq_common::limits::dataset as limits;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::cache::{Cache, Taken};
 use crate::fetch::{FetchError, Object, Source};
+use crate::format::Coding;
 
 /// How an object is read that is indexed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,93 +38,137 @@ impl Pace {
     }
 }
 
-/// Room for what is fetched ahead of what is looked at, of all objects that are indexed. The first piece of each needs none, so that all go on.
-#[derive(Debug, Clone)]
-pub struct Room(Arc<Semaphore>);
-
-/// Permits are for so many bytes each.
-const PERMIT_BYTES: usize = 64 * 1024;
-
-impl Room {
-    /// Beside a cache of so many bytes.
-    #[must_use]
-    pub fn beside(cache_bytes: usize) -> Self {
-        let (least, most) = limits::PIECES_AHEAD_BYTES.into_inner();
-        Self::new((cache_bytes / limits::PIECES_AHEAD_SHARE).clamp(least, most))
-    }
-
-    /// For so many bytes.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes / PERMIT_BYTES)))
-    }
-
-    fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let permits = usize::try_from(bytes).ok()?.div_ceil(PERMIT_BYTES);
-        let permits = u32::try_from(permits).ok()?;
-        Arc::clone(&self.0).try_acquire_many_owned(permits).ok()
-    }
-}
-
-impl Default for Room {
-    fn default() -> Self {
-        Self::new(*limits::PIECES_AHEAD_BYTES.start())
-    }
-}
-
 /// A piece, which has its room until it is looked at.
-type Piece = (Result<Bytes, FetchError>, Option<OwnedSemaphorePermit>);
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub content: Bytes,
+    pub room: Taken,
+}
 
 /// An object in pieces, of which some are on their way ahead of the one that is looked at.
 pub(super) struct Pieces<'a> {
     source: &'a dyn Source,
     object: &'a Object,
     ahead: usize,
-    /// Where the next GET begins, and how much it asks for.
+    /// Where the next GET begins, and how much it asks for; and the most that one does.
     at: u64,
     bytes: u64,
-    room: Room,
-    on_their_way: FuturesOrdered<BoxFuture<'a, Piece>>,
-    here: VecDeque<Piece>,
+    most_bytes: u64,
+    /// Where the last piece ended that was looked at.
+    end: u64,
+    cache: Arc<Cache>,
+    on_their_way: FuturesOrdered<BoxFuture<'a, Result<Piece, FetchError>>>,
+    here: VecDeque<Result<Piece, FetchError>>,
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn new(source: &'a dyn Source, object: &'a Object, pace: Pace, room: &Room) -> Self {
-        let (on_their_way, here) = (FuturesOrdered::new(), VecDeque::new());
-        let (ahead, bytes) = (pace.gets, pace.first_bytes as u64);
-        Self { source, object, ahead, at: 0, bytes, room: room.clone(), on_their_way, here }
+    pub(super) fn new(
+        source: &'a dyn Source,
+        object: &'a Object,
+        coding: Coding,
+        pace: Pace,
+        cache: &Arc<Cache>,
+    ) -> Self {
+        let most_bytes = match coding {
+            Coding::Plain => limits::EXTENT_BYTES,
+            Coding::Gzip | Coding::Zstd => limits::CODED_PIECE_BYTES,
+        } as u64;
+        Self {
+            source,
+            object,
+            ahead: pace.gets,
+            at: 0,
+            bytes: most_bytes.min(pace.first_bytes as u64),
+            most_bytes,
+            end: 0,
+            cache: Arc::clone(cache),
+            on_their_way: FuturesOrdered::new(),
+            here: VecDeque::new(),
+        }
     }
 
-    pub(super) async fn next(&mut self) -> Option<Result<Bytes, FetchError>> {
-        while self.at < self.object.size && self.on_their_way.len() + self.here.len() < self.ahead {
-            let end = (self.at + self.bytes).min(self.object.size);
-            let is_first = self.on_their_way.is_empty() && self.here.is_empty();
-            let permit = if is_first { None } else { self.room.take(end - self.at) };
-            if permit.is_none() && !is_first {
+    /// The next piece, with GETs for those after it as long as more is wanted than is on its way and there is room. Where there is none at all,
+    /// what was kept of earlier pieces is let go of, and fetched again with the next: who waits for room has none.
+    pub(super) async fn next(
+        &mut self,
+        wants: impl Fn(u64) -> bool,
+        let_go: impl FnOnce() -> u64,
+    ) -> Option<Result<Piece, FetchError>> {
+        while !self.is_begun() && self.count() < self.ahead {
+            let on_their_way = self.at - self.end;
+            let next = (self.at + self.bytes).min(self.object.size);
+            if on_their_way > 0 && !wants(on_their_way) {
                 break;
             }
-            self.bytes = (self.bytes * 2).min(limits::EXTENT_BYTES as u64);
-            let piece = self.source.get(self.object, self.at..end);
-            self.on_their_way.push_back(piece.map(move |piece| (piece, permit)).boxed());
-            self.at = end;
+            let Some(room) = self.cache.try_take_room(bytes_of(self.at..next)) else { break };
+            self.get(next, room);
+        }
+        if self.count() == 0 && !self.is_begun() {
+            let next = (self.at + self.bytes).min(self.object.size);
+            self.rewind(let_go());
+            let room = self.cache.take_room(bytes_of(self.at..next)).await;
+            self.get(next, room);
         }
         let piece = match self.here.pop_front() {
             None => self.on_their_way.next().await,
             here => here,
         };
-        piece.map(|(piece, _)| piece)
+        if let Some(Ok(piece)) = &piece {
+            self.end += piece.content.len() as u64;
+        }
+        piece
     }
 
-    /// Lets what is on its way come, for as long as nobody asks for the next: a GET that nobody looks after keeps its turn, and whoever waits
-    /// for readers here would have these wait for a turn.
-    pub(super) async fn settle(&mut self) -> Infallible {
-        loop {
-            match self.on_their_way.next().await {
-                Some(piece) => self.here.push_back(piece),
-                None => return std::future::pending().await,
+    /// GETs that were begun and whose pieces were not looked at.
+    fn count(&self) -> usize {
+        self.on_their_way.len() + self.here.len()
+    }
+
+    /// Whether all GETs were.
+    fn is_begun(&self) -> bool {
+        self.at >= self.object.size
+    }
+
+    /// Whether all was looked at.
+    pub(super) fn is_over(&self) -> bool {
+        self.end >= self.object.size
+    }
+
+    fn get(&mut self, end: u64, room: Taken) {
+        let content = self.source.get(self.object, self.at..end);
+        let piece = content.map(|content| Ok(Piece { content: content?, room }));
+        self.on_their_way.push_back(piece.boxed());
+        self.at = end;
+        self.bytes = (self.bytes * 2).min(self.most_bytes);
+    }
+
+    /// Gives up what was fetched and not looked at, and the last bytes of what was.
+    pub(super) fn rewind(&mut self, bytes: u64) {
+        self.on_their_way = FuturesOrdered::new();
+        self.here.clear();
+        self.end -= bytes;
+        self.at = self.end;
+    }
+
+    /// Returns when others need the room of what was fetched. What is on its way comes meanwhile: a GET that nobody looks after keeps its turn,
+    /// and whoever waits for readers here would have these wait for a turn.
+    pub(super) async fn is_room_awaited(&mut self) {
+        let cache = Arc::clone(&self.cache);
+        let settled = async {
+            while let Some(piece) = self.on_their_way.next().await {
+                self.here.push_back(piece);
             }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = cache.is_room_awaited() => {}
+            () = settled => {}
         }
     }
+}
+
+fn bytes_of(range: Range<u64>) -> usize {
+    usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ pub(super) struct Ssd {
     written_bytes: AtomicU64,
     queue: mpsc::Sender<Queued>,
     queue_bytes: Arc<Semaphore>,
+    queue_permits: usize,
     /// Held by whoever writes. It is a lock of Tokio's because a write takes long.
     writer: Arc<tokio::sync::Mutex<Writer>>,
     _lock: Box<dyn Send + Sync>,
@@ -72,6 +73,7 @@ impl Ssd {
         settings: SsdSettings,
         disk: Arc<dyn Disk>,
         users: Arc<Users>,
+        queue_bytes: usize,
     ) -> Result<Arc<Self>, CacheError> {
         let dir = settings.dir.clone();
         let failed = |source| CacheError::Io { dir: dir.clone(), source };
@@ -83,7 +85,7 @@ impl Ssd {
         let now = Instant::now();
         index.users().into_iter().for_each(|user| users.reads(user, now));
         let (queue, queued) = mpsc::channel(limits::dataset::SSD_QUEUE);
-        let permits = limits::dataset::SSD_QUEUE_BYTES / PERMIT_BYTES;
+        let queue_permits = (queue_bytes / PERMIT_BYTES).max(1);
         let ssd = Arc::new(Self {
             dir: settings.dir,
             bytes: settings.bytes,
@@ -95,7 +97,8 @@ impl Ssd {
             damaged: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
             queue,
-            queue_bytes: Arc::new(Semaphore::new(permits)),
+            queue_bytes: Arc::new(Semaphore::new(queue_permits)),
+            queue_permits,
             writer: Arc::new(tokio::sync::Mutex::new(Writer::new(journal, now))),
             _lock: lock,
         });
@@ -221,8 +224,9 @@ impl Ssd {
                 return;
             }
         }
-        let permits =
-            u32::try_from(extent.content.len().div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        // One goes on however large it is.
+        let permits = extent.content.len().div_ceil(PERMIT_BYTES).min(self.queue_permits);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.queue_bytes).try_acquire_many_owned(permits);
         if let Ok(permit) = permit {
             let write = Write { id, user, content: extent.content.clone() };
@@ -234,8 +238,8 @@ impl Ssd {
     /// Waits until what was offered is written.
     #[cfg(test)]
     pub(super) async fn is_idle(&self) {
-        let permits = limits::dataset::SSD_QUEUE_BYTES / PERMIT_BYTES;
-        let all = self.queue_bytes.acquire_many(u32::try_from(permits).expect("few")).await;
+        let permits = u32::try_from(self.queue_permits).expect("few");
+        let all = self.queue_bytes.acquire_many(permits).await;
         drop(all.expect("never closed"));
     }
 

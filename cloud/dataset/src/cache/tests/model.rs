@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::*;
@@ -25,13 +25,16 @@ enum Step {
     },
     Passed(u64),
     Put(u64),
+    /// Room for a piece of so many bytes is taken, or given back.
+    Piece(usize),
+    GiveBack(usize),
     Wait(u64),
     Budget(usize),
 }
 
 fn step(changes_budget: bool) -> impl Strategy<Value = Step> {
     let starts = || 0..120_u64;
-    let budgets = if changes_budget { 1 } else { 0 };
+    let (budgets, pieces) = if changes_budget { (1, 3) } else { (0, 0) };
     prop_oneof![
         8 => starts().prop_map(Step::Get),
         8 => starts().prop_map(Step::Ahead),
@@ -39,6 +42,8 @@ fn step(changes_budget: bool) -> impl Strategy<Value = Step> {
             .prop_map(|(which, is_ok)| Step::Ends { which, is_ok }),
         8 => starts().prop_map(Step::Passed),
         3 => starts().prop_map(Step::Put),
+        pieces => (0..8_usize << 20).prop_map(Step::Piece),
+        pieces => any::<usize>().prop_map(Step::GiveBack),
         1 => (0..90_u64).prop_map(Step::Wait),
         budgets => (BUDGET / 2..BUDGET * 2).prop_map(Step::Budget),
     ]
@@ -49,8 +54,10 @@ struct Model {
     users: Users,
     now: Instant,
     bytes_of: fn(u64) -> u32,
-    /// Under way, and whether beyond the pool.
-    loads: BTreeMap<u64, bool>,
+    /// Under way, and what each waits for.
+    loads: BTreeMap<u64, Option<oneshot::Receiver<()>>>,
+    /// Room that was taken for pieces of objects.
+    pieces: Vec<usize>,
     displaced: BTreeSet<u64>,
     extents: HashMap<ExtentId, Arc<Extent>>,
 }
@@ -60,11 +67,12 @@ impl Model {
         let users = Users::default();
         users.set_pinned(READER, true);
         Self {
-            memory: Memory::new(BUDGET),
+            memory: Memory::new(BUDGET, 0),
             users,
             now: Instant::now(),
             bytes_of,
             loads: BTreeMap::new(),
+            pieces: Vec::new(),
             displaced: BTreeSet::new(),
             extents: HashMap::new(),
         }
@@ -98,14 +106,16 @@ impl Model {
         match step {
             Step::Get(start) => {
                 let id = super::id(*start, (self.bytes_of)(*start));
-                if let Some(hit) = memory.find(id, READER, self.now) {
-                    assert_eq!(id.bytes as usize, hit.extent.content.len());
-                } else if memory.join(id, READER).is_some() {
+                if memory.find(id, READER, self.now).is_some() {
+                    return;
+                }
+                if memory.join(id, READER).is_some() {
                     assert!(self.loads.contains_key(start));
                 } else {
                     let outcome = watch::channel(None).1;
-                    let fits = memory.begin_waited(id, READER, outcome, scene, &mut changes);
-                    assert_eq!(None, self.loads.insert(*start, !fits), "loaded twice at once");
+                    let who = (READER, true);
+                    let turn = memory.begin_waited(id, who, outcome, scene, &mut changes);
+                    assert!(self.loads.insert(*start, turn).is_none(), "loaded twice at once");
                 }
             }
             Step::Ahead(start) => {
@@ -113,7 +123,7 @@ impl Model {
                 if !memory.contains(id) && !memory.is_loading(id) {
                     let outcome = watch::channel(None).1;
                     if memory.begin_ahead(id, READER, outcome, scene, &mut changes) {
-                        assert_eq!(None, self.loads.insert(*start, false), "loaded twice at once");
+                        assert!(self.loads.insert(*start, None).is_none(), "loaded twice at once");
                     }
                 }
             }
@@ -121,9 +131,11 @@ impl Model {
                 if let Some(extent) = extent {
                     let which = which % self.loads.len();
                     let start = *self.loads.keys().nth(which).expect("one of them");
-                    self.loads.remove(&start);
+                    // One that waits for room has not begun, and may fail only.
+                    let turn = self.loads.remove(&start).expect("one of them");
+                    let is_ok = *is_ok && turn.is_none_or(|mut turn| turn.try_recv().is_ok());
                     let id = super::id(start, (self.bytes_of)(start));
-                    if *is_ok {
+                    if is_ok {
                         memory.settle(id, extent, id.bytes, scene, &mut changes);
                     } else {
                         memory.abandon(id);
@@ -140,16 +152,26 @@ impl Model {
                     memory.put(id, READER, extent, scene, &mut changes);
                 }
             }
+            Step::Piece(bytes) => {
+                let has_room = memory.take_piece(*bytes, scene, &mut changes);
+                self.pieces.extend(has_room.then_some(*bytes));
+            }
+            Step::GiveBack(_) if self.pieces.is_empty() => {}
+            Step::GiveBack(which) => {
+                let which = which % self.pieces.len();
+                memory.give_back_piece(self.pieces.swap_remove(which));
+            }
             Step::Wait(seconds) => self.now += Duration::from_secs(*seconds),
             Step::Budget(bytes) => memory.set_budget(*bytes, scene, &mut changes),
         }
+        memory.serve(scene, &mut changes);
         for displaced in changes.displaced {
             assert!(!memory.contains(displaced.id), "it is not in memory any more");
             self.displaced.insert(displaced.id.start);
         }
     }
 
-    fn check_books(&self) {
+    fn check_books(&mut self) {
         let memory = &self.memory;
         assert!(memory.residents().bytes() <= memory.resident_room());
         assert_eq!(self.loads.len(), memory.loads());
@@ -164,10 +186,18 @@ impl Model {
                 }
             }
         }
-        for (start, is_beyond) in &self.loads {
+        let waits = |turn: &mut oneshot::Receiver<()>| {
+            matches!(turn.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+        };
+        for (start, turn) in &mut self.loads {
             let bytes = (self.bytes_of)(*start) as usize + limits::dataset::EXTENT_COST_BYTES;
-            pool_bytes += if *is_beyond { 0 } else { bytes };
+            if turn.as_mut().is_some_and(waits) {
+                continue;
+            }
+            *turn = None;
+            pool_bytes += bytes;
         }
+        assert_eq!(memory.pieces_bytes(), self.pieces.iter().sum::<usize>());
         assert_eq!(memory.residents().bytes(), resident_bytes as u64);
         assert_eq!(memory.pool_bytes() + memory.free_loading_bytes(), pool_bytes);
         let on_its_way: usize =

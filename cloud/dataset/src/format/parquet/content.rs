@@ -198,7 +198,8 @@ impl File<'_> {
             return true;
         }
         self.index.rows.push(first);
-        found.extent(&self.index, Arc::new(extent)).await
+        found.extent(&self.index, Arc::new(extent));
+        found.wanted().await
     }
 }
 

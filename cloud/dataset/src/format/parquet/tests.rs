@@ -8,9 +8,10 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
 use super::{Held, Rows, RowsAs};
+use crate::cache::in_memory;
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::{Coding, Format};
-use crate::index::{self, Found, ObjectIndex, Pace, Reading, Room};
+use crate::index::{self, Found, ObjectIndex, Pace, Reading};
 use crate::layout::Extent;
 
 mod hostile;
@@ -36,9 +37,16 @@ impl Source for Memory {
 struct Kept(Vec<Arc<Extent>>);
 
 impl Found for Kept {
-    async fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>) -> bool {
+    fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>) {
         self.0.push(extent);
         assert_eq!(self.0.len(), index.extents.len());
+    }
+
+    fn wants(&self, _: u64) -> bool {
+        true
+    }
+
+    async fn wanted(&mut self) -> bool {
         true
     }
 }
@@ -86,7 +94,8 @@ async fn read(file: impl Into<Bytes>, rows_as: RowsAs) -> Seen {
         Reading { rows_as: Some(rows_as), ..Reading::plain(Format::Parquet, Coding::Plain) };
     let mut kept = Kept::default();
     let index =
-        index::index(&source, &object, reading, Pace::even(3), &Room::default(), &mut kept).await;
+        index::index(&source, &object, reading, Pace::even(3), &in_memory(64 << 20), &mut kept)
+            .await;
     let index = index.unwrap();
     let asked = std::mem::take(&mut *source.asked.lock().unwrap());
     assert_eq!(index.extents.len(), kept.0.len());

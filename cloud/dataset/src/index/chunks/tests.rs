@@ -8,10 +8,11 @@ use proptest::collection::vec;
 use proptest::prelude::{any, proptest};
 
 use super::{Chunk, Large};
+use crate::cache::in_memory;
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::testing::{Style, TarFile};
 use crate::format::{Coding, Format};
-use crate::index::{Found, ObjectIndex, Pace, Reading, Room, index, open};
+use crate::index::{Found, ObjectIndex, Pace, Reading, index, open};
 use crate::layout::Extent;
 
 struct Memory(Vec<u8>);
@@ -28,8 +29,15 @@ impl Source for Memory {
 struct Kept(Vec<Arc<Extent>>);
 
 impl Found for Kept {
-    async fn extent(&mut self, _: &ObjectIndex, extent: Arc<Extent>) -> bool {
+    fn extent(&mut self, _: &ObjectIndex, extent: Arc<Extent>) {
         self.0.push(extent);
+    }
+
+    fn wants(&self, _: u64) -> bool {
+        true
+    }
+
+    async fn wanted(&mut self) -> bool {
         true
     }
 }
@@ -72,7 +80,7 @@ async fn read(
     let reading = Reading { large, ..Reading::plain(Format::Tar, coding) };
     let source = Memory(content);
     let mut kept = Kept::default();
-    let index = index(&source, &object, reading, pace, &Room::new(5000), &mut kept)
+    let index = index(&source, &object, reading, pace, &in_memory(64 << 20), &mut kept)
         .await
         .expect("readable");
     assert_eq!(index.extents.len(), kept.0.len());

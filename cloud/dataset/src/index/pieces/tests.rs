@@ -7,8 +7,9 @@ use object_store::path::Path;
 use tokio::sync::Semaphore;
 
 use super::{Bytes, FetchError, Object, Pieces, Source, limits};
+use crate::cache::in_memory;
 use crate::format::{Coding, Format};
-use crate::index::{Found, ObjectIndex, Pace, Reading, Room, index};
+use crate::index::{Found, ObjectIndex, Pace, Reading, index};
 use crate::layout::Extent;
 
 const LINE: [u8; 1000] = {
@@ -31,11 +32,17 @@ impl Source for Narrow {
     }
 }
 
-/// Goes on when somebody else's GET has come through.
+/// Wants more when somebody else's GET has come through.
 struct Waits<'a>(&'a Narrow, &'a Object);
 
 impl Found for Waits<'_> {
-    async fn extent(&mut self, _: &ObjectIndex, _: Arc<Extent>) -> bool {
+    fn extent(&mut self, _: &ObjectIndex, _: Arc<Extent>) {}
+
+    fn wants(&self, _: u64) -> bool {
+        true
+    }
+
+    async fn wanted(&mut self) -> bool {
         self.0.get(self.1, 0..10).await.is_ok()
     }
 }
@@ -59,8 +66,49 @@ impl Source for Noted {
 struct Nobody;
 
 impl Found for Nobody {
-    async fn extent(&mut self, _: &ObjectIndex, _: Arc<Extent>) -> bool {
+    fn extent(&mut self, _: &ObjectIndex, _: Arc<Extent>) {}
+
+    fn wants(&self, _: u64) -> bool {
         true
+    }
+
+    async fn wanted(&mut self) -> bool {
+        true
+    }
+}
+
+/// Wants more as long as it is told so, and keeps what was found.
+struct Told {
+    found: Vec<Arc<Extent>>,
+    /// How much is wanted beside what is on its way; and how often.
+    most: u64,
+    wanted: Arc<Semaphore>,
+}
+
+impl Told {
+    fn new(most: u64) -> Self {
+        Self { found: Vec::new(), most, wanted: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+impl Found for Told {
+    fn extent(&mut self, _: &ObjectIndex, extent: Arc<Extent>) {
+        self.found.push(extent);
+    }
+
+    fn wants(&self, on_their_way: u64) -> bool {
+        on_their_way < self.most
+    }
+
+    async fn wanted(&mut self) -> bool {
+        self.wanted.acquire().await.expect("never closed").forget();
+        true
+    }
+}
+
+async fn settle() {
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -69,8 +117,8 @@ async fn who_waits_has_the_first_records_with_a_small_get_and_extents_grow() {
     let object = lines(30 * 1024 * 1024 / LINE.len() as u64);
     let source = Noted(Narrow(Semaphore::new(1)), Mutex::default());
     let reading = Reading::plain(Format::Jsonl, Coding::Plain);
-    let room = Room::default();
-    let index = index(&source, &object, reading, Pace::urgent(2), &room, &mut Nobody).await;
+    let cache = in_memory(256 << 20);
+    let index = index(&source, &object, reading, Pace::urgent(2), &cache, &mut Nobody).await;
     let index = index.expect("it can be read");
     let megabytes = |bytes: u64| (bytes + 512 * 1024) / (1024 * 1024);
     let gets = source.1.into_inner().expect("nobody panics");
@@ -81,24 +129,128 @@ async fn who_waits_has_the_first_records_with_a_small_get_and_extents_grow() {
     assert_eq!(index.content_bytes(), object.size);
 }
 
-/// Each object that was indexed had up to eight pieces of 8 MB on their way: memory grew with partitions, whatever the budget was.
+/// Each object that was indexed had up to eight pieces of 8 MB on their way, and a buffer of 16 MB: memory grew with partitions, whatever the
+/// budget was.
 #[tokio::test]
-async fn what_is_fetched_ahead_shares_one_room_and_one_piece_of_each_needs_none() {
+async fn what_is_fetched_shares_the_room_of_the_cache_and_one_goes_on_in_any_case() {
     let object = lines(60 * 1024 * 1024 / LINE.len() as u64);
     let source = Noted(Narrow(Semaphore::new(100)), Mutex::default());
-    let room = Room::new(3 * limits::EXTENT_BYTES);
+    let cache = in_memory(64 << 20);
     let asked = || source.1.lock().expect("nobody panics").len();
-    let mut first = Pieces::new(&source, &object, Pace::even(8), &room);
-    first.next().await.expect("a piece").expect("it can be read");
-    assert_eq!(asked(), 4);
-    let mut second = Pieces::new(&source, &object, Pace::even(8), &room);
-    second.next().await.expect("a piece").expect("it can be read");
-    assert_eq!(asked(), 4 + 1, "there is no room");
-    drop(first);
-    while let Some(piece) = second.next().await {
-        piece.expect("it can be read");
+    let pieces = || Pieces::new(&source, &object, Coding::Plain, Pace::even(8), &cache);
+    let (mut first, mut second) = (pieces(), pieces());
+    let held = first.next(|_| true, || 0).await.expect("a piece").expect("it can be read");
+    assert_eq!(asked(), 4, "half of the pool's 32 MiB, and half of what stays, in pieces of 8");
+    let other = async { second.next(|_| true, || 0).await.expect("a piece") };
+    let mut other = Box::pin(other);
+    tokio::select! {
+        biased;
+        piece = &mut other => panic!("there is no room for {piece:?}"),
+        () = settle() => {}
     }
-    assert_eq!(room.0.available_permits(), 3 * limits::EXTENT_BYTES / super::PERMIT_BYTES);
+    assert_eq!(cache.room_bytes(), 4 * limits::EXTENT_BYTES);
+    drop(held);
+    (&mut other).await.expect("it can be read");
+    drop(other);
+    assert_eq!(asked(), 5);
+    drop((first, second));
+    assert_eq!(cache.room_bytes(), 0);
+}
+
+/// Fifty partitions that were ahead of their readers kept what they had fetched, until there was no room for the one that somebody read.
+#[tokio::test(start_paused = true)]
+async fn who_is_ahead_of_readers_gives_up_what_was_fetched_for_who_is_not() {
+    let object = lines(50 * 1024 * 1024 / LINE.len() as u64);
+    let source = Noted(Narrow(Semaphore::new(100)), Mutex::default());
+    let cache = in_memory(64 << 20);
+    let reading = Reading::plain(Format::Jsonl, Coding::Plain);
+    let mut ahead = Told::new(u64::MAX);
+    let wanted = Arc::clone(&ahead.wanted);
+    let slow = index(&source, &object, reading.clone(), Pace::even(8), &cache, &mut ahead);
+    let mut slow = Box::pin(slow);
+    tokio::select! {
+        biased;
+        _ = &mut slow => panic!("it waits for its readers"),
+        () = settle() => {}
+    }
+    assert!(cache.room_bytes() >= 2 * limits::EXTENT_BYTES, "{}", cache.room_bytes());
+    let mut nobody = Nobody;
+    let quick = index(&source, &object, reading, Pace::even(8), &cache, &mut nobody);
+    let quick = async { tokio::time::timeout(Duration::from_secs(60), quick).await };
+    let found = tokio::select! {
+        biased;
+        _ = &mut slow => panic!("it waits for its readers"),
+        found = quick => found,
+    };
+    assert_eq!(found.expect("it goes on").expect("it can be read").content_bytes(), object.size);
+    assert_eq!(cache.room_bytes(), 0, "what waits has given up all");
+    wanted.add_permits(1000);
+    let index = (&mut slow).await.expect("it can be read");
+    drop(slow);
+    assert_eq!(index.content_bytes(), object.size);
+    let content: Vec<u8> = ahead.found.iter().flat_map(|extent| extent.content.to_vec()).collect();
+    assert!(content.chunks(LINE.len()).all(|line| line == LINE), "nothing twice, nothing left out");
+    assert_eq!(content.len() as u64, object.size);
+}
+
+/// What readers do not want yet is not fetched: it would have been, eight pieces of each object.
+#[tokio::test]
+async fn no_more_is_on_its_way_than_is_wanted() {
+    let object = lines(50 * 1024 * 1024 / LINE.len() as u64);
+    let source = Noted(Narrow(Semaphore::new(100)), Mutex::default());
+    let cache = in_memory(64 << 20);
+    let reading = Reading::plain(Format::Jsonl, Coding::Plain);
+    let mut told = Told::new(limits::EXTENT_BYTES as u64 + 1);
+    let found = index(&source, &object, reading, Pace::even(8), &cache, &mut told);
+    tokio::pin!(found);
+    tokio::select! {
+        biased;
+        _ = &mut found => panic!("it waits for its readers"),
+        () = settle() => {}
+    }
+    assert_eq!(source.1.lock().expect("nobody panics").len(), 2);
+}
+
+/// Records of 12 MB, which no piece holds: what is there of one is given up too, and had again.
+#[tokio::test(start_paused = true)]
+async fn the_part_of_a_large_record_is_given_up_and_had_again() {
+    const RECORD: usize = 12 * 1024 * 1024;
+    struct Large(Narrow);
+    #[async_trait]
+    impl Source for Large {
+        async fn get(&self, object: &Object, range: Range<u64>) -> Result<Bytes, FetchError> {
+            self.0.get(object, 0..1).await?;
+            let record = RECORD as u64;
+            let byte = |at: u64| match at % record {
+                last if last + 1 == record => b'\n',
+                _ => b'1' + u8::try_from(at / record).expect("a digit"),
+            };
+            Ok(range.map(byte).collect())
+        }
+    }
+    let size = 3 * RECORD as u64;
+    let object = Object { path: Path::from("a.jsonl"), etag: None, size, modified_ms: 0 };
+    let source = Large(Narrow(Semaphore::new(100)));
+    let cache = in_memory(32 << 20);
+    let reading = Reading::plain(Format::Jsonl, Coding::Plain);
+    let read = || async {
+        let mut told = Told::new(u64::MAX);
+        told.wanted.add_permits(1000);
+        let index = index(&source, &object, reading.clone(), Pace::even(8), &cache, &mut told);
+        (index.await.expect("it can be read"), told.found)
+    };
+    let all = async { tokio::join!(read(), read(), read(), read()) };
+    let all = tokio::time::timeout(Duration::from_secs(60), all).await.expect("all go on");
+    for (index, found) in [all.0, all.1, all.2, all.3] {
+        assert_eq!(index.damaged, 0, "{:?}", index.damage);
+        let records = found.iter().flat_map(|extent| {
+            let spans = extent.layout.records.iter();
+            spans.map(|record| record.value.slice(&extent.content)).collect::<Vec<_>>()
+        });
+        let records: Vec<_> = records.map(|record| (record.len(), record[5])).collect();
+        assert_eq!(records, [(RECORD - 1, b'1'), (RECORD - 1, b'2'), (RECORD - 1, b'3')]);
+    }
+    assert_eq!(cache.room_bytes(), 0);
 }
 
 /// Whoever counted ahead of its readers waited for them with GETs begun, which kept their turns while nobody looked after them; the readers
@@ -110,8 +262,8 @@ async fn who_waits_for_readers_takes_no_turn_from_them() {
     let source = Narrow(Semaphore::new(1));
     let reading = Reading::plain(Format::Jsonl, Coding::Plain);
     let mut waits = Waits(&source, &object);
-    let room = Room::default();
-    let found = index(&source, &object, reading, Pace::even(8), &room, &mut waits);
+    let cache = in_memory(256 << 20);
+    let found = index(&source, &object, reading, Pace::even(8), &cache, &mut waits);
     let found = tokio::time::timeout(Duration::from_secs(60), found).await;
     let found = found.expect("it goes on").expect("it can be read");
     assert_eq!(found.records(), count);

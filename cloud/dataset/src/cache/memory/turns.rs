@@ -1,0 +1,133 @@
+//! Who waits for room in the pool: loads that somebody waits for, and what is fetched of objects to know what they hold.
+//!
+//! First come, first served, each for itself: readers do not wait for who counts ahead of them, and who needs much is not passed by those who
+//! need little.
+//!
+//! **Invariant:** one load, and one piece of an object, go on however full it is, and however large they are.
+
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot;
+
+use super::{Memory, Scene, ahead_bytes};
+use crate::cache::ExtentId;
+use crate::cache::scene::Changes;
+
+/// Who waits for room.
+#[derive(Debug)]
+struct Waiting<T> {
+    of: T,
+    bytes: usize,
+    turn: oneshot::Sender<()>,
+}
+
+/// Those who wait, and what was taken by who is not in the pool.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    loads: VecDeque<Waiting<ExtentId>>,
+    pieces: VecDeque<Waiting<()>>,
+    /// What is fetched of objects that are indexed.
+    pub(super) pieces_bytes: usize,
+}
+
+impl Turns {
+    /// Whether somebody waits for a load of theirs.
+    pub(super) fn has_loads(&self) -> bool {
+        !self.loads.is_empty()
+    }
+
+    pub(super) fn forget(&mut self, id: ExtentId) {
+        self.loads.retain(|waiting| waiting.of != id);
+    }
+}
+
+impl Memory {
+    /// A load that there is no room for yet; it is told when it may go on.
+    pub(super) fn wait_for_load(&mut self, id: ExtentId, bytes: usize) -> oneshot::Receiver<()> {
+        let (turn, mine) = oneshot::channel();
+        self.turns.loads.push_back(Waiting { of: id, bytes, turn });
+        mine
+    }
+
+    /// Takes room for a piece of an object, if there is some now and nobody waits for it.
+    pub(in crate::cache) fn take_piece(
+        &mut self,
+        bytes: usize,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) -> bool {
+        let has_room =
+            self.turns.pieces.is_empty() && self.has_room_for_piece(bytes, scene, changes);
+        if has_room {
+            self.turns.pieces_bytes += bytes;
+        }
+        has_room
+    }
+
+    /// The same for who waits: told when it was taken.
+    pub(in crate::cache) fn wait_for_piece(&mut self, bytes: usize) -> oneshot::Receiver<()> {
+        let (turn, mine) = oneshot::channel();
+        self.turns.pieces.push_back(Waiting { of: (), bytes, turn });
+        mine
+    }
+
+    pub(in crate::cache) fn are_pieces_awaited(&self) -> bool {
+        !self.turns.pieces.is_empty()
+    }
+
+    pub(in crate::cache) fn give_back_piece(&mut self, bytes: usize) {
+        self.turns.pieces_bytes -= bytes;
+    }
+
+    pub(in crate::cache) fn pieces_bytes(&self) -> usize {
+        self.turns.pieces_bytes
+    }
+
+    /// Half of read-ahead's room is for them, and half of what nothing has taken yet that stays.
+    fn has_room_for_piece(
+        &mut self,
+        bytes: usize,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) -> bool {
+        if self.turns.pieces_bytes == 0 {
+            // Somebody goes on in any case. What was read ahead and goes for that is fetched once more.
+            self.make_room(bytes, scene, changes);
+            return true;
+        }
+        let free = self.resident_room().saturating_sub(self.residents.bytes());
+        let free = usize::try_from(free / 2).unwrap_or(usize::MAX);
+        let most = ahead_bytes(self.budget_bytes) / 2;
+        self.turns.pieces_bytes + bytes <= most.saturating_add(free)
+            && (self.free_bytes() >= bytes as u64 || self.has_room(bytes, scene, changes))
+    }
+
+    /// Lets those go on who wait and whom there is room for now.
+    pub(in crate::cache) fn serve(&mut self, scene: Scene<'_>, changes: &mut Changes) {
+        while let Some(Waiting { of, bytes, turn }) = self.turns.loads.front() {
+            let (id, bytes, is_gone) = (*of, *bytes, turn.is_closed());
+            let most = ahead_bytes(self.budget_bytes);
+            let fits = is_gone || self.make_room(bytes.min(most), scene, changes);
+            if !fits && self.loads.values().any(|loading| loading.pool_bytes > 0) {
+                break;
+            }
+            let Some(first) = self.turns.loads.pop_front() else { break };
+            if let Some(loading) = self.loads.get_mut(&id).filter(|_| !is_gone) {
+                loading.pool_bytes = bytes;
+                self.pool_bytes += bytes;
+                first.turn.send(()).ok();
+            }
+        }
+        while let Some(Waiting { bytes, turn, .. }) = self.turns.pieces.front() {
+            let (bytes, is_gone) = (*bytes, turn.is_closed());
+            if !is_gone && !self.has_room_for_piece(bytes, scene, changes) {
+                break;
+            }
+            let Some(first) = self.turns.pieces.pop_front() else { break };
+            // Who is gone by now was not given anything.
+            if first.turn.send(()).is_ok() {
+                self.turns.pieces_bytes += bytes;
+            }
+        }
+    }
+}
