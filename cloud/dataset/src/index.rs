@@ -265,10 +265,11 @@ pub async fn index(
         let Piece { content, room } = piece?;
         match &mut decoder {
             None => {
+                let before = cutter.at;
                 cutter.take(&content);
                 drop(content);
                 cutter.cut(false, found);
-                cutter.keep(room);
+                cutter.keep(room, cutter.at > before);
             }
             Some(decoder) => {
                 drop(room);
@@ -328,10 +329,10 @@ impl Cutter<'_> {
         self.buffer.extend_from_slice(content);
     }
 
-    /// What is left of a piece keeps its room, if it is much, and what was around it goes.
-    fn keep(&mut self, room: Taken) {
+    /// What is left of a piece keeps its room, if it is much, and what was cut off before it goes.
+    fn keep(&mut self, room: Taken, is_cut: bool) {
         let rest = self.buffer.len();
-        if self.buffer.capacity() > 2 * rest {
+        if is_cut {
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
         match &mut self.room {

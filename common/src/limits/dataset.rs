@@ -186,7 +186,9 @@ pub const AHEAD_SHARE: usize = 8;
 pub const AHEAD_BYTES_LEAST: usize = 64 * 1024 * 1024;
 /// but no more than this: with it 99.97 % of reads of a source with a long tail waited for nothing.
 pub const AHEAD_BYTES: usize = 1024 * 1024 * 1024;
-/// What was read ahead, or is being read, and was not asked for in this time makes room for others.
+/// What was asked for within this time is being read, and makes no room for others: they wait.
+pub const BEING_READ: Duration = Duration::from_millis(100);
+/// What was read ahead, or is being read, and was not asked for in this time makes room for what is read ahead.
 pub const AHEAD_KEPT: Duration = Duration::from_secs(60);
 /// Loads that are under way or wait for room. Readers of further extents are refused.
 pub const LOADS: usize = 4096;

@@ -56,6 +56,8 @@ pub const RETRY_MOST: Duration = Duration::from_secs(3600);
 pub const RETRY_OUTAGE_MOST: Duration = Duration::from_secs(60);
 /// How long a Fetch waits for the object store. What comes later is in memory for the next one.
 pub const FETCH_WAIT: Duration = Duration::from_secs(5);
+/// And how long for the rest where some is there already.
+pub const FETCH_GRACE: Duration = Duration::from_millis(20);
 /// How long that goes on for a Fetch: a little longer, so that the Fetch has ended before.
 pub const WARM_WAIT: Duration = Duration::from_secs(6);
 /// `robustmq.tier.local.ms`: how long records stay on the broker's own disk.

@@ -229,6 +229,10 @@ impl Cache {
         }
         let (sender, outcome) = watch::channel(None);
         let turn = enter(memory, outcome.clone());
+        if turn.is_some() {
+            // Who counts ahead of readers gives up what it has fetched.
+            self.pieces_awaited.notify_waiters();
+        }
         let task = LoadTask::new(self, id, user, load, sender, turn);
         Answer::Begun { task, outcome }
     }

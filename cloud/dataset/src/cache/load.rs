@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use robustmq_common::limits::dataset as limits;
 use tokio::sync::{oneshot, watch};
 
 use super::front::{Cache, unavailable};
@@ -54,8 +55,7 @@ impl LoadTask {
         let Self { mut place, user, load, sender, turn } = self;
         let (cache, id) = (Arc::clone(&place.cache), place.id);
         if let Some(turn) = turn {
-            // It is told of, or its place among the loads is gone, which only this task gives back.
-            turn.await.ok();
+            wait_for(turn, &cache).await;
         }
         let mut source_bytes = 0;
         let loaded = load_extent(&cache, id, user, &load, &mut source_bytes).await;
@@ -78,6 +78,14 @@ impl LoadTask {
         // Before anybody hears of it: who asks again finds nothing on its way.
         drop(place);
         sender.send_replace(Some(outcome));
+    }
+}
+
+/// Waits for room. What others do not read any more, which they do not tell, becomes room with time.
+async fn wait_for(mut turn: oneshot::Receiver<()>, cache: &Cache) {
+    // It is told, or its place among the loads is gone, which only its own task gives back.
+    while tokio::time::timeout(limits::BEING_READ, &mut turn).await.is_err() {
+        cache.change(|_, _, _| {});
     }
 }
 

@@ -285,7 +285,8 @@ impl Memory {
         changes: &mut Changes,
     ) -> Option<oneshot::Receiver<()>> {
         let bytes = self.estimate(id);
-        let has_room = !self.turns.has_loads() && self.make_room(bytes, scene, changes);
+        let has_room =
+            !self.turns.has_loads() && self.make_room(bytes, Some(scene.now), scene, changes);
         let pool_bytes = if has_room { bytes } else { 0 };
         self.pool_bytes += pool_bytes;
         let is_waited_for = is_reader;
@@ -334,7 +335,7 @@ impl Memory {
         let fits = if stays {
             false
         } else if waiting.is_some() {
-            self.make_room(bytes, scene, changes)
+            self.make_room(bytes, None, scene, changes)
         } else {
             self.has_room(bytes, scene, changes)
         };
@@ -346,22 +347,33 @@ impl Memory {
         waiting
     }
 
-    /// Makes room in the pool for what is read now. Whether there is enough.
-    fn make_room(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) -> bool {
+    /// Makes room in the pool. Whether there is enough. With the time, of what is read at that nothing goes.
+    fn make_room(
+        &mut self,
+        bytes: usize,
+        gently: Option<Instant>,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) -> bool {
         if bytes > ahead_bytes(self.budget_bytes) {
             return false;
         }
         while !self.has_room(bytes, scene, changes) {
-            let Some(id) = self.least_needed() else { return false };
+            let Some(id) = self.least_needed(gently) else { return false };
             self.leave_pool(id, scene, changes);
         }
         true
     }
 
-    /// What goes where all is needed: what will be read last, then what was not asked for for longest among what is being read.
-    fn least_needed(&self) -> Option<ExtentId> {
+    /// What goes where all is needed: what will be read last, then what was not asked for for longest among what is being read. With the time,
+    /// what was asked for just now is not: its reader would have it fetched again for its next few records, and take that of another.
+    fn least_needed(&self, now: Option<Instant>) -> Option<ExtentId> {
+        let is_idle = |since: Instant| {
+            now.is_none_or(|now| now.duration_since(since) >= limits::dataset::BEING_READ)
+        };
         // Of what is being sent nothing is won.
-        let mut current = self.current.values().filter(|(id, _)| !self.lent.is_within(*id));
+        let current = self.current.values().take_while(|(_, since)| is_idle(*since));
+        let mut current = current.filter(|(id, _)| !self.lent.is_within(*id));
         let last = self.ahead.values().next_back().or_else(|| current.next());
         last.map(|(id, _)| *id)
     }
@@ -502,7 +514,7 @@ impl Memory {
         let last = self.residents.last(first, over, standing_of);
         last.unwrap_or_default().into_iter().for_each(|id| self.evict(id, changes));
         while !self.has_room(0, scene, changes) {
-            let Some(id) = self.least_needed() else { break };
+            let Some(id) = self.least_needed(None) else { break };
             self.leave_pool(id, scene, changes);
         }
     }

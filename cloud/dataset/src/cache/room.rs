@@ -96,7 +96,7 @@ impl Cache {
         let told = self.pieces_awaited.notified();
         tokio::pin!(told);
         told.as_mut().enable();
-        if !locked(&self.memory).are_pieces_awaited() {
+        if !locked(&self.memory).is_room_awaited() {
             told.await;
         }
     }

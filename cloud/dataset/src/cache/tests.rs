@@ -446,6 +446,31 @@ async fn loads_that_readers_wait_for_wait_for_room_where_there_is_none() {
     assert_eq!(301, origin.loads());
 }
 
+/// Where there were more readers than extents that the cache could hold, each had its own fetched anew for each of its Fetches, and pushed out
+/// that of another: nobody got on, and the source sent eight times the data.
+#[tokio::test(start_paused = true)]
+async fn more_readers_than_there_is_room_for_wait_for_each_other_and_load_once() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    let readers = (0..100).map(|reader| {
+        let (cache, origin) = (cache.clone(), origin.clone());
+        tokio::spawn(async move {
+            for extent in 0..3 {
+                let id = id(reader * 10 + extent, MIB);
+                for _ in 0..8 {
+                    get(&cache, &origin, id).await.expect("it is there");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                cache.passed(id, READER);
+            }
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    for reader in readers {
+        reader.await.expect("no panic");
+    }
+    assert_eq!(300, origin.loads());
+}
+
 /// With threads that really run at the same time. The source asserts that no extent is loaded twice at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_readers_at_once_find_what_they_ask_for_within_the_budget() {

@@ -11,7 +11,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::select_all;
+use futures_util::stream::FuturesUnordered;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::{FetchRequest, TopicName};
@@ -119,32 +121,44 @@ fn has_failed(topics: &[TopicTargets]) -> bool {
     topics.iter().flat_map(|topic| &topic.targets).any(|target| target.reader.is_err())
 }
 
-/// Has what archived partitions begin with fetched from the object store, all at once. Those that it does not give in time are left out
-/// of this answer, so that they hold up no other.
+/// Has what partitions begin with fetched that is not in memory, of all at once. Those of which it does not come in time are left out of this
+/// answer, so that they hold up no other.
 async fn warm(kafka: &Kafka, topics: &mut [TopicTargets], max_bytes: usize) {
     let most =
         kafka.log.archive().map_or(limits::tier::FETCHES, |archive| archive.blocks_at_once());
     let most = (max_bytes / limits::tier::BLOCK_BYTES).clamp(1, most);
     let readers = topics.iter_mut().flat_map(|topic| &mut topic.targets);
     let readers = readers.filter_map(|target| target.reader.as_mut().ok());
-    let cold: Vec<_> = readers.filter(|reader| reader.partition.is_cold(reader.next)).collect();
-    let deadline = Instant::now() + limits::tier::FETCH_WAIT;
-    let mut warming = Vec::new();
+    let (cold, warm): (Vec<_>, Vec<_>) =
+        readers.partition(|reader| reader.partition.is_cold(reader.next));
+    let has_some =
+        warm.iter().any(|reader| reader.next < reader.partition.offsets().high_watermark);
+    let mut deadline = Instant::now();
+    deadline += if has_some { limits::tier::FETCH_GRACE } else { limits::tier::FETCH_WAIT };
+    let mut warming = FuturesUnordered::new();
     for (index, reader) in cold.into_iter().enumerate() {
         reader.is_on_its_way = true;
         if index < most {
-            let (partition, next) = (reader.partition.clone(), reader.next);
-            // It goes on when this request is answered: the next one asks for the same.
-            let task = tokio::spawn(async move { partition.warm(next).await });
-            warming.push((reader, task));
+            warming.push(warm_one(reader));
         }
     }
-    for (reader, task) in warming {
+    while let Ok(Some(reader)) = tokio::time::timeout_at(deadline, warming.next()).await {
         // What went wrong is told by the read.
-        if tokio::time::timeout_at(deadline, task).await.is_ok() {
-            reader.is_on_its_way = false;
-        }
+        reader.is_on_its_way = false;
+        deadline = deadline.min(Instant::now() + limits::tier::FETCH_GRACE);
     }
+}
+
+/// Goes on when the request is answered: the next one asks for the same.
+async fn warm_one(reader: &mut Reader) -> &mut Reader {
+    let (partition, next) = (Arc::clone(&reader.partition), reader.next);
+    if partition.is_read_only() {
+        // What it has begun to load comes whoever waits for that.
+        drop(partition.warm(next).await);
+    } else {
+        drop(tokio::spawn(async move { partition.warm(next).await }).await);
+    }
+    reader
 }
 
 /// Counts what the answer holds for each topic.

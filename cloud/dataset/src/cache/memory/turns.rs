@@ -3,7 +3,7 @@
 //! First come, first served, each for itself: readers do not wait for who counts ahead of them, and who needs much is not passed by those who
 //! need little.
 //!
-//! **Invariant:** one load, and one piece of an object, go on however full it is, and however large they are.
+//! **Invariant:** one load goes on however large it is, and one piece of an object however full the pool is.
 
 use std::collections::VecDeque;
 
@@ -71,8 +71,8 @@ impl Memory {
         mine
     }
 
-    pub(in crate::cache) fn are_pieces_awaited(&self) -> bool {
-        !self.turns.pieces.is_empty()
+    pub(in crate::cache) fn is_room_awaited(&self) -> bool {
+        !self.turns.pieces.is_empty() || self.turns.has_loads()
     }
 
     pub(in crate::cache) fn give_back_piece(&mut self, bytes: usize) {
@@ -92,7 +92,7 @@ impl Memory {
     ) -> bool {
         if self.turns.pieces_bytes == 0 {
             // Somebody goes on in any case. What was read ahead and goes for that is fetched once more.
-            self.make_room(bytes, scene, changes);
+            self.make_room(bytes, Some(scene.now), scene, changes);
             return true;
         }
         let free = self.resident_room().saturating_sub(self.residents.bytes());
@@ -102,13 +102,21 @@ impl Memory {
             && (self.free_bytes() >= bytes as u64 || self.has_room(bytes, scene, changes))
     }
 
+    /// What is being sent may take half of the room for long: who needs more than the other half goes on when no other load is under way.
+    fn may_go_beyond(&self, bytes: usize) -> bool {
+        let is_alone = || self.loads.values().all(|loading| loading.pool_bytes == 0);
+        self.pool_bytes == 0 || (bytes > ahead_bytes(self.budget_bytes) / 2 && is_alone())
+    }
+
     /// Lets those go on who wait and whom there is room for now.
     pub(in crate::cache) fn serve(&mut self, scene: Scene<'_>, changes: &mut Changes) {
         while let Some(Waiting { of, bytes, turn }) = self.turns.loads.front() {
             let (id, bytes, is_gone) = (*of, *bytes, turn.is_closed());
             let most = ahead_bytes(self.budget_bytes);
-            let fits = is_gone || self.make_room(bytes.min(most), scene, changes);
-            if !fits && self.loads.values().any(|loading| loading.pool_bytes > 0) {
+            let fits = is_gone
+                || self.make_room(bytes.min(most), Some(scene.now), scene, changes)
+                || self.may_go_beyond(bytes);
+            if !fits {
                 break;
             }
             let Some(first) = self.turns.loads.pop_front() else { break };
