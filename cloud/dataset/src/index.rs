@@ -17,6 +17,7 @@ mod chunks;
 mod opened;
 mod pieces;
 pub mod sidecar;
+mod sound;
 
 use self::chunks::Chunking;
 pub use self::chunks::{Chunk, Chunked, Large};
@@ -94,6 +95,9 @@ pub struct ObjectIndex {
     /// Records that are in chunks, by their numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunked: Vec<Chunked>,
+    /// Records from this number on were published before it was known that their content is damaged: they are lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_from: Option<u64>,
     /// Samples that cannot be read.
     #[serde(default)]
     pub damaged: u64,
@@ -110,6 +114,7 @@ impl ObjectIndex {
             prelude: Vec::new(),
             rows: Vec::new(),
             chunked: Vec::new(),
+            lost_from: None,
             damaged: 0,
             damage: Vec::new(),
         }
@@ -182,8 +187,11 @@ impl ObjectIndex {
 
 /// Who has an object indexed.
 pub trait Found: Send {
-    /// One more extent: the index so far, which has it last, and what it holds.
+    /// One more extent: the index so far, which has it last, and what it holds. It is not to be read yet.
     fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>);
+
+    /// The records of so much of the index may be read.
+    fn publish(&mut self, index: &ObjectIndex);
 
     /// Whether more is wanted than the bytes that are on their way already.
     fn wants(&self, on_their_way: u64) -> bool;
@@ -204,6 +212,8 @@ struct Cutter<'a> {
     is_end: bool,
     /// What `buffer` takes, if that is much.
     room: Option<Taken>,
+    /// So many extents may be read.
+    published: usize,
     /// What the parser's next call has to know of its last.
     carry: Vec<u8>,
     /// Content of the next extent, about.
@@ -245,6 +255,7 @@ pub async fn index(
         skip: 0,
         is_end: false,
         room: None,
+        published: 0,
         carry: Vec::new(),
         extent_bytes: pace.first_bytes,
         enough: pace.first_bytes,
@@ -269,13 +280,14 @@ pub async fn index(
                 cutter.take(&content);
                 drop(content);
                 cutter.cut(false, found);
+                cutter.publish(found);
                 cutter.keep(room, cutter.at > before);
             }
             Some(decoder) => {
                 drop(room);
                 let decoded = cutter.decode(decoder, &content, &mut pieces, found).await;
                 if let Err(error) = decoded? {
-                    cutter.broken(&error.to_string());
+                    cutter.fails(&error, decoder.sound());
                 }
             }
         }
@@ -368,6 +380,7 @@ impl Cutter<'_> {
             // What came before an error is good.
             self.take(&content);
             self.cut(false, found);
+            self.publish_sound(decoder.sound(), found);
             let taken = match taken {
                 Ok(taken) => taken,
                 Err(error) => return Ok(Err(error)),

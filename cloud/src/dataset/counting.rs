@@ -288,6 +288,10 @@ impl Found for Growing<'_> {
         let dataset = &self.partition.dataset;
         let Some(last) = index.extents.last() else { return };
         dataset.cache.put(extent_id(self.object, last), dataset.user(), extent);
+    }
+
+    fn publish(&mut self, index: &ObjectIndex) {
+        let dataset = &self.partition.dataset;
         if index.damaged > 0 && dataset.live().on_corrupt == OnCorrupt::Stop {
             return;
         }

@@ -131,7 +131,11 @@ impl DatasetPartition {
         {
             let Some((_, extent)) = opened.index.extent_of(place.record) else { break };
             let is_begun = !answer.batch.is_empty() || !answer.batches.is_empty();
-            let has_room = match self.extent(&opened, &extent, &mut answer.held, is_begun).await {
+            let found = match opened.index.check(&opened.object, place.record) {
+                Ok(()) => self.extent(&opened, &extent, &mut answer.held, is_begun).await,
+                Err(error) => Err(error.into()),
+            };
+            let has_room = match found {
                 Ok(Some(found)) => self.take(&mut answer, &place, &opened, &extent, &found)?,
                 Ok(None) => false,
                 Err(PartitionError::Fetch(error)) if self.leaves_out(&error) => {

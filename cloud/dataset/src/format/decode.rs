@@ -172,6 +172,16 @@ impl Decoder {
         }
     }
 
+    /// So many of the bytes that were given are known to be right: a checksum comes after what it is of.
+    #[must_use]
+    pub fn sound(&self) -> u64 {
+        match &self.kind {
+            Kind::Plain => self.given,
+            Kind::Gzip(gzip) => gzip.sound(),
+            Kind::Zstd(zstd) => zstd.sound(),
+        }
+    }
+
     /// After the object's last byte was taken, and no more was given for it.
     ///
     /// # Errors

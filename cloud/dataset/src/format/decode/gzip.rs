@@ -21,17 +21,24 @@ enum State {
 
 pub(super) struct Gzip {
     state: State,
+    given: u64,
+    sound: u64,
 }
 
 impl Default for Gzip {
     fn default() -> Self {
-        Self { state: State::Header(Vec::new()) }
+        Self { state: State::Header(Vec::new()), given: 0, sound: 0 }
     }
 }
 
 impl Gzip {
     pub(super) fn is_whole(&self) -> bool {
         matches!(self.state, State::Between | State::Zeros)
+    }
+
+    /// Bytes that were given whose checksum was right.
+    pub(super) fn sound(&self) -> u64 {
+        self.sound
     }
 
     pub(super) fn piece(&mut self, raw: &[u8], out: &mut [u8]) -> Result<Moved, Fault> {
@@ -72,6 +79,7 @@ impl Gzip {
                 let given = count(inflate.total_out(), total_out);
                 let moved = Moved { taken: count(inflate.total_in(), total_in), given };
                 crc.update(&out[..given]);
+                self.given += given as u64;
                 if status != Status::StreamEnd {
                     return Ok(moved);
                 }
@@ -91,6 +99,7 @@ impl Gzip {
                     let reason = "a member's checksum or length does not match";
                     return Err(Fault::Damaged(reason.into()));
                 }
+                self.sound = self.given;
                 (State::Between, moved)
             }
             State::Between => match raw.first() {

@@ -23,17 +23,24 @@ pub(super) struct Zstd {
     state: State,
     /// The last piece filled the room that it had: there may be more without any input.
     was_full: bool,
+    given: u64,
+    sound: u64,
 }
 
 impl Zstd {
     pub(super) fn new() -> io::Result<Self> {
         let mut decoder = Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))?;
-        Ok(Self { decoder, state: State::Begin, was_full: false })
+        Ok(Self { decoder, state: State::Begin, was_full: false, given: 0, sound: 0 })
     }
 
     pub(super) fn is_whole(&self) -> bool {
         matches!(self.state, State::Between | State::Zeros)
+    }
+
+    /// Bytes that were given by frames that ended, with the checksum that they have, if they have one.
+    pub(super) fn sound(&self) -> u64 {
+        self.sound
     }
 
     pub(super) fn piece(&mut self, raw: &[u8], out: &mut [u8]) -> Result<Moved, Fault> {
@@ -77,7 +84,9 @@ impl Zstd {
         let left = self.decoder.run(&mut input, &mut output).map_err(damaged)?;
         let moved = Moved { taken: input.pos(), given: output.pos() };
         self.was_full = moved.given == room;
+        self.given += moved.given as u64;
         if left == 0 {
+            self.sound = self.given;
             self.decoder.reinit().map_err(damaged)?;
             self.state = State::Between;
         }

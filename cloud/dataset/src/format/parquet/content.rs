@@ -199,6 +199,7 @@ impl File<'_> {
         }
         self.index.rows.push(first);
         found.extent(&self.index, Arc::new(extent));
+        found.publish(&self.index);
         found.wanted().await
     }
 }

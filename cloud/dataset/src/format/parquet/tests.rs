@@ -42,6 +42,8 @@ impl Found for Kept {
         assert_eq!(self.0.len(), index.extents.len());
     }
 
+    fn publish(&mut self, _: &ObjectIndex) {}
+
     fn wants(&self, _: u64) -> bool {
         true
     }

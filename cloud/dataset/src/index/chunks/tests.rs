@@ -33,6 +33,8 @@ impl Found for Kept {
         self.0.push(extent);
     }
 
+    fn publish(&mut self, _: &ObjectIndex) {}
+
     fn wants(&self, _: u64) -> bool {
         true
     }
