@@ -60,6 +60,7 @@ pub(super) async fn list(
     }
     let mut entries = sidecars.attach(config, without_folders(entries));
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    check_once(&entries)?;
     match (&config.url, roots) {
         (ObjectStoreUrl::File { dir }, Some(roots)) => {
             let (dir, roots) = (dir.clone(), roots.to_vec());
@@ -67,6 +68,18 @@ pub(super) async fn list(
             checked.map_err(|error| ListError(format!("{url}: {error}")))?
         }
         _ => Ok(entries),
+    }
+}
+
+/// A name that came twice would be two objects of the topic.
+fn check_once(sorted: &[Entry]) -> Result<(), ListError> {
+    let names = sorted.iter().zip(sorted.iter().skip(1));
+    let mut twice = names.filter(|(one, next)| one.name == next.name);
+    match twice.next() {
+        Some((Entry { name, .. }, _)) => Err(ListError(format!(
+            "{name} is listed twice: the server repeats itself, or there is another object of that name with a slash behind it"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -173,7 +186,7 @@ fn name_below(prefix: &str, meta: &ObjectMeta) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, ObjectStoreUrl, check_links, refused, without_folders};
+    use super::{Entry, ObjectStoreUrl, check_links, check_once, refused, without_folders};
     use crate::dataset::sidecars::Sidecar;
 
     fn entry(name: &str, size: u64) -> Entry {
@@ -191,6 +204,16 @@ mod tests {
         check(&[("a", 0), ("a/b", 0), ("a/b/c", 1), ("a-", 0)], &["a/b/c", "a-"]);
         check(&[("a", 1), ("a/b", 1), ("b", 0)], &["a", "a/b", "b"]);
         check(&[("a/b/c", 0), ("a/b", 0)], &["a/b/c"]);
+    }
+
+    #[test]
+    fn what_is_listed_twice_is_refused_by_name() {
+        let check = |names: &[&str]| {
+            check_once(&names.iter().map(|name| entry(name, 1)).collect::<Vec<_>>())
+        };
+        assert_eq!(check(&["a", "b", "c"]), Ok(()));
+        let refused = check(&["a", "b", "b", "c"]).expect_err("b is there twice").0;
+        assert!(refused.starts_with("b is listed twice"), "{refused}");
     }
 
     /// Listings in S3 fail with errors of no kind, and people were told only that it cannot be listed.

@@ -1,4 +1,5 @@
-//! Object storage: where it is (`url`), how to get at it (`location`: environment, credentials), whether it answers (`watched`).
+//! Object storage: where it is (`url`), how to get at it (`location`: environment, credentials), whether it answers (`watched`), listings
+//! that end (`paged`).
 //!
 //! Who uses it: the store on an object store (`store::slate`) and the archive of `tiered` topics (`tier`), each under its own path.
 //!
@@ -7,6 +8,7 @@
 #[cfg(test)]
 pub(crate) mod faulty;
 mod location;
+mod paged;
 mod url;
 mod watched;
 

@@ -26,8 +26,7 @@ pub(super) enum Why {
 }
 
 impl Why {
-    const ALL: [Self; 4] =
-        [Self::PlainHttp, Self::NoToken, Self::WrongToken, Self::NotRegistered];
+    const ALL: [Self; 4] = [Self::PlainHttp, Self::NoToken, Self::WrongToken, Self::NotRegistered];
 
     /// What the edge is told.
     pub fn refusal(self) -> Refusal {
