@@ -12,7 +12,7 @@ use futures_util::stream::FuturesOrdered;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::fetch::{FetchError, Paced};
-use robustmq_dataset::format::{Damage, Format};
+use robustmq_dataset::format::{Coding, Damage, Format};
 use robustmq_dataset::index::{self, Found, ObjectIndex, Pace, extent_id};
 use robustmq_dataset::layout::Extent;
 
@@ -288,7 +288,9 @@ impl Found for Growing<'_> {
         let dataset = &self.partition.dataset;
         let Some(last) = index.extents.last() else { return true };
         dataset.cache.put(extent_id(self.object, last), dataset.user(), extent);
-        if index.damaged > 0 && dataset.live().on_corrupt == OnCorrupt::Stop {
+        // Whether what is compressed is good, and no bomb, is known at its end.
+        let may_be_damaged = index.damaged > 0 || index.reading.coding != Coding::Plain;
+        if may_be_damaged && dataset.live().on_corrupt == OnCorrupt::Stop {
             return true;
         }
         self.partition.state().grow(self.number, index);

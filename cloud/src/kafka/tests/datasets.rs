@@ -22,6 +22,7 @@ use crate::store::ScanLimit;
 use crate::store::keys::Family;
 use crate::topics::Topic;
 
+mod bombs;
 mod chunks;
 mod find;
 mod unread;
