@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     Shifted(u64),
     /// More bytes come than the answer says.
     TooLong,
+    /// Bytes come without end, in pieces of so many.
+    Endless(usize),
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +92,10 @@ async fn spoil(found: GetResult, fault: Fault) -> Result<GetResult> {
             meta.last_modified += std::time::Duration::from_secs(seconds);
         }
         Fault::Shifted(further) => range = range.start + further..range.end + further,
+        Fault::Endless(bytes) => {
+            let piece = bytes::Bytes::from(vec![7; bytes]);
+            end = stream::repeat_with(move || Ok(piece.clone())).boxed();
+        }
         Fault::TooLong => end = stream::once(async { Ok("more".into()) }).boxed(),
         Fault::Hangs | Fault::Refused(_) | Fault::Forbidden => {}
     }
