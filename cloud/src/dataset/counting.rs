@@ -16,7 +16,7 @@ use robustmq_dataset::format::{Coding, Damage, Format};
 use robustmq_dataset::index::{self, Found, ObjectIndex, Pace, extent_id};
 use robustmq_dataset::layout::Extent;
 
-use super::partition::{DatasetPartition, PartitionError};
+use super::partition::{DatasetPartition, PartitionError, guarded};
 use super::status::Damaged;
 use crate::store::keys::dataset::StoredEpoch;
 use crate::store::{self, WriteBatch};
@@ -31,7 +31,7 @@ pub(super) async fn run(partition: Weak<DatasetPartition>) {
         let mut demand = this.demand.subscribe();
         demand.mark_unchanged();
         let outcome = tokio::select! {
-            outcome = this.count() => outcome,
+            outcome = guarded(this.count()) => outcome,
             () = cancel.cancelled() => return,
         };
         let wait = match outcome {

@@ -10,7 +10,7 @@ use robustmq_dataset::index::{ExtentIndex, extent_id};
 use tokio::time::Instant;
 
 use super::Datasets;
-use super::partition::{Dataset, DatasetPartition, Opened, PartitionError, Warming};
+use super::partition::{Dataset, DatasetPartition, Opened, PartitionError, Warming, guarded};
 use super::status::StatusError;
 use crate::topics::Topic;
 
@@ -45,7 +45,7 @@ impl Datasets {
             let cancel = dataset.cancel.clone();
             let all = async {
                 for partition in partitions {
-                    if let Err(error) = partition.warm_up().await {
+                    if let Err(error) = guarded(partition.warm_up()).await {
                         tracing::warn!(topic = %dataset.topic, %error, "a dataset is not brought into the cache");
                         dataset.warming().error.get_or_insert(error.to_string());
                     }

@@ -6,6 +6,8 @@
 //! **Invariant:** credentials, region and endpoint come from the environment by their AWS names only, and are never logged.
 
 #[cfg(test)]
+pub(crate) mod bucket;
+#[cfg(test)]
 pub(crate) mod faulty;
 mod location;
 mod paged;
@@ -13,5 +15,7 @@ mod url;
 mod watched;
 
 pub use location::{Location, check_environment, locate, locate_source, told};
+#[cfg(test)]
+pub(crate) use paged::Paged;
 pub use url::ObjectStoreUrl;
 pub use watched::{Health, Watched};

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Refused(&'static str),
     /// No permission.
     Forbidden,
+    /// The client panics.
+    Panics,
     /// The server knows no `If-Match`, and answers with this ETag.
     Etag(Option<&'static str>),
     /// As [`Fault::Etag`] without any, and it was changed so many seconds later.
@@ -97,7 +99,7 @@ async fn spoil(found: GetResult, fault: Fault) -> Result<GetResult> {
             end = stream::repeat_with(move || Ok(piece.clone())).boxed();
         }
         Fault::TooLong => end = stream::once(async { Ok("more".into()) }).boxed(),
-        Fault::Hangs | Fault::Refused(_) | Fault::Forbidden => {}
+        Fault::Hangs | Fault::Refused(_) | Fault::Forbidden | Fault::Panics => {}
     }
     // In pieces, as they come from a network.
     let pieces: Vec<_> = whole.chunks(1000).map(|piece| Ok(whole.slice_ref(piece))).collect();
@@ -138,6 +140,7 @@ impl ObjectStore for FaultyStore {
         match fault.flatten() {
             None => self.inner.get_opts(from, options).await,
             Some(Fault::Hangs) => std::future::pending().await,
+            Some(Fault::Panics) => panic!("request must be valid"),
             Some(Fault::Refused(text)) => Err(refused(text)),
             Some(Fault::Forbidden) => Err(object_store::Error::PermissionDenied {
                 path: from.to_string(),

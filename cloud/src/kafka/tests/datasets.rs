@@ -25,6 +25,7 @@ use crate::topics::Topic;
 mod bombs;
 mod chunks;
 mod find;
+mod panics;
 mod unread;
 
 /// A tar archive as WebDataset has it.

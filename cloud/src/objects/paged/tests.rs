@@ -3,54 +3,23 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::RawQuery;
-use object_store::aws::AmazonS3Builder;
-use tokio::net::TcpListener;
 
 use super::*;
 
 /// A page: keys, and the continuation token after it.
 type Page = (Vec<String>, Option<String>);
 
-fn answer(page: &Page) -> String {
-    let content = |key: &String| {
-        format!(
-            "<Contents><Key>{key}</Key><Size>1</Size><ETag>&quot;e&quot;</ETag>\
-             <LastModified>2026-11-28T00:00:00.000Z</LastModified></Contents>"
-        )
-    };
-    let contents: String = page.0.iter().map(content).collect();
-    let token = page.1.as_ref();
-    let token = token.map_or_else(String::new, |token| {
-        format!("<NextContinuationToken>{token}</NextContinuationToken>")
-    });
-    let is_truncated = page.1.is_some();
-    format!(
-        "<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{token}{contents}</ListBucketResult>"
-    )
-}
-
 /// A bucket whose pages are made as they are asked for: by how many were before.
 async fn bucket(page: impl Fn(u64) -> Page + Clone + Send + Sync + 'static) -> Paged {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
     let asked = Arc::new(AtomicU64::new(0));
-    let list = async move |RawQuery(query): RawQuery| {
+    crate::objects::bucket::bucket(async move |RawQuery(query): RawQuery| {
         assert!(query.is_some_and(|query| query.contains("prefix=data%2F")), "another listing");
-        answer(&page(asked.fetch_add(1, Ordering::Relaxed)))
-    };
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let routes = Router::new().fallback(list);
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    let bucket = AmazonS3Builder::new()
-        .with_bucket_name("bucket")
-        .with_endpoint(endpoint)
-        .with_region("here")
-        .with_allow_http(true)
-        .with_skip_signature(true)
-        .build();
-    Paged::new(bucket.expect("a bucket"))
+        let (keys, token) = page(asked.fetch_add(1, Ordering::Relaxed));
+        let objects: Vec<_> = keys.into_iter().map(|key| (key, "&quot;e&quot;")).collect();
+        crate::objects::bucket::page(&objects, token.as_deref())
+    })
+    .await
 }
 
 async fn listed(bucket: &Paged) -> std::result::Result<Vec<String>, String> {
