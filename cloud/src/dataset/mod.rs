@@ -64,7 +64,7 @@ mod status;
 mod troubles;
 mod warm;
 
-pub use caches::{Caches, NewCaches, ShownCaches, TooLittle};
+pub use caches::{Caches, NewCaches, NoBudget, ShownCaches};
 pub use find::{Cursor, FindError, FoundKeys, Match, Wanted};
 pub use listing::ListError;
 pub use manifest::{Listed, Refreshed};
