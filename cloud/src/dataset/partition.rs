@@ -416,6 +416,11 @@ impl State {
         bytes / records.max(1)
     }
 
+    /// Bytes of what is counted, and how many records they are.
+    pub fn counted(&self) -> (u64, u64) {
+        (self.counted_bytes, self.counted_records)
+    }
+
     /// Objects whose records are known.
     pub fn known_objects(&self) -> u64 {
         self.counts.iter().flatten().count() as u64

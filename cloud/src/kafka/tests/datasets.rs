@@ -25,6 +25,7 @@ use crate::topics::Topic;
 mod bombs;
 mod chunks;
 mod find;
+mod fit;
 mod panics;
 mod unread;
 
