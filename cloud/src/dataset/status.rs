@@ -155,6 +155,7 @@ impl Datasets {
             trouble.extend(dataset.troubles.of(partition.id()));
         }
         damaged_samples.truncate(limits::SHOWN_DAMAGES);
+        trouble.extend(nothing_readable(&partitions, indexed, &damaged_samples));
         let fit = Fit::new(&self.cache, config, topic.partitions, &listed, counted);
         trouble.extend(self.refreshing(topic.id).and_then(|begun| begun.trouble()));
         Ok(Status {
@@ -183,4 +184,23 @@ impl Datasets {
             cache_total: self.cache.stats(None),
         })
     }
+}
+
+/// That nothing of what is counted can be read, which a setting of the topic may be the reason of: a column that there is not, another format.
+fn nothing_readable(
+    partitions: &[Arc<DatasetPartition>],
+    objects: u64,
+    damaged: &[Damaged],
+) -> Option<String> {
+    let Damaged { object, reason, .. } = damaged.first()?;
+    let is_empty = |partition: &Arc<DatasetPartition>| {
+        let state = partition.state();
+        state.epochs.high_watermark() == 0 && state.counted().1 == 0
+    };
+    let told = || {
+        format!(
+            "no record of the objects that are counted ({objects}) can be read; the first, {object}: {reason}"
+        )
+    };
+    (objects > 0 && partitions.iter().all(is_empty)).then(told)
 }
