@@ -6,6 +6,7 @@ use object_store::aws::AmazonS3Builder;
 use tokio::net::TcpListener;
 
 use super::Paged;
+use super::bounded::Bounded;
 
 /// A bucket whose requests all come to `handler`.
 pub(crate) async fn bucket<T: 'static>(handler: impl Handler<T, ()>) -> Paged {
@@ -20,6 +21,7 @@ pub(crate) async fn bucket<T: 'static>(handler: impl Handler<T, ()>) -> Paged {
         .with_region("here")
         .with_allow_http(true)
         .with_skip_signature(true)
+        .with_http_connector(Bounded)
         .build();
     Paged::new(bucket.expect("a bucket"))
 }

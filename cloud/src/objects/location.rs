@@ -9,6 +9,7 @@ use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use robustmq_common::chain::chain;
 
+use super::bounded::Bounded;
 use super::paged::Paged;
 use super::url::ObjectStoreUrl;
 
@@ -116,6 +117,7 @@ fn bucket_of(name: &str, request: Duration) -> Result<AmazonS3, String> {
         .with_bucket_name(name)
         .with_allow_http(plain)
         .with_retry(retries())
+        .with_http_connector(Bounded)
         .with_config(timeout, format!("{} seconds", request.as_secs()))
         .build();
     bucket.map_err(|error| chain(&error))

@@ -1,10 +1,11 @@
 //! Object storage: where it is (`url`), how to get at it (`location`: environment, credentials), whether it answers (`watched`), listings
-//! that end (`paged`).
+//! that end (`paged`), answers that do (`bounded`).
 //!
 //! Who uses it: the store on an object store (`store::slate`) and the archive of `tiered` topics (`tier`), each under its own path.
 //!
 //! **Invariant:** credentials, region and endpoint come from the environment by their AWS names only, and are never logged.
 
+mod bounded;
 #[cfg(test)]
 pub(crate) mod bucket;
 #[cfg(test)]
