@@ -507,7 +507,7 @@ pub async fn fetch(
         return parquet::fetch(source, object, index, extent, held).await;
     }
     let decoder = Decoder::of(index.reading.coding).map_err(|error| damaged(error.to_string()))?;
-    let Some(mut decoder) = decoder else {
+    let Some(mut decoder) = decoder.map(Decoder::of_indexed) else {
         return source.get(object, extent.start..end).await;
     };
     let step = limits::EXTENT_BYTES as u64;
@@ -522,8 +522,7 @@ pub async fn fetch(
         loop {
             content.clear();
             let taken = decoder.push(raw, &mut content, limits::EXTENT_BYTES);
-            let taken = taken.map_err(|error| damaged(error.to_string()))?;
-            raw = raw.get(taken..).unwrap_or_default();
+            // What came before an error is good, and was published as such.
             buffer.extend_from_slice(&content);
             while let Some(next) = index.extents.get(number) {
                 let (start, bytes) = (next.start.saturating_sub(at), next.bytes as usize);
@@ -541,6 +540,8 @@ pub async fn fetch(
                 beside(next, found);
                 number += 1;
             }
+            let taken = taken.map_err(|error| damaged(error.to_string()))?;
+            raw = raw.get(taken..).unwrap_or_default();
             if raw.is_empty() && content.len() < limits::EXTENT_BYTES {
                 break;
             }

@@ -102,6 +102,13 @@ async fn what_caches_may_take_is_changed_while_the_broker_runs() {
         ("GET", "", 200, r#""memory_bytes":268435456"#),
         ("PUT", r#"{"memory_bytes": 1000}"#, 400, "memory_bytes is 1000, and at least 16777216"),
         ("PUT", r#"{"memory": 268435456}"#, 422, "memory"),
+        #[cfg(target_os = "linux")]
+        (
+            "PUT",
+            r#"{"memory_bytes": 1000000000000000000}"#,
+            400,
+            " bytes of memory: it has to be less",
+        ),
         ("GET", "", 200, r#""memory_bytes":268435456"#),
     ];
     for (method, json, status, expected) in cases {

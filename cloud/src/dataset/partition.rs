@@ -4,9 +4,11 @@
 //! **Invariant:** an epoch is in the store before its first record may be read.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use futures_util::FutureExt as _;
 use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{Cache, UserId};
@@ -96,6 +98,9 @@ pub(super) enum PartitionError {
     /// Its log ends before the last object, for this reason.
     #[error("{0}")]
     Ends(String),
+    /// A defect, ours or of a library: the log has more of it.
+    #[error("reading the source ended in a panic, see the log: {0}")]
+    Panicked(String),
     /// An object was not read to its end, since nobody would have read on.
     #[error("nobody reads {object}")]
     Unwanted { object: String },
@@ -107,9 +112,21 @@ impl PartitionError {
         match self {
             Self::Fetch(error) => error.is_final(),
             Self::Corrupt { .. } | Self::Ends(_) => true,
-            Self::Store(_) | Self::Unwanted { .. } => false,
+            Self::Store(_) | Self::Unwanted { .. } | Self::Panicked(_) => false,
         }
     }
+}
+
+/// Has a panic be an error: what panics is tried again, and told. A task that ended with it would be waited for without end.
+pub(super) async fn guarded<T>(
+    work: impl Future<Output = Result<T, PartitionError>>,
+) -> Result<T, PartitionError> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(PartitionError::Panicked(text.unwrap_or_default()))
+    })
 }
 
 /// An object with what it holds.
@@ -390,6 +407,11 @@ impl State {
             records = self.growing.values().map(|index| index.records()).sum();
         }
         bytes / records.max(1)
+    }
+
+    /// Bytes of what is counted, and how many records they are.
+    pub fn counted(&self) -> (u64, u64) {
+        (self.counted_bytes, self.counted_records)
     }
 
     /// Objects whose records are known.

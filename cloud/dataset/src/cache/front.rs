@@ -337,6 +337,12 @@ impl Cache {
         locked(&self.memory).budget_bytes()
     }
 
+    /// What it may take of its SSD; 0 where there is none, or it cannot be used.
+    #[must_use]
+    pub fn ssd_budget_bytes(&self) -> u64 {
+        self.ssd.as_ref().map_or(0, |ssd| ssd.bytes())
+    }
+
     /// How it is, for one user or for all: the fields say which of them are the user's own. It goes through the last accesses: some ten milliseconds.
     #[must_use]
     pub fn stats(&self, user: Option<UserId>) -> CacheStats {
