@@ -244,7 +244,14 @@ impl DatasetPartition {
         if let Some(known) = group.known(id).await? {
             return Ok((number, object.size, known));
         }
-        if let Some(index) = self.index_beside(number, &object, &reading, distance_bytes).await? {
+        let dataset = &self.dataset;
+        let pace = match distance_bytes {
+            0 => Pace::urgent(limits::INDEXING_GETS),
+            _ => Pace::even(limits::INDEXING_GETS),
+        };
+        let pace = pace.with_extents(dataset.cache.extent_bytes());
+        let distance = (distance_bytes, pace);
+        if let Some(index) = self.index_beside(number, &object, &reading, distance).await? {
             let index = Arc::new(index);
             group.save(id, &index).await?;
             return Ok((number, object.size, index));
@@ -253,11 +260,6 @@ impl DatasetPartition {
         // Of Parquet, what lies last is read first.
         let from = if reading.format == Format::Parquet { object.size } else { 0 };
         let source = Paced::new(Arc::clone(&group.source), from, distance_bytes);
-        let pace = match distance_bytes {
-            0 => Pace::urgent(limits::INDEXING_GETS),
-            _ => Pace::even(limits::INDEXING_GETS),
-        };
-        let dataset = &self.dataset;
         let found =
             index::index(&source, &object, reading, pace, &dataset.cache, &mut growing).await;
         if found.is_err() && !growing.is_wanted {

@@ -22,6 +22,8 @@ pub(super) struct Fit {
     /// What the cache holds in memory and on SSD, and what of its memory is for reading ahead.
     cache_bytes: u64,
     ahead_bytes: u64,
+    /// Bytes of an extent, about.
+    extent_bytes: u64,
 }
 
 fn megabytes(bytes: u64) -> String {
@@ -49,6 +51,7 @@ impl Fit {
             record_bytes: bytes.checked_div(records).or(whole),
             cache_bytes: (cache.memory_bytes() as u64).saturating_add(cache.ssd_budget_bytes()),
             ahead_bytes: cache.ahead_bytes() as u64,
+            extent_bytes: cache.extent_bytes() as u64,
         }
     }
 
@@ -88,7 +91,7 @@ impl Fit {
 
     fn read_ahead(&self) -> Option<String> {
         // One that is read and one that comes after it.
-        let extents = 2 * self.object_bytes.clamp(1, limits::EXTENT_BYTES as u64);
+        let extents = 2 * self.object_bytes.clamp(1, self.extent_bytes);
         let partitions = self.partitions;
         let fit = self.ahead_bytes / extents;
         (fit < partitions).then(|| {
@@ -124,6 +127,7 @@ mod tests {
         record_bytes: None,
         cache_bytes: 1000 * MB,
         ahead_bytes: 150 * MB,
+        extent_bytes: 8 << 20,
     };
 
     fn check(fit: Fit, said: &[&str]) {

@@ -276,7 +276,7 @@ impl DatasetPartition {
         // An open window hides what it has: it has to be filled.
         let hidden = matches!(self.dataset.config.shuffle, Shuffle::Window(_));
         // What is being read has a place there too, and what finds none would be fetched once more.
-        let extent = limits::EXTENT_BYTES as u64;
+        let extent = self.dataset.cache.extent_bytes() as u64;
         let room = self.ahead_bytes().saturating_sub(extent).max(extent);
         ahead.saturating_add(on_their_way) < room || (hidden && ahead == 0)
     }
@@ -293,7 +293,7 @@ impl DatasetPartition {
     pub(super) fn ahead_bytes(&self) -> u64 {
         let sharing = self.sharing.load(Ordering::Relaxed).max(1) as u64;
         let share = self.dataset.cache.free_ahead_bytes() / sharing;
-        share.clamp(limits::EXTENT_BYTES as u64, limits::COUNTED_AHEAD_BYTES)
+        share.clamp(self.dataset.cache.extent_bytes() as u64, limits::COUNTED_AHEAD_BYTES)
     }
 
     /// The object of a number among this partition's, as it was listed, and its identity.

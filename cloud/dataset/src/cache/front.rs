@@ -322,6 +322,13 @@ impl Cache {
         super::memory::ahead_bytes(self.memory_bytes())
     }
 
+    /// About how large extents should be: so that the room of read-ahead holds those that some tens of readers read.
+    #[must_use]
+    pub fn extent_bytes(&self) -> usize {
+        let (least, most) = limits::dataset::EXTENT_BYTES_RANGE.into_inner();
+        (self.ahead_bytes() / limits::dataset::EXTENTS_AHEAD).clamp(least, most)
+    }
+
     /// What may be read ahead now: what is for that, and what nothing has taken yet that stays. The last quarter of that is left to fill with
     /// what was read: else what is waited for would push out what was read ahead.
     #[must_use]
