@@ -116,6 +116,9 @@ impl Pools {
     #[must_use]
     pub fn claim(&self, at: CursorOffset, partition: Arc<Partition>) -> Claim {
         let cursor = self.cursor(at.token, partition.keys());
+        if let Some(cursor) = &cursor {
+            cursor.is_read.store(true, Ordering::Relaxed);
+        }
         Claim { at, partition, cursor }
     }
 
