@@ -88,6 +88,7 @@ impl Member {
             return BTreeSet::new();
         }
         subscription.assigned = assigned;
+        self.on_the_way = OnTheWay::Awaited;
         self.generation = self.generation.wrapping_add(1).max(1);
         let has = |(topic, index): &Assigned| {
             subscription.assigned.get(topic).is_some_and(|partitions| index.0 < *partitions)

@@ -1,6 +1,7 @@
 //! Who is told a cursor by OffsetFetch, who a real offset, and who to ask again.
 
 use super::*;
+use crate::group::shared::coordinator::{ConsumerBeat, ConsumerTold};
 use crate::group::shared::cursor::FIRST;
 use crate::group::shared::pools::wall_ms;
 
@@ -135,6 +136,30 @@ async fn a_member_whose_answer_was_lost_gets_its_cursor_on_another_connection() 
     assert_eq!(asked(&groups, 2).await, Ok(Some(told)));
     groups.connection_closed(ConnectionId(2));
     assert_eq!(asked(&groups, 3).await, unclear());
+}
+
+/// librdkafka says in no OffsetFetch for whom it asks, whichever protocol it speaks.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_assigned_its_partitions_awaits_its_cursor_too() {
+    let groups = settled().await;
+    let beat = ConsumerBeat {
+        names: Some(["t".to_owned()].into()),
+        client_id: "client".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+        fresh_member_id: "new".to_owned(),
+        ..ConsumerBeat::default()
+    };
+    let assigned = async |_| Ok::<_, CoordinatorError>([(KEYS.topic, 1)].into());
+    let told = groups.consumer_heartbeat(GROUP, beat.clone(), ConnectionId(1), assigned).await;
+    let ConsumerTold { member_id, epoch, .. } = told.expect("it joins");
+    groups.connection_closed(ConnectionId(1));
+    let first = cursor(&groups, 2).await.expect("it asks on its next connection");
+    groups.connection_closed(ConnectionId(2));
+    assert_eq!(asked(&groups, 3).await, unclear(), "the answer may have been lost");
+    let beat = ConsumerBeat { member_id, epoch, names: None, ..beat };
+    let told = groups.consumer_heartbeat(GROUP, beat, ConnectionId(3), assigned).await;
+    assert_eq!(told.expect("a member").epoch, epoch);
+    assert_eq!(asked(&groups, 3).await, Ok(Some(first)));
 }
 
 /// Two clients of one name joined at a time, and each was told the cursor of the other: all that they committed was refused.
