@@ -118,6 +118,8 @@ pub struct Pools {
     altering: tokio::sync::Mutex<()>,
     /// One snapshot, or rewind, at a time.
     snapshots: tokio::sync::Mutex<()>,
+    /// Held while what is stored of a group is replaced: nobody begins with what was there before.
+    replacing: tokio::sync::RwLock<()>,
     map: Mutex<Map>,
 }
 
@@ -183,6 +185,7 @@ impl Pools {
             defaults: OnceLock::new(),
             altering: tokio::sync::Mutex::default(),
             snapshots: tokio::sync::Mutex::default(),
+            replacing: tokio::sync::RwLock::default(),
             map: Mutex::default(),
         }
     }

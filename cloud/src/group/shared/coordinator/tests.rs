@@ -313,6 +313,30 @@ async fn a_member_that_joins_again_keeps_its_cursor() {
     assert_eq!(cursor(&groups, 1).await, Some(member.position));
 }
 
+/// Whoever joined before the move was durable began where the group had been, and stored that with the next commit: the move was answered, and lost.
+#[tokio::test(start_paused = true)]
+async fn whoever_joins_while_a_group_is_moved_begins_where_it_is_moved_to() {
+    let store = Arc::new(MemoryStore::new());
+    let (groups, _shutdown) = start(store.clone()).await;
+    append(&groups, records(10)).await;
+    let mut first = join(&groups, 1, None).await;
+    assert_eq!(first.fetch(&groups).await, 10);
+    first.commit(&groups).await;
+    assert_eq!(groups.leave(GROUP, &first.caller.member_id, None), Ok(()));
+    store.hold();
+    let moving = groups.clone();
+    let moved = tokio::spawn(async move { moving.reset(GROUP, &[(KEYS, 4)]).await });
+    while store.queued() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let joining = groups.clone();
+    let joined = tokio::spawn(async move { join(&joining, 2, None).await });
+    tokio::time::sleep(SECOND).await;
+    store.release();
+    assert_eq!(moved.await.expect("no panic"), Ok(()));
+    assert_eq!(joined.await.expect("no panic").fetch(&groups).await, 6);
+}
+
 /// Counters that fell whenever the last member of a partition left would be taken for a restart of the broker.
 #[tokio::test(start_paused = true)]
 async fn what_a_group_did_is_told_also_when_nobody_is_left() {

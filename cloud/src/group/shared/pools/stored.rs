@@ -23,6 +23,7 @@ impl Pools {
         pool: &SharedPool,
         start: Start,
     ) -> Result<Mutex<State>, PoolError> {
+        let _as_it_is = self.replacing.read().await;
         let key = pool.keys.share(&pool.group);
         let progress = match self.store.get(&key).await? {
             Some(value) => Progress::decode(&value).map_err(|error| damaged(&key, error))?,
