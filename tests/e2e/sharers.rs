@@ -12,5 +12,6 @@ async fn a_shared_group_whose_broker_is_killed_loses_nothing() -> anyhow::Result
     let counts = outcome.counts;
     ensure!(outcome.committed > 0 && outcome.again > 0, "{outcome:?}");
     ensure!(counts.stock > 0 && counts.brief >= 160 && counts.expired > 0, "{outcome:?}");
+    ensure!(counts.late > 0, "{outcome:?}");
     Ok(())
 }

@@ -67,6 +67,12 @@ pub enum CoordinatorError {
         /// What is wrong.
         reason: StoredError,
     },
+    /// Whoever asks may be a member of a shared group: it has to ask again once its heartbeat has said so.
+    #[error("it is not known yet whether a member of group {group:?} asks: ask again")]
+    Unclear {
+        /// The group.
+        group: String,
+    },
     /// The broker is going down.
     #[error("the broker is shutting down")]
     ShuttingDown,

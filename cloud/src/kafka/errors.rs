@@ -253,6 +253,8 @@ impl KafkaCode for CoordinatorError {
             Self::NotFound { .. } => ResponseError::GroupIdNotFound,
             Self::Pool(error) => error.kafka(),
             Self::TooManyGroups | Self::ShuttingDown => ResponseError::CoordinatorNotAvailable,
+            // All clients ask again, and those that are members send heartbeats meanwhile.
+            Self::Unclear { .. } => ResponseError::CoordinatorLoadInProgress,
             Self::Store(StoreError::Poisoned(_) | StoreError::Damaged { .. })
             | Self::Damaged { .. } => ResponseError::UnknownServerError,
             // OffsetCommit's clients know no storage error, and give up at it; this one they retry.

@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const REMEMBERED_DELIVERIES: usize = 1024;
 /// A member's leases go back to the group when it has had no connection for this long; its session may go on.
 pub const UNBOUND: Duration = Duration::from_secs(3);
+/// So long after a start those may come back who were members before it, and ask for their cursors as if they were still: no client's
+/// default waits longer before it connects again (10 s, librdkafka's `reconnect.backoff.max.ms`).
+pub const RETURN: Duration = Duration::from_secs(15);
 /// Records that a member is given ahead of its first acknowledgement, and the least that one gets that keeps up.
 pub const FIRST_IN_FLIGHT: u32 = 512;
 /// But a member may have this part of its share of what is left, were the rest divided equally: if it is slow, the others are not done

@@ -98,14 +98,15 @@ fn report(outcome: &chores::Outcome) -> ExitCode {
 fn report_sharers(outcome: &sharers::Outcome) -> ExitCode {
     let counts = &outcome.counts;
     println!(
-        "\n{} kills, {:.0} s; {} members joined, {} of them stock clients; {} left, {} vanished, {} expired",
+        "\n{} kills, {:.0} s; {} members joined, {} of them stock clients; {} left, {} vanished, {} expired, {} asked again after a kill",
         outcome.kills,
         outcome.took.as_secs_f64(),
         counts.stock + counts.brief,
         counts.stock,
         counts.left,
         counts.vanished,
-        counts.expired
+        counts.expired,
+        counts.late
     );
     println!(
         "{} records, {} commits answered, {} records given again",

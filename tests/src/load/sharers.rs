@@ -3,6 +3,7 @@
 //!
 //! - when the group says that nothing is left, each record has a commit that was answered, or whose answer was lost;
 //! - none that was acknowledged is given to a member that asks for more afterwards;
+//! - no member reads beside the group, at offsets of the log ([`late`]);
 //! - of members that speak for themselves ([`brief`]), no two have a record at a time, and no two acknowledge it.
 
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::{TestCloud, eventually};
 
 pub mod account;
 pub mod brief;
+pub mod history;
+pub mod late;
 pub mod stock;
 
 use self::account::{Counts, Shared, lock};
@@ -81,11 +84,11 @@ async fn until_enough(
 
 fn told(round: u32, made: u64, account: &Shared) -> String {
     let known = lock(account);
-    let Counts { stock, brief, left, vanished, expired } = known.counts;
-    let (given, committed, faults) = (known.given(), known.committed(), known.faults());
+    let Counts { stock, brief, left, vanished, expired, late } = known.counts;
+    let (given, committed, faults) = (known.given(), known.acknowledged(), known.faults());
     format!(
         "round {round:>4}: {made:>8} made, {given:>8} given, {committed:>8} committed; members: {stock:>4} stock, {brief:>6} brief \
-         ({left} left, {vanished} vanished, {expired} expired); {faults} faults"
+         ({left} left, {vanished} vanished, {expired} expired), {late:>3} late; {faults} faults"
     )
 }
 
@@ -113,7 +116,8 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(String)) -> anyhow::Result<Out
     // Then there is the topic.
     let begun = async || Ok((lock(&account).given() > 0).then_some(()));
     eventually("a member is given something", PATIENCE, begun).await?;
-    let brief = brief::start(&kafka, &account, plan.seed, &stop);
+    let mut brief = brief::start(&kafka, &account, plan.seed, &stop);
+    brief.spawn(late::run(kafka.clone(), account.clone(), stop.clone()));
     let mut outcome = Outcome::default();
     for round in 1..=plan.rounds {
         let before = lock(&account).counts;
@@ -124,11 +128,12 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(String)) -> anyhow::Result<Out
         lock(&account).broker_was_killed();
         outcome.kills += 1;
         cloud.start().await?;
+        lock(&account).broker_is_back();
         say(told(round, made.load(Ordering::Acquire), &account));
     }
     produced.cancel();
     outcome.produced = producing.await??;
-    let done = async || Ok((brief::lag(&kafka).await? == 0).then_some(()));
+    let done = async || Ok((brief::lag(&kafka).await? == Some(0)).then_some(()));
     let left = eventually("the group has nothing left", PATIENCE, done).await.err();
     stop.cancel();
     crew.join().await?;
@@ -137,7 +142,7 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(String)) -> anyhow::Result<Out
     let known = lock(&account);
     outcome.faults.extend(known.close(outcome.produced));
     outcome.counts = known.counts;
-    (outcome.committed, outcome.again) = (known.committed(), known.again());
+    (outcome.committed, outcome.again) = (known.acknowledged(), known.again());
     drop(known);
     let unexpected = cloud.unexpected_errors();
     ensure!(unexpected.is_empty(), "{unexpected:?}\n{}", tail(&cloud.log()));

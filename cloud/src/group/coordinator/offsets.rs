@@ -12,6 +12,7 @@ use crate::store::keys::group::GroupKey;
 use crate::store::keys::partition::PartitionKeys;
 use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits;
+use tokio::sync::RwLockWriteGuard;
 
 /// Removes a committed offset, and the progress that it stands for in a shared group or a share group.
 pub(super) fn delete_offset(
@@ -197,7 +198,7 @@ impl Coordinator {
         partitions: &[(TopicId, PartitionIndex)],
     ) -> Result<(), CoordinatorError> {
         check_id(id)?;
-        self.settle_shared(id).await;
+        let _until_durable = self.settle_shared(id).await;
         let pending = self
             .with(id, |active, _| {
                 if self.is_in_use(id) {
@@ -217,14 +218,16 @@ impl Coordinator {
         Ok(pending.await?)
     }
 
-    /// What a group without members that shares records holds in memory would be written after it was removed.
-    async fn settle_shared(&self, id: &str) {
-        if let Some(shared) = self.shared.shared_groups.get() {
-            if !shared.is_active(id) {
-                shared.share().end_all_left(id);
-            }
-            shared.pools().settle(id).await;
+    /// What a group without members that shares records holds in memory would be written after it was removed. Nobody begins with what is stored
+    /// until what this returns is dropped.
+    async fn settle_shared(&self, id: &str) -> Option<RwLockWriteGuard<'_, ()>> {
+        let shared = self.shared.shared_groups.get()?;
+        let until_durable = shared.pools().replacing().await;
+        if !shared.is_active(id) {
+            shared.share().end_all_left(id);
         }
+        shared.pools().settle(id).await;
+        Some(until_durable)
     }
 
     /// Removes a group without members, with its offsets.
@@ -232,7 +235,7 @@ impl Coordinator {
     /// # Errors
     /// [`CoordinatorError`].
     pub async fn delete(&self, id: &str) -> Result<(), CoordinatorError> {
-        self.settle_shared(id).await;
+        let _until_durable = self.settle_shared(id).await;
         // What a group that shares records has done lies with the partitions.
         let progress = self.all_committed(id).await?;
         let pending = self

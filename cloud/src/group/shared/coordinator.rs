@@ -3,15 +3,18 @@
 //! OffsetFetch names no member in the classic protocol. But it comes on the connection on which its member joined, so a connection is
 //! *bound* to the member that last spoke on it, for each group. Nothing of membership is durable: after a restart every member
 //! joins again, and what it had not acknowledged is delivered again.
+//!
+//! **Invariant:** whoever may be a member, or believes to be one still, is told no real offset (see [`cursors`]): it would read on from
+//! there beside the group.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use robustmq_common::ids::{PartitionIndex, TopicId};
 use robustmq_common::limits;
 use tokio_util::sync::CancellationToken;
 
-use super::cursor::{CursorOffset, Token};
+use super::cursor::Token;
 use super::dead_letter::DeadLetters;
 use super::members::{Assigned, ConnectionId, Due, Member, Members};
 use super::pools::Pools;
@@ -21,7 +24,6 @@ use crate::group::machine::{Caller, GroupError, Join, Joined, Sync, Synced, Timi
 use crate::group::share::coordinator::ShareGroups;
 use crate::group::timers::{Timers, is_due};
 use crate::log::Log;
-use crate::store::keys::partition::PartitionKeys;
 
 /// Who asks, where the protocol does not say it.
 #[derive(Debug, Clone)]
@@ -38,16 +40,20 @@ pub struct Client {
 
 mod commits;
 mod consumers;
+mod cursors;
 mod shown;
 
 pub use self::commits::CommitError;
 pub use self::consumers::{ConsumerBeat, ConsumerTold};
+use self::cursors::Started;
 
 #[derive(Default)]
 struct State {
     groups: HashMap<String, Members>,
     /// For whom a connection speaks, by group.
     bound: HashMap<ConnectionId, HashMap<String, String>>,
+    /// On which a member spoke that is none any more, and does not know it perhaps; none that has joined again.
+    put_out: HashSet<ConnectionId>,
     timers: Timers<(String, String)>,
     bytes: usize,
 }
@@ -57,6 +63,7 @@ struct Shared {
     /// Members of the share group protocol.
     share: ShareGroups,
     timing: Timing,
+    started: Started,
     state: Mutex<State>,
 }
 
@@ -75,6 +82,7 @@ impl SharedGroups {
             pools: pools.clone(),
             share: ShareGroups::new(pools),
             timing,
+            started: Started::now(),
             state: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -216,7 +224,23 @@ impl SharedGroups {
         Ok(token)
     }
 
-    /// LeaveGroup for one member, by its id or its instance id.
+    /// LeaveGroup for one member, by its id or its instance id, on a connection that may be its own: then it knows that it is none.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub fn leave_by(
+        &self,
+        group: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+        connection: ConnectionId,
+    ) -> Result<(), CoordinatorError> {
+        let left = self.leave(group, member_id, instance_id);
+        self.state().put_out.remove(&connection);
+        left
+    }
+
+    /// Puts a member out, by its id or its instance id.
     ///
     /// # Errors
     /// [`CoordinatorError`].
@@ -237,73 +261,11 @@ impl SharedGroups {
         Ok(())
     }
 
-    /// The cursors of whoever asks, for the partitions asked for; `None` if that is no member, but somebody who wants to know
-    /// how the group stands.
-    ///
-    /// # Errors
-    /// [`CoordinatorError`].
-    pub async fn cursors(
-        &self,
-        group: &str,
-        client: &Client,
-        partitions: &[Assigned],
-    ) -> Result<Option<Vec<CursorOffset>>, CoordinatorError> {
-        let found = {
-            let mut state = self.state();
-            let bound = state.bound.get(&client.connection).and_then(|bound| bound.get(group));
-            let said = client.member.as_ref().map(|(member_id, _)| member_id);
-            let bound = said.or(bound).cloned();
-            let Some(members) = state.groups.get_mut(group) else {
-                return if client.member.is_some() {
-                    Err(GroupError::UnknownMember.into())
-                } else {
-                    Ok(None)
-                };
-            };
-            if let Some((member_id, generation)) = &client.member {
-                let caller = Caller {
-                    member_id: member_id.clone(),
-                    instance_id: None,
-                    generation: *generation,
-                };
-                members.check(now(), &caller)?;
-            }
-            let awaiting = || members.awaiting(&client.client_id, &client.client_host);
-            let Some(member_id) = bound.or_else(|| awaiting().map(str::to_owned)) else {
-                return Ok(None);
-            };
-            let Some(member) = members.get_mut(&member_id) else { return Ok(None) };
-            member.awaits_cursor = false;
-            // Noted first: a member that goes meanwhile takes its cursors with it.
-            member.partitions.extend(partitions);
-            let token = member.token;
-            state.recount(group, &member_id);
-            (member_id, token)
-        };
-        let (member_id, token) = found;
-        let config = self.shared.pools.config(group).await?;
-        let mut cursors = Vec::with_capacity(partitions.len());
-        for (topic, partition) in partitions {
-            let keys = PartitionKeys { topic: *topic, partition: *partition };
-            let opened = self.shared.pools.open(group, keys, token, &config).await;
-            cursors.push(opened.map_err(CoordinatorError::from)?);
-        }
-        let is_member = {
-            let state = self.state();
-            let member = state.groups.get(group).and_then(|members| members.get(&member_id));
-            member.is_some_and(|member| member.token == token)
-        };
-        if !is_member {
-            self.shared.pools.close(token, partitions.iter().copied());
-            return Err(GroupError::UnknownMember.into());
-        }
-        Ok(Some(cursors))
-    }
-
     /// A connection is gone.
     pub fn connection_closed(&self, connection: ConnectionId) {
         self.share().connection_closed(connection);
         let mut state = self.state();
+        state.put_out.remove(&connection);
         let now = now();
         for (group, member_id) in state.bound.remove(&connection).unwrap_or_default() {
             if let Some(members) = state.groups.get_mut(&group) {
@@ -314,6 +276,7 @@ impl SharedGroups {
     }
 
     fn bind(&self, state: &mut State, connection: ConnectionId, group: &str, member_id: &str) {
+        state.put_out.remove(&connection);
         let bound = state.bound.entry(connection).or_default();
         let former = match bound.get_mut(group) {
             Some(former) if *former == member_id => return,
@@ -408,6 +371,7 @@ impl State {
         for connection in member.connections() {
             if let Some(bound) = self.bound.get_mut(&connection) {
                 bound.remove(group);
+                self.put_out.insert(connection);
             }
         }
         if self.groups.get(group).is_some_and(Members::is_empty) {

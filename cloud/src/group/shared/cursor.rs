@@ -117,12 +117,14 @@ impl Delivery {
 pub struct Deliveries {
     known: VecDeque<Delivery>,
     acknowledged: Sequence,
+    /// What was delivered before it went back to the group, as far as its member held it: what came to it again is on the cursor once more.
+    returned: Sequence,
     next: Sequence,
 }
 
 impl Default for Deliveries {
     fn default() -> Self {
-        Self { known: VecDeque::new(), acknowledged: FIRST, next: FIRST }
+        Self { known: VecDeque::new(), acknowledged: FIRST, returned: FIRST, next: FIRST }
     }
 }
 
@@ -150,9 +152,11 @@ impl Deliveries {
         let at = self.next;
         let span = u32::try_from(offsets.end - offsets.start).unwrap_or_default();
         self.next = at.after(span);
+        let is_held = at > self.returned;
         match self.known.back_mut() {
             Some(last)
-                if last.offsets_from(last.end()).start == offsets.start
+                if is_held
+                    && last.offsets_from(last.end()).start == offsets.start
                     && now.saturating_duration_since(last.given) < limits::shared::ONE_DELIVERY =>
             {
                 last.span += span;
@@ -217,29 +221,44 @@ impl Deliveries {
         Ok(offsets)
     }
 
-    /// The offsets that are not acknowledged on this cursor and were delivered at `since` or before.
-    pub fn unacknowledged_since(&self, since: Instant) -> impl Iterator<Item = Range<i64>> {
-        let from = self.acknowledged;
-        let old = self.known.iter().take_while(move |delivery| delivery.given <= since);
-        old.map(move |delivery| delivery.offsets_from(from)).filter(|offsets| !offsets.is_empty())
+    /// Where what its member may hold begins.
+    fn held(&self) -> Sequence {
+        self.acknowledged.max(self.returned)
     }
 
-    /// When the first of what is not acknowledged and `is_held` was delivered.
+    /// The offsets of deliveries that begin before `end`, from `from` on, in the order of delivery.
+    fn between(&self, from: Sequence, end: Sequence) -> Vec<Range<i64>> {
+        let known = self.known.iter().take_while(|delivery| delivery.at < end);
+        let offsets = known.map(|delivery| delivery.offsets_from(from));
+        offsets.filter(|offsets| !offsets.is_empty()).collect()
+    }
+
+    /// What was delivered at `since` or before goes back, as far as the member holds it: returns the offsets that it has neither acknowledged
+    /// nor given back before.
+    pub fn give_back(&mut self, since: Instant) -> Vec<Range<i64>> {
+        let old = self.known.iter().take_while(|delivery| delivery.given <= since);
+        let end = old.last().map_or(FIRST, Delivery::end);
+        let offsets = self.between(self.held(), end);
+        self.returned = self.returned.max(end);
+        offsets
+    }
+
+    /// As [`Deliveries::give_back`], for all that was delivered.
+    pub fn give_all_back(&mut self) -> Vec<Range<i64>> {
+        let offsets = self.between(self.held(), self.next);
+        self.returned = self.next;
+        offsets
+    }
+
+    /// When the first of what the member may hold and `is_held` was delivered.
     pub fn oldest(&self, is_held: impl Fn(&Range<i64>) -> bool) -> Option<Instant> {
-        let from = self.acknowledged;
+        let from = self.held();
         let mut known = self.known.iter();
         let found = known.find(|delivery| {
             let offsets = delivery.offsets_from(from);
             !offsets.is_empty() && is_held(&offsets)
         });
         found.map(|delivery| delivery.given)
-    }
-
-    /// The offsets that are not acknowledged on this cursor, in the order of delivery.
-    pub fn unacknowledged(&self) -> impl Iterator<Item = Range<i64>> {
-        let from = self.acknowledged;
-        let known = self.known.iter().map(move |delivery| delivery.offsets_from(from));
-        known.filter(|offsets| !offsets.is_empty())
     }
 }
 

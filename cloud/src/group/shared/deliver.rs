@@ -116,6 +116,9 @@ impl Pools {
     #[must_use]
     pub fn claim(&self, at: CursorOffset, partition: Arc<Partition>) -> Claim {
         let cursor = self.cursor(at.token, partition.keys());
+        if let Some(cursor) = &cursor {
+            cursor.is_read.store(true, Ordering::Relaxed);
+        }
         Claim { at, partition, cursor }
     }
 
@@ -429,8 +432,10 @@ pub(super) async fn next_offer(
             let Some(mut state) = pool.state() else { return Err(ReadError::Dropped.into()) };
             state.pool.trim(offsets.log_start_offset.0);
             let before = |timeout: Duration| now().checked_sub(timeout);
-            if let Some(since) = config.acknowledge_timeout.and_then(before) {
-                state.pool.expire(since);
+            let since = config.acknowledge_timeout.and_then(before);
+            // How often it was delivered has to be known after a restart.
+            if since.is_some_and(|since| state.pool.expire(since)) {
+                state.touch();
             }
             if before(config.lock_duration).is_some_and(|since| state.pool.expire_locks(since)) {
                 state.touch();

@@ -26,6 +26,18 @@ const PARTITION_BYTES: usize = 256;
 /// A partition that a member has a cursor on.
 pub type Assigned = (TopicId, PartitionIndex);
 
+/// Whether a member's cursors are on the way to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnTheWay {
+    /// It has no assignment, or its cursors have come.
+    #[default]
+    Nothing,
+    /// It has an assignment and no cursor yet: an OffsetFetch on another connection may be its.
+    Awaited,
+    /// It was told, and has not fetched at them yet: if its connection has ended before, it asks again on another one.
+    Told,
+}
+
 /// One member.
 #[derive(Debug, Clone)]
 pub struct Member {
@@ -33,8 +45,8 @@ pub struct Member {
     pub token: Token,
     /// The partitions that it has a cursor on.
     pub partitions: BTreeSet<Assigned>,
-    /// It has an assignment and no cursor yet: an OffsetFetch on another connection may be its.
-    pub awaits_cursor: bool,
+    /// Whether its cursors are on the way to it.
+    pub on_the_way: OnTheWay,
     /// What it held has gone back to the group, since it had no connection for long.
     pub is_suspended: bool,
     /// When its entry in the timers fires.
@@ -76,6 +88,7 @@ impl Member {
             return BTreeSet::new();
         }
         subscription.assigned = assigned;
+        self.on_the_way = OnTheWay::Awaited;
         self.generation = self.generation.wrapping_add(1).max(1);
         let has = |(topic, index): &Assigned| {
             subscription.assigned.get(topic).is_some_and(|partitions| index.0 < *partitions)
@@ -183,12 +196,13 @@ impl Members {
         self.members.iter()
     }
 
-    /// A member that waits for its first cursor, by what it calls itself and where it is.
-    #[must_use]
-    pub fn awaiting(&self, client_id: &str, client_host: &str) -> Option<&str> {
-        let mut members = self.members.iter();
-        let found = members.find(|(_, m)| m.awaits_cursor && m.is_from(client_id, client_host));
-        found.map(|(id, _)| id.as_str())
+    /// Members that call themselves so and are there, by id.
+    pub fn called(
+        &mut self,
+        client_id: &str,
+        client_host: &str,
+    ) -> impl Iterator<Item = (&String, &mut Member)> {
+        self.members.iter_mut().filter(move |(_, member)| member.is_from(client_id, client_host))
     }
 
     /// Joins at once. `token` is for a new member, who has no id yet. Returns the answer and the member that a new one with the same instance id replaces.
@@ -243,7 +257,7 @@ impl Members {
         let member = Member {
             token,
             partitions: former.as_ref().map(|m| m.partitions.clone()).unwrap_or_default(),
-            awaits_cursor: false,
+            on_the_way: OnTheWay::Nothing,
             is_suspended: former.as_ref().is_some_and(|m| m.is_suspended),
             armed: former.as_ref().and_then(|m| m.armed),
             charged_bytes: former.as_ref().map_or(0, |m| m.charged_bytes),
@@ -298,7 +312,7 @@ impl Members {
             // A slice would keep the request's frame in memory.
             member.stored.assignment = Bytes::copy_from_slice(&assignment);
         }
-        member.awaits_cursor = true;
+        member.on_the_way = OnTheWay::Awaited;
         let protocol = member.protocol.clone();
         Ok(Synced { protocol_type, protocol, assignment: member.stored.assignment.clone() })
     }

@@ -243,13 +243,10 @@ impl Pool {
 
     /// What a member holds waits for others; its cursor stays. Says whether anything came back.
     pub fn release(&mut self, token: Token) -> bool {
-        let Some(cursor) = self.cursors.get(&token) else { return self.unlock(token) };
-        // What came back to the same member is on its cursor twice.
-        let held: RangeSet<i64> = cursor
-            .deliveries
-            .unacknowledged()
-            .flat_map(|offsets| held_by(&self.taken, token, &offsets))
-            .collect();
+        let Some(cursor) = self.cursors.get_mut(&token) else { return self.unlock(token) };
+        let given = cursor.deliveries.give_all_back();
+        let held: RangeSet<i64> =
+            given.iter().flat_map(|offsets| held_by(&self.taken, token, offsets)).collect();
         self.give_back(&held);
         !held.is_empty()
     }
@@ -378,17 +375,16 @@ impl Pool {
         self.taken.insert(offsets, holder);
     }
 
-    /// What was given out before `since`, and is held still, waits for others.
-    pub fn expire(&mut self, since: Instant) {
-        let expired: RangeSet<i64> = self
-            .cursors
-            .iter()
-            .flat_map(|(token, cursor)| {
-                let old = cursor.deliveries.unacknowledged_since(since);
-                old.flat_map(|offsets| held_by(&self.taken, *token, &offsets))
-            })
-            .collect();
+    /// What was given out before `since`, and is held still, waits for others. Says whether there was anything.
+    pub fn expire(&mut self, since: Instant) -> bool {
+        let mut expired = RangeSet::new();
+        for (token, cursor) in &mut self.cursors {
+            for offsets in cursor.deliveries.give_back(since) {
+                expired.extend(held_by(&self.taken, *token, &offsets));
+            }
+        }
         self.give_back(&expired);
+        !expired.is_empty()
     }
 
     /// When the oldest of what is held was given out.

@@ -17,7 +17,6 @@ use super::cursor::{CursorOffset, Sequence, Token};
 use super::dead_letter::DeadLetters;
 use super::now;
 use super::pool::{AcknowledgeError, Ledger, Pool};
-use super::progress::Progress;
 use crate::entries::ConfigError;
 use crate::log::{IdBlocks, Log, LogError};
 use crate::store::keys::partition::PartitionKeys;
@@ -86,6 +85,8 @@ pub(super) struct Cursor {
     /// It acknowledged something, or is back: it may be given more.
     pub moved: Notify,
     pub is_suspended: AtomicBool,
+    /// Its member has fetched since it was last told where it goes on.
+    pub is_read: AtomicBool,
 }
 
 type PoolKey = (String, TopicId, PartitionIndex);
@@ -117,6 +118,8 @@ pub struct Pools {
     altering: tokio::sync::Mutex<()>,
     /// One snapshot, or rewind, at a time.
     snapshots: tokio::sync::Mutex<()>,
+    /// Held while what is stored of a group is replaced: nobody begins with what was there before.
+    replacing: tokio::sync::RwLock<()>,
     map: Mutex<Map>,
 }
 
@@ -182,6 +185,7 @@ impl Pools {
             defaults: OnceLock::new(),
             altering: tokio::sync::Mutex::default(),
             snapshots: tokio::sync::Mutex::default(),
+            replacing: tokio::sync::RwLock::default(),
             map: Mutex::default(),
         }
     }
@@ -225,13 +229,12 @@ impl Pools {
     ) -> Result<CursorOffset, PoolError> {
         let sequence = self.take_part(group, keys, config, |map, shared, pool| {
             let key = (token, keys.topic, keys.partition);
-            map.cursors.entry(key).or_insert_with(|| {
-                Arc::new(Cursor {
-                    pool: shared.clone(),
-                    moved: Notify::new(),
-                    is_suspended: false.into(),
-                })
+            let cursor = map.cursors.entry(key).or_insert_with(|| {
+                let (moved, not_yet) = (Notify::new(), || AtomicBool::new(false));
+                let (is_suspended, is_read) = (not_yet(), not_yet());
+                Arc::new(Cursor { pool: shared.clone(), moved, is_suspended, is_read })
             });
+            cursor.is_read.store(false, Ordering::Relaxed);
             pool.join(token, now())
         });
         Ok(CursorOffset { token, sequence: sequence.await? })
@@ -457,14 +460,6 @@ impl Pools {
             map.pools.remove(&key);
             map.remember(&pool.group, ledger);
         }
-    }
-
-    /// The progress of a pool that is loaded.
-    pub(super) fn loaded_progress(&self, group: &str, keys: &PartitionKeys) -> Option<Progress> {
-        let key = (group.to_owned(), keys.topic, keys.partition);
-        let pool = self.map().pools.get(&key).cloned()?;
-        let state = pool.state()?;
-        Some(state.pool.progress())
     }
 
     /// Held while a snapshot is taken, removed or gone back to.

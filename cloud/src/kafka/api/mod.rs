@@ -148,7 +148,7 @@ async fn answer_group(kafka: &Kafka, peer: &Peer, frame: &Frame) -> Result<Answe
         }
         ApiKey::Heartbeat => answer(frame, async |r| heartbeat::handle(kafka, peer, r).await).await,
         ApiKey::LeaveGroup => {
-            answer(frame, async |r| leave_group::handle(kafka, version, r).await).await
+            answer(frame, async |r| leave_group::handle(kafka, peer, version, r).await).await
         }
         ApiKey::OffsetCommit => {
             answer(frame, async |r| offset_commit::handle(kafka, peer, version, r).await).await

@@ -2,7 +2,7 @@
 //!
 //! A member of a shared group that asks for explicit partitions is given its cursors on them; anybody else learns the real offsets
 //! below which the group has acknowledged everything, and from their metadata how much is acknowledged behind them
-//! (`acknowledged-ahead=N`, if there is any).
+//! (`acknowledged-ahead=N`, if there is any). Where it is not known yet whether a member asks, the answer is COORDINATOR_LOAD_IN_PROGRESS.
 //!
 //! Offset -1 says that nothing is committed. `require_stable` (KIP-447) is met always, as there are no transactions.
 
@@ -152,7 +152,7 @@ async fn cursors(
     if !is_shared(group) || !wanted.iter().all(|(_, partition)| is_there(partition)) {
         return Ok(None);
     }
-    let cursors = kafka.shared.cursors(group, client, wanted).await?;
+    let cursors = kafka.shared.cursors(group, client, wanted, topic.created_ms).await?;
     let committed = |cursor: CursorOffset| {
         Some(CommittedOffset {
             offset: cursor.encode(),

@@ -13,6 +13,7 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
+use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
     FetchRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, JoinGroupRequest,
@@ -179,14 +180,18 @@ async fn commit(client: &mut Client, member_id: &str, generation: i32, position:
     client.call(8, &request).await.topics[0].partitions[0].error_code
 }
 
-async fn committed(client: &mut Client) -> i64 {
+async fn offset_fetch(client: &mut Client) -> OffsetFetchResponseGroup {
     let topic =
         OffsetFetchRequestTopics::default().with_name(name("t")).with_partition_indexes(vec![0]);
     let asked =
         OffsetFetchRequestGroup::default().with_group_id(group()).with_topics(Some(vec![topic]));
-    let answer = client.call(8, &OffsetFetchRequest::default().with_groups(vec![asked])).await;
-    assert_eq!(answer.groups[0].error_code, 0);
-    answer.groups[0].topics[0].partitions[0].committed_offset
+    client.call(8, &OffsetFetchRequest::default().with_groups(vec![asked])).await.groups.remove(0)
+}
+
+async fn committed(client: &mut Client) -> i64 {
+    let answer = offset_fetch(client).await;
+    assert_eq!(answer.error_code, 0);
+    answer.topics[0].partitions[0].committed_offset
 }
 
 /// A broker with a topic of batches of four records, `0` to `count`.

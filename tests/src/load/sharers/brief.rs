@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Holder, Shared, lock};
+use super::history::{Event, What, Who};
 use super::{GROUP, PARTITIONS, TOPIC};
 use crate::clients::wire::{Wire, text};
 
@@ -36,7 +37,7 @@ const MEMBERS: u64 = 6;
 /// How many say nothing any more and wait to be given up, for each that lives.
 const SILENT: usize = 4;
 /// Longer than a member lives on a machine that is busy.
-const SESSION: Duration = Duration::from_secs(20);
+pub(super) const SESSION: Duration = Duration::from_secs(20);
 /// Of those that will be silent. The broker has to be told to allow it.
 pub const SHORT_SESSION: Duration = Duration::from_secs(1);
 /// Between two lives, at most.
@@ -88,8 +89,10 @@ struct Part {
     open: Vec<(i64, u64)>,
 }
 
-struct Member {
+/// A member, on a connection of its own.
+pub(super) struct Member {
     wire: Wire,
+    number: u64,
     id: StrBytes,
     generation: i32,
     parts: Vec<Part>,
@@ -107,7 +110,7 @@ fn topic() -> TopicName {
 }
 
 /// What OffsetFetch says: a member's cursors, or how the group stands.
-async fn offsets(wire: &mut Wire) -> anyhow::Result<Vec<(i32, i64, i16)>> {
+pub(super) async fn offsets(wire: &mut Wire) -> anyhow::Result<Vec<(i32, i64, i16)>> {
     let topic = OffsetFetchRequestTopics::default()
         .with_name(topic())
         .with_partition_indexes((0..PARTITIONS).collect());
@@ -115,16 +118,20 @@ async fn offsets(wire: &mut Wire) -> anyhow::Result<Vec<(i32, i64, i16)>> {
         OffsetFetchRequestGroup::default().with_group_id(group()).with_topics(Some(vec![topic]));
     let answer = wire.call(8, &OffsetFetchRequest::default().with_groups(vec![asked])).await?;
     let group = answer.groups.first().context("no group")?;
+    // Then nothing is said of partitions.
+    if group.error_code != 0 {
+        return Ok((0..PARTITIONS).map(|index| (index, -1, group.error_code)).collect());
+    }
     let partitions = group.topics.iter().flat_map(|topic| &topic.partitions);
-    let code = |own: i16| if group.error_code == 0 { own } else { group.error_code };
-    Ok(partitions.map(|p| (p.partition_index, p.committed_offset, code(p.error_code))).collect())
+    Ok(partitions.map(|p| (p.partition_index, p.committed_offset, p.error_code)).collect())
 }
 
-/// Records that the group has not acknowledged yet, as an observer learns it.
+/// Records that the group has not acknowledged yet, as an observer learns it; `None` while it may be a member for all that the broker
+/// knows.
 ///
 /// # Errors
 /// When the broker does not say.
-pub async fn lag(kafka: &str) -> anyhow::Result<i64> {
+pub async fn lag(kafka: &str) -> anyhow::Result<Option<i64>> {
     let mut wire = Wire::connect(kafka, "observer").await?;
     let partition =
         |index| ListOffsetsPartition::default().with_partition_index(index).with_timestamp(-1);
@@ -135,22 +142,49 @@ pub async fn lag(kafka: &str) -> anyhow::Result<i64> {
     let ends: i64 =
         ends.topics.iter().flat_map(|topic| &topic.partitions).map(|end| end.offset).sum();
     let starts = offsets(&mut wire).await?;
+    let unclear = ResponseError::CoordinatorLoadInProgress.code();
+    if starts.iter().any(|(_, _, code)| *code == unclear) {
+        return Ok(None);
+    }
     if let Some((index, _, code)) = starts.iter().find(|(_, _, code)| *code != 0) {
         bail!("OffsetFetch of partition {index} is refused with {code}");
     }
-    Ok(ends - starts.iter().map(|(_, start, _)| (*start).max(0)).sum::<i64>())
+    Ok(Some(ends - starts.iter().map(|(_, start, _)| (*start).max(0)).sum::<i64>()))
 }
 
 impl Member {
     async fn join(kafka: &str, account: &Shared, number: u64, end: End) -> anyhow::Result<Self> {
         let life = lock(account).life;
-        let wire = Wire::connect(kafka, "brief").await?;
         let (holder, session) = match end {
             End::FallsSilent => (None, SHORT_SESSION),
             _ => (Some(Holder { member: number, life }), SESSION),
         };
-        let (id, account) = (StrBytes::default(), account.clone());
-        let mut member = Self { wire, id, generation: -1, parts: Vec::new(), account, holder };
+        let mut member = Self::begin(kafka, account, number, session, holder).await?;
+        for (index, position, code) in offsets(&mut member.wire).await? {
+            member.check("OffsetFetch", code)?;
+            member.parts.push(Part { index, position, open: Vec::new() });
+        }
+        let mut account = lock(&member.account);
+        account.counts.brief += 1;
+        if account.life != life {
+            // It does not know which of two brokers it has joined.
+            bail!(CutShort);
+        }
+        drop(account);
+        Ok(member)
+    }
+
+    /// Joins, and is assigned its partitions.
+    pub(super) async fn begin(
+        kafka: &str,
+        account: &Shared,
+        number: u64,
+        session: Duration,
+        holder: Option<Holder>,
+    ) -> anyhow::Result<Self> {
+        let wire = Wire::connect(kafka, "brief").await?;
+        let (id, parts, account) = (StrBytes::default(), Vec::new(), account.clone());
+        let mut member = Self { wire, number, id, generation: -1, parts, account, holder };
         let protocol = JoinGroupRequestProtocol::default()
             .with_name(text("range"))
             .with_metadata(Bytes::from_static(b"all"));
@@ -169,17 +203,6 @@ impl Member {
             .with_member_id(member.id.clone());
         let synced = member.wire.call(5, &request).await?;
         member.check("SyncGroup", synced.error_code)?;
-        for (index, position, code) in offsets(&mut member.wire).await? {
-            member.check("OffsetFetch", code)?;
-            member.parts.push(Part { index, position, open: Vec::new() });
-        }
-        let mut account = lock(&member.account);
-        account.counts.brief += 1;
-        if account.life != life {
-            // It does not know which of two brokers it has joined.
-            bail!(CutShort);
-        }
-        drop(account);
         Ok(member)
     }
 
@@ -224,10 +247,12 @@ impl Member {
                 let number = std::str::from_utf8(&record.value.unwrap_or_default())?.parse()?;
                 part.position = record.offset + 1;
                 part.open.push((record.offset, number));
+                let who = Who::Brief(self.number);
+                let event = Event { who, what: What::Given, offset: record.offset, asked };
                 let mut account = lock(&self.account);
                 match self.holder {
-                    Some(holder) => account.hold(number, asked, holder),
-                    None => account.give(number, asked),
+                    Some(holder) => account.hold(number, event, holder),
+                    None => account.give(number, event),
                 }
             }
         }
@@ -250,14 +275,19 @@ impl Member {
             .with_generation_id_or_member_epoch(self.generation)
             .with_member_id(self.id.clone())
             .with_topics(vec![topic]);
+        let (who, asked) = (Who::Brief(self.number), Instant::now());
+        let event = |what| Event { who, what, offset: last + 1, asked };
         let answer = self.wire.call(8, &request).await;
         let mut account = lock(&self.account);
-        let answer = answer.inspect_err(|_| account.lose_answer(numbers.clone()))?;
+        let lost = event(What::Unanswered);
+        let answer = answer.inspect_err(|_| account.commit(numbers.clone(), lost, None))?;
         let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
         let code = partitions.map(|p| p.error_code).next().context("no partition")?;
-        if code == 0 {
-            account.commit(numbers, self.holder);
-        }
+        let what = match code {
+            0 => What::Committed,
+            code => What::NotCommitted(code.into()),
+        };
+        account.commit(numbers, event(what), self.holder);
         Ok(code)
     }
 
@@ -273,7 +303,13 @@ impl Member {
         Ok(0)
     }
 
-    async fn heartbeat(&mut self) -> anyhow::Result<i16> {
+    /// It speaks on another connection from now on.
+    pub(super) fn go_on(&mut self, wire: Wire) -> &mut Wire {
+        self.wire = wire;
+        &mut self.wire
+    }
+
+    pub(super) async fn heartbeat(&mut self) -> anyhow::Result<i16> {
         let request = HeartbeatRequest::default()
             .with_group_id(group())
             .with_generation_id(self.generation)
@@ -339,7 +375,7 @@ impl Member {
 }
 
 /// Connections end with the broker; whatever else goes wrong does not pass.
-fn note(account: &Shared, error: &anyhow::Error) {
+pub(super) fn note(account: &Shared, error: &anyhow::Error) {
     if !error.is::<std::io::Error>() && !error.is::<CutShort>() {
         lock(account).fault(format!("a member fails: {error:#}"));
     }

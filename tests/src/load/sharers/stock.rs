@@ -16,9 +16,10 @@ use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Shared, lock};
+use super::history::{Event, What, Who};
 use super::{GROUP, PARTITIONS, PATIENCE, TOPIC};
 
-const MEMBERS: usize = 6;
+const MEMBERS: u16 = 6;
 const POLL: Duration = Duration::from_millis(50);
 
 fn config(kafka: &str) -> ClientConfig {
@@ -60,11 +61,16 @@ pub fn produce(kafka: &str, stop: &CancellationToken, made: &AtomicU64) -> anyho
     Ok(next)
 }
 
-/// What a member was given and has not committed: numbers, and where the next record is.
+/// What a member was given of a partition and has not committed: where, and which numbers.
 #[derive(Default)]
-struct Open {
-    next: i64,
-    numbers: Vec<u64>,
+struct Open(Vec<(i64, u64)>);
+
+impl Open {
+    /// It is given a record. On another cursor, what was open on the last one is lost; what comes again is open once.
+    fn give(&mut self, offset: i64, number: u64) {
+        self.0.retain(|(at, _)| at >> 32 == offset >> 32 && *at < offset);
+        self.0.push((offset, number));
+    }
 }
 
 /// One life of a member: it joins, works, commits after a few records each time, and leaves.
@@ -73,6 +79,7 @@ fn be_a_member(
     account: &Shared,
     stop: &CancellationToken,
     seed: u64,
+    who: Who,
 ) -> anyhow::Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
     let life = Duration::from_millis(rng.random_range(300..8_000));
@@ -91,19 +98,15 @@ fn be_a_member(
         // What goes wrong with a broker that is killed passes.
         let Some(Ok(message)) = consumer.poll(POLL) else { continue };
         let number: u64 = std::str::from_utf8(message.payload().unwrap_or_default())?.parse()?;
-        lock(account).give(number, joined);
-        let open_here = open.entry(message.partition()).or_default();
-        // On another cursor, what was open on the last one is lost.
-        if open_here.next >> 32 != message.offset() >> 32 {
-            open_here.numbers.clear();
-        }
-        open_here.next = message.offset() + 1;
-        open_here.numbers.push(number);
-        if open.values().map(|open| open.numbers.len()).sum::<usize>() >= each {
-            commit(&consumer, account, &mut open)?;
+        let offset = message.offset();
+        // When it was asked for is not known, but that was not before.
+        lock(account).give(number, Event { who, what: What::Given, offset, asked: joined });
+        open.entry(message.partition()).or_default().give(offset, number);
+        if open.values().map(|open| open.0.len()).sum::<usize>() >= each {
+            commit(&consumer, account, &mut open, who)?;
         }
     }
-    commit(&consumer, account, &mut open)
+    commit(&consumer, account, &mut open, who)
 }
 
 /// Commits what is open. Of a commit that fails the client does not tell whether the broker had it, and a later one on the same cursor covers
@@ -112,19 +115,26 @@ fn commit(
     consumer: &BaseConsumer,
     account: &Shared,
     open: &mut BTreeMap<i32, Open>,
+    who: Who,
 ) -> anyhow::Result<()> {
     // Each partition by itself, so that the answer is about it.
-    for (partition, open) in std::mem::take(open) {
-        if open.numbers.is_empty() {
-            continue;
-        }
+    for (partition, Open(records)) in std::mem::take(open) {
+        let Some((last, _)) = records.last() else { continue };
+        let offset = last + 1;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(TOPIC, partition, Offset::Offset(open.next))?;
+        list.add_partition_offset(TOPIC, partition, Offset::Offset(offset))?;
+        let asked = Instant::now();
         let committed = consumer.commit(&list, CommitMode::Sync);
+        let numbers = records.into_iter().map(|(_, number)| number);
         let mut account = lock(account);
-        match committed {
-            Ok(()) => account.commit(open.numbers, None),
-            Err(_) => account.lose_answer(open.numbers),
+        let event = |what| Event { who, what, offset, asked };
+        if let Err(error) = committed {
+            // Which error it is, is for whoever reads of a fault.
+            let code = error.rdkafka_error_code().map_or(0, |code| code as i32);
+            account.commit(numbers.clone(), event(What::NotCommitted(code)), None);
+            account.commit(numbers, event(What::Unanswered), None);
+        } else {
+            account.commit(numbers, event(What::Committed), None);
         }
     }
     Ok(())
@@ -139,13 +149,13 @@ impl Crew {
     /// Starts them.
     #[must_use]
     pub fn start(kafka: &str, account: &Shared, seed: u64, stop: &CancellationToken) -> Self {
-        let start = |index: usize| {
+        let start = |index: u16| {
             let (kafka, account, stop) = (kafka.to_owned(), Arc::clone(account), stop.clone());
             std::thread::spawn(move || {
                 let mut life = 0;
                 while !stop.is_cancelled() {
-                    let seed = seed ^ (index as u64) << 32 ^ life;
-                    be_a_member(&kafka, &account, &stop, seed)?;
+                    let seed = seed ^ u64::from(index) << 32 ^ u64::from(life);
+                    be_a_member(&kafka, &account, &stop, seed, Who::Stock(index, life))?;
                     life += 1;
                 }
                 Ok(())
@@ -166,5 +176,24 @@ impl Crew {
             Ok(())
         })
         .await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Open;
+
+    /// A member that is assigned its partitions anew goes on where it has committed. What it had been given beyond was taken for committed with
+    /// what came again first.
+    #[test]
+    fn what_comes_again_is_open_once_and_nothing_of_another_cursor_is() {
+        let mut open = Open::default();
+        for (offset, number) in [(10, 1), (11, 2), (12, 3), (11, 2)] {
+            open.give(offset, number);
+        }
+        assert_eq!(open.0, [(10, 1), (11, 2)]);
+        let other = 1 << 32 | 20;
+        open.give(other, 7);
+        assert_eq!(open.0, [(other, 7)]);
     }
 }

@@ -16,6 +16,7 @@ use crate::log::{AppendContext, Log};
 use crate::store::keys::partition::PartitionKeys;
 use crate::store::{MemoryStore, Store};
 
+mod cursors;
 mod model;
 
 const GROUP: &str = "$shared/g";
@@ -104,10 +105,15 @@ fn client(connection: u64) -> Client {
     }
 }
 
-async fn cursor(groups: &SharedGroups, connection: u64) -> Option<i64> {
+/// A cursor for whoever asks on a connection; `None` if that is somebody who only looks.
+async fn asked(groups: &SharedGroups, connection: u64) -> Result<Option<i64>, CoordinatorError> {
     let partitions = [(KEYS.topic, KEYS.partition)];
-    let cursors = groups.cursors(GROUP, &client(connection), &partitions).await;
-    cursors.expect("a store that works").map(|cursors| cursors[0].encode())
+    let cursors = groups.cursors(GROUP, &client(connection), &partitions, 0).await;
+    Ok(cursors?.map(|cursors| cursors[0].encode()))
+}
+
+async fn cursor(groups: &SharedGroups, connection: u64) -> Option<i64> {
+    asked(groups, connection).await.expect("a store that works")
 }
 
 async fn join(groups: &SharedGroups, connection: u64, instance_id: Option<&str>) -> Member {
@@ -221,20 +227,6 @@ async fn a_static_member_that_joins_anew_takes_over_from_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_offset_fetch_on_another_connection_gets_a_cursor_only_while_one_is_awaited() {
-    let (groups, _shutdown) = groups().await;
-    assert_eq!(cursor(&groups, 9).await, None);
-    let joined = groups.join(GROUP, &join_request(None), ConnectionId(1)).await.expect("it joins");
-    assert_eq!(cursor(&groups, 9).await, None, "it has no assignment yet");
-    let who = caller(&joined, None);
-    groups.sync(GROUP, sync_request(&who), None, ConnectionId(1)).expect("a member");
-    let first = cursor(&groups, 9).await;
-    assert!(first.is_some_and(|offset| CursorOffset::decode(offset).is_some()));
-    assert_eq!(cursor(&groups, 9).await, None, "an admin tool with the same name");
-    assert_eq!(cursor(&groups, 1).await, first, "the member itself, at any time");
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_a_member_no_longer_wants_goes_to_others() {
     let (groups, _shutdown) = groups().await;
     let mut first = join(&groups, 1, None).await;
@@ -262,6 +254,7 @@ async fn everything_is_given_back_when_all_are_gone() {
     assert!(groups.pools().is_empty());
     let state = groups.state();
     assert!(state.groups.is_empty() && state.bound.is_empty() && state.timers.is_empty());
+    assert!(state.put_out.is_empty());
     assert_eq!(state.bytes, 0);
 }
 
@@ -318,6 +311,30 @@ async fn a_member_that_joins_again_keeps_its_cursor() {
     let who = caller(&joined, None);
     groups.sync(GROUP, sync_request(&who), None, ConnectionId(1)).expect("a member");
     assert_eq!(cursor(&groups, 1).await, Some(member.position));
+}
+
+/// Whoever joined before the move was durable began where the group had been, and stored that with the next commit: the move was answered, and lost.
+#[tokio::test(start_paused = true)]
+async fn whoever_joins_while_a_group_is_moved_begins_where_it_is_moved_to() {
+    let store = Arc::new(MemoryStore::new());
+    let (groups, _shutdown) = start(store.clone()).await;
+    append(&groups, records(10)).await;
+    let mut first = join(&groups, 1, None).await;
+    assert_eq!(first.fetch(&groups).await, 10);
+    first.commit(&groups).await;
+    assert_eq!(groups.leave(GROUP, &first.caller.member_id, None), Ok(()));
+    store.hold();
+    let moving = groups.clone();
+    let moved = tokio::spawn(async move { moving.reset(GROUP, &[(KEYS, 4)]).await });
+    while store.queued() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let joining = groups.clone();
+    let joined = tokio::spawn(async move { join(&joining, 2, None).await });
+    tokio::time::sleep(SECOND).await;
+    store.release();
+    assert_eq!(moved.await.expect("no panic"), Ok(()));
+    assert_eq!(joined.await.expect("no panic").fetch(&groups).await, 6);
 }
 
 /// Counters that fell whenever the last member of a partition left would be taken for a restart of the broker.

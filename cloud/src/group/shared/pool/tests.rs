@@ -235,6 +235,43 @@ fn what_is_not_acknowledged_in_time_waits_for_others() {
     assert_eq!((pool.remaining(30), pool.oldest()), (0, Some(at(6))));
 }
 
+/// A member that was slow once was given the same records again and again, ten times a second, until they were given up: what came back to it
+/// counted as given when it was first.
+#[test]
+fn what_the_same_member_is_given_again_has_its_time_anew() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut pool = pool_of(1, start);
+    lease(&mut pool, 0, 0..10, true, at(0));
+    assert!(pool.expire(at(4)));
+    assert_eq!(offered(&pool, 10), Some((0..10, 1)));
+    lease(&mut pool, 0, 0..10, false, at(9));
+    assert!(!pool.expire(at(5)), "it has had it for a second");
+    assert_eq!((pool.remaining(10), pool.oldest()), (0, Some(at(9))));
+    assert!(pool.expire(at(9)));
+    assert_eq!(offered(&pool, 10), Some((0..10, 2)));
+    // Its connection was gone for a while.
+    lease(&mut pool, 0, 0..10, false, at(10));
+    assert!(pool.release(token(0)));
+    lease(&mut pool, 0, 0..10, false, at(15));
+    assert!(!pool.expire(at(14)));
+    assert_eq!(pool.acknowledge(token(0), FIRST.after(40), at(16)), Ok(10));
+}
+
+#[test]
+fn what_follows_a_delivery_that_went_back_is_another_one() {
+    let start = Instant::now();
+    let at = |tenths: u64| start + Duration::from_millis(100 * tenths);
+    let mut pool = pool_of(1, start);
+    lease(&mut pool, 0, 0..5, true, at(0));
+    assert!(pool.expire(at(0)));
+    lease(&mut pool, 0, 5..10, true, at(5));
+    assert!(!pool.expire(at(3)));
+    assert_eq!((pool.remaining(10), pool.oldest()), (5, Some(at(5))));
+    assert!(pool.expire(at(5)));
+    assert_eq!(pool.remaining(10), 10);
+}
+
 #[test]
 fn bytes_in_flight_are_limited_by_what_records_were_lately() {
     let now = Instant::now();

@@ -1,5 +1,7 @@
 //! Moving a group without members to another place.
 
+use tokio::sync::RwLockWriteGuard;
+
 use super::{PoolError, Pools, stored};
 use crate::group::shared::progress::Progress;
 use crate::store::WriteBatch;
@@ -17,6 +19,12 @@ impl Pools {
     ) -> Result<(), PoolError> {
         let at = |(keys, offset): &(PartitionKeys, i64)| (*keys, Progress::at((*offset).max(0)));
         self.replace(group, &places.iter().map(at).collect::<Vec<_>>(), &[]).await
+    }
+
+    /// Until what this returns is dropped, nobody begins with what is stored: it is about to be replaced, or removed. What came of that before it
+    /// was durable would be stored again with the next acknowledgement.
+    pub async fn replacing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.replacing.write().await
     }
 
     /// Gives a group without members another progress on some partitions, and none on others.
@@ -37,6 +45,7 @@ impl Pools {
             stored::delete_progress(&mut batch, group, keys);
         }
         self.put_group(&mut batch, group).await?;
+        let _until_durable = self.replacing().await;
         self.settle(group).await;
         self.store.ready().await?;
         let pending = {

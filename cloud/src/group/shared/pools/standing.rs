@@ -8,6 +8,7 @@ use super::{Pools, SharedPool};
 use crate::group::shared::cursor::Token;
 use crate::group::shared::pool::Ledger;
 use crate::store::keys::partition::PartitionKeys;
+use robustmq_common::ids::{PartitionIndex, TopicId};
 
 /// How a pool stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,19 @@ impl Pools {
         });
         groups.truncate(most);
         groups
+    }
+
+    /// Whether a member has fetched at one of its cursors since it was told them.
+    pub(in crate::group::shared) fn is_read(
+        &self,
+        token: Token,
+        partitions: impl IntoIterator<Item = (TopicId, PartitionIndex)>,
+    ) -> bool {
+        let map = self.map();
+        partitions.into_iter().any(|(topic, partition)| {
+            let cursor = map.cursors.get(&(token, topic, partition));
+            cursor.is_some_and(|cursor| cursor.is_read.load(Ordering::Relaxed))
+        })
     }
 
     /// How the loaded pools of a group stand.

@@ -23,6 +23,7 @@ impl Pools {
         pool: &SharedPool,
         start: Start,
     ) -> Result<Mutex<State>, PoolError> {
+        let _as_it_is = self.replacing.read().await;
         let key = pool.keys.share(&pool.group);
         let progress = match self.store.get(&key).await? {
             Some(value) => Progress::decode(&value).map_err(|error| damaged(&key, error))?,
@@ -61,6 +62,18 @@ impl Pools {
         Ok(Some(Progress::decode(&value).map_err(|error| damaged(&key, error))?))
     }
 
+    /// The progress of a pool that is loaded.
+    pub(in crate::group::shared) fn loaded_progress(
+        &self,
+        group: &str,
+        keys: &PartitionKeys,
+    ) -> Option<Progress> {
+        let key = (group.to_owned(), keys.topic, keys.partition);
+        let pool = self.map().pools.get(&key).cloned()?;
+        let state = pool.state()?;
+        Some(state.pool.progress())
+    }
+
     /// Makes a group known before anything is stored of its progress; waits until that is durable.
     ///
     /// # Errors
@@ -83,6 +96,17 @@ impl Pools {
         let Some(value) = self.store.get(&key).await? else { return Ok(None) };
         let (snapshot, _) = decode_group(value).map_err(|error| damaged(&key, error))?;
         Ok(snapshot.protocol_type)
+    }
+
+    /// When a group began, in milliseconds since 1970; `None` if nothing is stored of it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn begun_ms(&self, group: &str) -> Result<Option<i64>, StoreError> {
+        let key = group_keys::metadata_key(group);
+        let Some(value) = self.store.get(&key).await? else { return Ok(None) };
+        let (_, begun_ms) = decode_group(value).map_err(|error| damaged(&key, error))?;
+        Ok(Some(begun_ms))
     }
 
     /// Makes a group known, if it is not.

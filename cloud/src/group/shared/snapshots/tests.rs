@@ -84,7 +84,7 @@ impl World {
             member: None,
         };
         let at = [(KEYS.topic, KEYS.partition)];
-        let cursors = self.groups.cursors(GROUP, &client, &at).await.expect("a member");
+        let cursors = self.groups.cursors(GROUP, &client, &at, 0).await.expect("a member");
         (caller, cursors.expect("it has joined")[0])
     }
 

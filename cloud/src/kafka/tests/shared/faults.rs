@@ -1,7 +1,7 @@
 //! What clients get wrong, and what happens under them: forged cursors, restarts, deleted records and topics, batches that cannot be read.
 
-use kafka_protocol::messages::DeleteTopicsRequest;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::{DeleteGroupsRequest, DeleteTopicsRequest};
 use robustmq_common::ids::{KafkaTopic, PartitionIndex};
 
 use super::*;
@@ -46,8 +46,8 @@ async fn commits_that_make_no_sense_are_refused_and_change_nothing() {
     assert_eq!(commit(&mut client, "", -1, 8).await, unknown, "an admin, while it has members");
     member.leave().await;
     assert_eq!(commit(&mut client, &id, generation, start + 8).await, unknown);
-    assert_eq!(committed(&mut client).await, 0);
     assert_eq!(other.fetch().await, numbers(0..8));
+    assert_eq!(committed(&mut client).await, 0);
 }
 
 #[tokio::test]
@@ -66,6 +66,9 @@ async fn after_a_restart_progress_is_there_and_leases_are_not() {
         position,
     };
     assert!(stale.fetch().await.is_empty(), "a cursor of before");
+    // librdkafka asks again for the cursor, if the answer did not come, before it sends a heartbeat.
+    let asked_again = offset_fetch(&mut stale.coordinator).await;
+    assert_eq!(asked_again.error_code, code(ResponseError::CoordinatorLoadInProgress));
     assert_eq!(stale.heartbeat().await, code(ResponseError::UnknownMemberId));
     assert_eq!(stale.commit(position).await, code(ResponseError::UnknownMemberId));
     let mut fresh = Member::join(&again).await;
@@ -187,4 +190,39 @@ async fn a_batch_that_cannot_be_read_stops_no_group() {
     let data = member.fetch_at(position, 30_000).await;
     assert_eq!(member.take(data), ["7"]);
     assert_eq!(committed(&mut client).await, 7);
+}
+
+/// Whoever joined before the deletion was durable began where the group had been, and nothing of it was deleted.
+#[tokio::test]
+async fn whoever_joins_while_a_group_is_deleted_begins_anew() {
+    let (broker, mut client) = broker_with(8).await;
+    let mut member = Member::join(&broker).await;
+    assert_eq!(member.fetch().await, numbers(0..8));
+    let position = member.position;
+    assert_eq!(member.commit(position).await, 0);
+    member.leave().await;
+    broker.store.hold();
+    let deleted = tokio::spawn(async move {
+        let delete = DeleteGroupsRequest::default().with_groups_names(vec![group()]);
+        client.call(2, &delete).await.results[0].error_code
+    });
+    while broker.store.queued() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let pools = broker.kafka.shared.pools();
+    let released = async {
+        let has_begun = async {
+            while pools.standings(GROUP).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        // It waits for the store, and so does this.
+        let waited = tokio::time::timeout(Duration::from_millis(300), has_begun).await;
+        broker.store.release();
+        waited.is_err()
+    };
+    let (mut member, has_waited) = tokio::join!(Member::join(&broker), released);
+    assert!(has_waited);
+    assert_eq!(deleted.await.expect("no panic"), 0);
+    assert_eq!(member.fetch().await, numbers(0..8));
 }

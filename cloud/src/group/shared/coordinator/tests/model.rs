@@ -281,6 +281,7 @@ impl Model {
         assert!(self.groups.pools().is_empty());
         let state = self.groups.state();
         assert!(state.groups.is_empty() && state.bound.is_empty() && state.timers.is_empty());
+        assert!(state.put_out.is_empty());
         assert_eq!(state.bytes, 0);
     }
 }
