@@ -6,7 +6,7 @@ use std::time::Duration;
 /// About as large as an extent is: what is fetched by one GET, cached and checked together. It ends at a record's boundary.
 pub const EXTENT_BYTES: usize = 8 * 1024 * 1024;
 /// It is less where the room of read-ahead would not hold so many,
-pub const EXTENTS_AHEAD: usize = 32;
+pub const EXTENTS_AHEAD: usize = 16;
 /// within these.
 pub const EXTENT_BYTES_RANGE: RangeInclusive<usize> = 1024 * 1024..=EXTENT_BYTES;
 /// The largest record, with all its parts. A larger one is damage.
@@ -171,6 +171,13 @@ pub const GETS_MOST: usize = 64;
 pub const GETS_LEAST: usize = 1;
 /// A GET that brings no byte for this long is broken off and begun again for the rest.
 pub const GET_SILENCE: Duration = Duration::from_secs(20);
+/// A GET that is not answered in so many times the mean is sent a second time, and the first answer is taken: a long tail of a store's
+/// answers is what readers wait for.
+pub const GET_LATE_TIMES: u32 = 3;
+/// But not sooner than this,
+pub const GET_LATE_LEAST: Duration = Duration::from_millis(50);
+/// and once in so many GETs at most: more does not help where all are slow.
+pub const GETS_FOR_A_SECOND: u64 = 20;
 /// GETs in a row that bring less than [`GET_PROGRESS_BYTES`], until who asked is told that the object cannot be read.
 pub const GET_ATTEMPTS: u32 = 6;
 /// A GET that breaks after so many bytes counts as none of these: the link is bad, but it is one.

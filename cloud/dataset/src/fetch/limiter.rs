@@ -95,6 +95,11 @@ impl Limiter {
         self.lock().limit
     }
 
+    /// How long the first byte takes, in the mean of late; `None` where that is not known yet.
+    pub(super) fn first_byte(&self) -> Option<Duration> {
+        self.lock().link.first_byte()
+    }
+
     /// Waits for the turn of a GET of so many bytes: whoever needs it first has it first.
     pub(super) async fn acquire(self: &Arc<Self>, by: Instant, bytes: u64) -> Permit {
         let waits = {

@@ -54,6 +54,11 @@ impl Link {
         self.get_bytes = smooth(self.get_bytes, size).max(1.0);
     }
 
+    /// How long the first byte takes; `None` before that was seen.
+    pub fn first_byte(&self) -> Option<Duration> {
+        (self.get_bytes > 0.0).then(|| Duration::from_secs_f64(self.first_byte))
+    }
+
     /// So much is worth asking for at once; `None` as long as that is not known.
     pub fn enough_bytes(&self) -> Option<u64> {
         let full = self.first_byte * self.rate + self.get_bytes;

@@ -29,6 +29,8 @@ pub struct FetchStats {
     pub gets: AtomicU64,
     /// Those of them that were for the rest of one that failed or broke.
     pub retries: AtomicU64,
+    /// Those that were sent because one took long, and were as good as that one.
+    pub second_gets: AtomicU64,
     /// Those that were answered with 503, 429 or `SlowDown`, or by silence.
     pub slow_downs: AtomicU64,
 }
@@ -117,22 +119,16 @@ impl ObjectSource {
 
     /// One GET for what is still to come of `body`.
     async fn attempt(&self, object: &Object, body: &mut Body) -> Result<Brought, Failure> {
-        let (began, rest) = (Instant::now(), body.rest());
+        let rest = body.rest();
         let options = GetOptions {
             if_match: object.etag.clone().filter(|etag| !is_weak(etag)),
             range: Some(GetRange::Bounded(rest.clone())),
             ..GetOptions::default()
         };
-        self.stats.gets.fetch_add(1, Ordering::Relaxed);
         // What is no file any more is not opened: a pipe would be waited for without end.
         let stamp = self.stamp(object).await?;
-        // A client that cannot make a request of what a server has said may panic. Whoever waits for it is to hear of that.
-        let answer = AssertUnwindSafe(self.store.get_opts(&object.path, options)).catch_unwind();
-        let panicked = |_| Failure::Passing("its GET ended in a panic, see the log".to_owned());
-        let answer = in_time(answer).await?.map_err(panicked)?;
-        let found = answer.map_err(|error| failure(object, &error))?;
+        let (found, first_byte) = self.answer(object, options).await?;
         verify(object, &rest, &found)?;
-        let first_byte = began.elapsed();
         let mut chunks = found.into_stream();
         while let Some(chunk) = in_time(chunks.next()).await? {
             let chunk = chunk.map_err(|error| failure(object, &error))?;
@@ -162,6 +158,60 @@ impl ObjectSource {
                 left.end - left.start
             ))),
         }
+    }
+
+    /// The answer to a GET, and how long it took. Of those that take long another one is sent, and the first of the two that answers is taken.
+    async fn answer(
+        &self,
+        object: &Object,
+        options: GetOptions,
+    ) -> Result<(GetResult, Duration), Failure> {
+        let first = self.send(object, options.clone());
+        let Some(late) = self.late_after() else { return first.await };
+        tokio::pin!(first);
+        tokio::select! {
+            biased;
+            answer = &mut first => return answer,
+            () = tokio::time::sleep(late) => {}
+        }
+        self.stats.second_gets.fetch_add(1, Ordering::Relaxed);
+        let second = async {
+            match self.send(object, options).await {
+                Ok(answer) => answer,
+                // What is wrong with it is told by the first, if it is not wrong with that alone.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = first => answer,
+            answer = second => Ok(answer),
+        }
+    }
+
+    /// After what time an answer is late; `None` where that is not known, and where many were late lately: then it is the store that is slow.
+    fn late_after(&self) -> Option<Duration> {
+        let second_gets = self.stats.second_gets.load(Ordering::Relaxed);
+        let is_seldom = self.stats.gets.load(Ordering::Relaxed)
+            >= (second_gets + 1).saturating_mul(limits::dataset::GETS_FOR_A_SECOND);
+        let first_byte = self.limiter.first_byte().filter(|_| is_seldom && self.files.is_none())?;
+        let late = first_byte.saturating_mul(limits::dataset::GET_LATE_TIMES);
+        Some(late.max(limits::dataset::GET_LATE_LEAST))
+    }
+
+    async fn send(
+        &self,
+        object: &Object,
+        options: GetOptions,
+    ) -> Result<(GetResult, Duration), Failure> {
+        let began = Instant::now();
+        self.stats.gets.fetch_add(1, Ordering::Relaxed);
+        // A client that cannot make a request of what a server has said may panic. Whoever waits for it is to hear of that.
+        let answer = AssertUnwindSafe(self.store.get_opts(&object.path, options)).catch_unwind();
+        let panicked = |_| Failure::Passing("its GET ended in a panic, see the log".to_owned());
+        let answer = in_time(answer).await?.map_err(panicked)?;
+        let found = answer.map_err(|error| failure(object, &error))?;
+        Ok((found, began.elapsed()))
     }
 
     /// What tells a version of a file from another; nothing of what is no file.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::ObjectStoreExt as _;
@@ -94,6 +95,28 @@ async fn no_answer_is_given_up_in_time_and_counts_as_too_many() {
         * limits::dataset::GET_ATTEMPTS;
     assert!(began.elapsed() < most);
     assert_eq!(limits::dataset::GETS_LEAST, case.source.parallelism());
+}
+
+/// One answer in a hundred of S3 takes ten times as long as the others, and whoever read in order waited for it.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_late_is_not_waited_for_and_only_now_and_then() {
+    let case = case().await;
+    let second_gets = || case.source.stats().second_gets.load(Ordering::Relaxed);
+    for _ in 0..limits::dataset::GETS_FOR_A_SECOND {
+        case.get(0..10).await.expect("it is there");
+    }
+    let began = Instant::now();
+    case.store.fail([Some(Fault::Hangs)]);
+    assert_eq!(content().slice(..10), case.get(0..10).await.expect("the second is answered"));
+    assert_eq!((second_gets(), began.elapsed() < Duration::from_secs(1)), (1, true));
+    // Where the second fails, it is the first that counts.
+    for _ in 0..limits::dataset::GETS_FOR_A_SECOND {
+        case.get(0..10).await.expect("it is there");
+    }
+    case.store.fail([Some(Fault::Hangs), Some(Fault::Forbidden), Some(Fault::Hangs)]);
+    case.get(0..10).await.expect("the one after all is answered");
+    assert_eq!(second_gets(), 2, "where all are slow, none helps");
+    assert!(began.elapsed() > limits::dataset::GET_SILENCE);
 }
 
 #[tokio::test(start_paused = true)]
