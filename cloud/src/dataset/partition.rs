@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
+use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex, TopicId};
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{Cache, UserId};
 use robustmq_dataset::epochs::{Epochs, Place, Shuffle, Stretch};
@@ -34,6 +34,7 @@ use crate::topics::{LiveSource, SourceConfig};
 /// What all partitions of a dataset topic share.
 pub(super) struct Dataset {
     pub topic: TopicId,
+    pub name: KafkaTopic,
     pub config: Arc<SourceConfig>,
     /// What of that may be changed, as it is now.
     pub(super) live: Mutex<LiveSource>,
@@ -78,6 +79,28 @@ impl Dataset {
 
     pub fn user(&self) -> UserId {
         super::changes::user(self.topic)
+    }
+
+    /// An error as people are told it: objects by their names below the source's prefix.
+    pub fn told(&self, error: &PartitionError) -> String {
+        match error {
+            PartitionError::Fetch(error) => self.manifest.told(error),
+            error => error.to_string(),
+        }
+    }
+
+    /// The object of that ordinal, as it was listed, and its identity.
+    pub async fn object(&self, ordinal: u64) -> Result<(Object, u128), StoreError> {
+        let (object, index) = self.manifest.with_index(ordinal).await?;
+        let id = identity(&self.config, &object, index.as_ref());
+        Ok((object, id))
+    }
+
+    /// Whether it is known what the object of that ordinal holds.
+    pub async fn is_indexed(&self, ordinal: u64) -> Result<bool, StoreError> {
+        let (object, id) = self.object(ordinal).await?;
+        let is_whole = super::reading_of(&self.config, &object).is_none();
+        Ok(is_whole || self.group.known(id).await?.is_some())
     }
 }
 
@@ -281,11 +304,12 @@ impl DatasetPartition {
 
     /// The object of a number among this partition's, as it was listed, and its identity.
     pub(super) async fn object(&self, number: u64) -> Result<(Object, u128), StoreError> {
-        let partition = u64::from(self.partition.0.cast_unsigned());
-        let ordinal = number * self.dataset.partitions + partition;
-        let (object, index) = self.dataset.manifest.with_index(ordinal).await?;
-        let id = identity(&self.dataset.config, &object, index.as_ref());
-        Ok((object, id))
+        self.dataset.object(self.ordinal(number)).await
+    }
+
+    /// The ordinal of the object of a number among this partition's.
+    pub(super) fn ordinal(&self, number: u64) -> u64 {
+        number * self.dataset.partitions + u64::from(self.partition.0.cast_unsigned())
     }
 
     /// What is at an offset, and the object that it is in.
