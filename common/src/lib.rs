@@ -7,6 +7,7 @@ pub mod config;
 pub mod disk;
 pub mod ids;
 pub mod limits;
+pub mod machine;
 pub mod mqtt;
 pub mod net;
 pub mod record;

@@ -9,16 +9,18 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{Cache, ExtentId, Taken};
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::decode::{DecodeError, Decoder};
-use crate::format::parquet::{self, Held, RowsAs};
+use crate::format::parquet::{self, RowsAs};
 use crate::format::{Coding, Damage, Format, Input, Limits, Parser, parser};
 use crate::layout::Extent;
 
+mod again;
 mod chunks;
 mod opened;
 mod pieces;
 pub mod sidecar;
 mod sound;
 
+pub use self::again::fetch;
 use self::chunks::Chunking;
 pub use self::chunks::{Chunk, Chunked, Large};
 pub(crate) use self::opened::layout_of;
@@ -216,8 +218,9 @@ struct Cutter<'a> {
     published: usize,
     /// What the parser's next call has to know of its last.
     carry: Vec<u8>,
-    /// Content of the next extent, about.
+    /// Content of the next extent, about, and of later ones.
     extent_bytes: usize,
+    most_bytes: usize,
     /// Less than that is not worth looking at.
     enough: usize,
     /// What comes next, behind what is skipped, is of a record that is too large.
@@ -245,7 +248,7 @@ pub async fn index(
     let coding = reading.coding;
     if reading.format == Format::Parquet {
         let index = ObjectIndex::new(reading);
-        return parquet::index(source, object, index, pace.gets, found).await;
+        return parquet::index(source, object, index, pace, found).await;
     }
     let mut cutter = Cutter {
         object,
@@ -258,6 +261,7 @@ pub async fn index(
         published: 0,
         carry: Vec::new(),
         extent_bytes: pace.first_bytes,
+        most_bytes: pace.extent_bytes,
         enough: pace.first_bytes,
         chunking: None,
     };
@@ -333,7 +337,7 @@ impl Cutter<'_> {
         let bytes = self.buffer.len() + content.len();
         if self.buffer.capacity() < bytes {
             // Exactly as much as is needed, but for a record that grows on and on.
-            let more = if self.buffer.len() > limits::EXTENT_BYTES { self.buffer.len() } else { 0 };
+            let more = if self.buffer.len() > self.most_bytes { self.buffer.len() } else { 0 };
             let mut joined = BytesMut::with_capacity(bytes + more);
             joined.extend_from_slice(&self.buffer);
             self.buffer = joined;
@@ -376,7 +380,7 @@ impl Cutter<'_> {
         let mut content = Vec::new();
         loop {
             content.clear();
-            let taken = decoder.push(raw, &mut content, limits::EXTENT_BYTES);
+            let taken = decoder.push(raw, &mut content, self.most_bytes);
             // What came before an error is good.
             self.take(&content);
             self.cut(false, found);
@@ -386,7 +390,7 @@ impl Cutter<'_> {
                 Err(error) => return Ok(Err(error)),
             };
             raw = raw.get(taken..).unwrap_or_default();
-            if self.is_end || (raw.is_empty() && content.len() < limits::EXTENT_BYTES) {
+            if self.is_end || (raw.is_empty() && content.len() < self.most_bytes) {
                 return Ok(Ok(()));
             }
             if !wanted(pieces, true, self, found).await {
@@ -454,7 +458,7 @@ impl Cutter<'_> {
             // A record that is not all there yet: it is not looked at again with every byte.
             self.enough = match moved {
                 true => {
-                    self.extent_bytes = (self.extent_bytes * 2).min(limits::EXTENT_BYTES);
+                    self.extent_bytes = (self.extent_bytes * 2).min(self.most_bytes);
                     self.extent_bytes
                 }
                 false => self.buffer.len() + self.extent_bytes,
@@ -486,67 +490,6 @@ pub(crate) fn add_extent(index: &mut ObjectIndex, start: u64, extent: &mut Exten
         crc: Some(extent.layout.note_checksums(&extent.content)),
     });
     true
-}
-
-/// The content of an extent, from the source. Of a compressed object everything before it is read as well, and `beside` is given what was
-/// passed by. Row groups of Parquet that are read for it are `held` for a while, of the object of that identity.
-///
-/// # Errors
-/// [`FetchError`].
-pub async fn fetch(
-    source: &dyn Source,
-    object: &Object,
-    index: &ObjectIndex,
-    extent: &ExtentIndex,
-    held: (&Arc<Held>, u128),
-    mut beside: impl FnMut(&ExtentIndex, Bytes) + Send,
-) -> Result<Bytes, FetchError> {
-    let end = extent.start + u64::from(extent.bytes);
-    let damaged = |reason: String| FetchError::Damaged { object: object.path.to_string(), reason };
-    if index.reading.format == Format::Parquet {
-        return parquet::fetch(source, object, index, extent, held).await;
-    }
-    let decoder = Decoder::of(index.reading.coding).map_err(|error| damaged(error.to_string()))?;
-    let Some(mut decoder) = decoder else {
-        return source.get(object, extent.start..end).await;
-    };
-    let step = limits::EXTENT_BYTES as u64;
-    let (mut at, mut raw_at) = (0_u64, 0_u64);
-    let mut buffer = BytesMut::new();
-    let mut number = 0;
-    let mut content = Vec::new();
-    while raw_at < object.size {
-        let piece = source.get(object, raw_at..(raw_at + step).min(object.size)).await?;
-        raw_at += piece.len() as u64;
-        let mut raw = &piece[..];
-        loop {
-            content.clear();
-            let taken = decoder.push(raw, &mut content, limits::EXTENT_BYTES);
-            let taken = taken.map_err(|error| damaged(error.to_string()))?;
-            raw = raw.get(taken..).unwrap_or_default();
-            buffer.extend_from_slice(&content);
-            while let Some(next) = index.extents.get(number) {
-                let (start, bytes) = (next.start.saturating_sub(at), next.bytes as usize);
-                let start = usize::try_from(start).unwrap_or(usize::MAX);
-                if buffer.len() < start.saturating_add(bytes) {
-                    break;
-                }
-                buffer.advance(start);
-                let found = Bytes::copy_from_slice(&buffer[..bytes]);
-                buffer.advance(bytes);
-                at = next.start + u64::from(next.bytes);
-                if next.start == extent.start {
-                    return Ok(found);
-                }
-                beside(next, found);
-                number += 1;
-            }
-            if raw.is_empty() && content.len() < limits::EXTENT_BYTES {
-                break;
-            }
-        }
-    }
-    Err(damaged(format!("its content ends before {end}")))
 }
 
 /// The id of an extent in the cache.

@@ -166,7 +166,7 @@ fn not_opened(settings: &Settings, reason: &dyn std::fmt::Display) -> StartError
     StartError::Failed(format!("data_dir {:?}: {reason}", settings.data_dir))
 }
 
-/// Whether a broker with these settings would start, as far as they, the files that they name and the environment tell.
+/// Whether a broker with these settings would start, as far as they, the files that they name, the environment and this machine tell.
 ///
 /// # Errors
 /// [`Invalid`] names the setting, and the file that is not usable.
@@ -177,6 +177,7 @@ pub fn check(settings: &Settings) -> Result<(), Invalid> {
     if let Some(url) = &settings.tier.object_store {
         check_environment(url).map_err(|why| Invalid::new("tier.object_store", why))?;
     }
+    settings.cache.check_machine(&settings.data_dir)?;
     uplink_tls(settings).map(drop)
 }
 

@@ -108,6 +108,13 @@ async fn what_caches_may_take_is_changed_while_the_broker_runs() {
             r#""extents_bytes":0,"extents_budget_bytes":33554432"#,
         ),
         ("PUT", r#"{"memory": 268435456}"#, 422, "memory"),
+        #[cfg(target_os = "linux")]
+        (
+            "PUT",
+            r#"{"memory_bytes": 1000000000000000000}"#,
+            400,
+            " bytes of memory: it has to be less",
+        ),
         ("GET", "", 200, r#""memory_bytes":33554432"#),
     ];
     for (method, json, status, expected) in cases {

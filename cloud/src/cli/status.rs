@@ -181,7 +181,8 @@ fn reads(status: &Value, page: &mut Page) {
 /// What a person has to look at; nothing where all is well.
 fn problems(status: &Value) -> String {
     let mut out = String::new();
-    for (heading, key) in [("TROUBLE", "trouble"), ("LOST OBJECTS", "lost")] {
+    let lists = [("TROUBLE", "trouble"), ("WARNINGS", "warnings"), ("LOST OBJECTS", "lost")];
+    for (heading, key) in lists {
         let lines: Vec<&str> = items(status, key).iter().filter_map(Value::as_str).collect();
         if !lines.is_empty() {
             out.push_str(&format!("\n{heading}\n  {}\n", lines.join("\n  ")));
@@ -226,6 +227,7 @@ mod tests {
             "published_epochs": 2, "permutation": "feistel-1", "damaged": 2, "lost_records": 0, "lost": [],
             "damaged_samples": [{"partition": 1, "object": "b.tar", "at": 512, "reason": "truncated"}],
             "trouble": ["partition 0 ends at offset 10: a.tar is gone"],
+            "warnings": ["windows of 1000 records do not fit"],
             "warming": {"is_running": true, "done_bytes": 7_615_000},
             "cache": {"memory_reads": 9, "ssd_reads": 0, "source_reads": 1, "source_bytes": 15_230_000, "budget_bytes": 4_000_000_000_u64},
         });
@@ -246,6 +248,8 @@ mod tests {
             "  fetched          15.2 MB of content, by counting and reading ahead too",
             "TROUBLE",
             "  partition 0 ends at offset 10: a.tar is gone",
+            "WARNINGS",
+            "  windows of 1000 records do not fit",
             "LEFT OUT (2 places, with one sample or many in each, the first 1)",
             "1          b.tar   512   truncated",
         ] {

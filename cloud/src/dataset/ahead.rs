@@ -8,7 +8,7 @@ use robustmq_dataset::epochs::Part;
 use robustmq_dataset::index::extent_id;
 use tokio::time::Instant;
 
-use super::partition::{DatasetPartition, PartitionError};
+use super::partition::{DatasetPartition, PartitionError, guarded};
 use super::readers::Reader;
 
 /// Fetches ahead until the partition is not used any more.
@@ -19,7 +19,7 @@ pub(super) async fn run(partition: Weak<DatasetPartition>) {
         let readers = this.readers().active(Instant::now());
         let mut is_over = false;
         for reader in readers {
-            match this.fetch_ahead(&reader).await {
+            match guarded(this.fetch_ahead(&reader)).await {
                 Ok(true) => {}
                 Ok(false) => {
                     is_over = true;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use robustmq_common::limits;
+use robustmq_common::machine::{Memory, memory};
 use serde::{Deserialize, Serialize};
 
 use super::Datasets;
@@ -47,8 +48,16 @@ pub struct NewCaches {
 
 /// It was not changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("memory_bytes is {0}, and at least {least}", least = limits::tier::CACHE_BYTES_MIN)]
-pub struct TooLittle(pub usize);
+pub enum NoBudget {
+    /// Less than there has to be.
+    #[error("memory_bytes is {0}, and at least {least}", least = limits::tier::CACHE_BYTES_MIN)]
+    TooLittle(usize),
+    /// More than there is.
+    #[error(
+        "memory_bytes is {0}, and {1}: it has to be less, since the broker needs some beside it"
+    )]
+    TooMuch(usize, Memory),
+}
 
 impl Caches {
     /// With so much to begin with, which both have been opened with.
@@ -76,10 +85,13 @@ impl Caches {
     /// Takes so much from now on, until the broker is started again. What is too much is dropped at once, but for what is on its way.
     ///
     /// # Errors
-    /// [`TooLittle`].
-    pub fn set(&self, NewCaches { memory_bytes }: NewCaches) -> Result<(), TooLittle> {
+    /// [`NoBudget`].
+    pub fn set(&self, NewCaches { memory_bytes }: NewCaches) -> Result<(), NoBudget> {
         if memory_bytes < limits::tier::CACHE_BYTES_MIN {
-            return Err(TooLittle(memory_bytes));
+            return Err(NoBudget::TooLittle(memory_bytes));
+        }
+        if let Some(memory) = memory().filter(|memory| memory.bytes < memory_bytes as u64) {
+            return Err(NoBudget::TooMuch(memory_bytes, memory));
         }
         self.memory_bytes.store(memory_bytes, Ordering::Relaxed);
         if let Some(archive) = &self.archive {

@@ -75,6 +75,20 @@ impl Datasets {
         Some(self.dataset(topic).await.ok()??.cancel.clone())
     }
 
+    /// A topic that is not open yet reads these bytes, for as long as somebody holds what is returned.
+    #[cfg(test)]
+    pub fn read_from(
+        &self,
+        config: &crate::topics::SourceConfig,
+        source: std::sync::Arc<dyn robustmq_dataset::fetch::Source>,
+    ) -> std::sync::Arc<dyn std::any::Any + Send + Sync> {
+        let key = super::group_key(config);
+        let group = super::Group::new(key, source, self.store.clone());
+        let group = std::sync::Arc::new(group);
+        self.lock().groups.insert(key, std::sync::Arc::downgrade(&group));
+        group
+    }
+
     /// The partitions of a topic that are open look whether there is more to count.
     fn wake(&self, topic: TopicId) {
         let open: Vec<_> = {

@@ -12,11 +12,11 @@ use futures_util::stream::FuturesOrdered;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::fetch::{FetchError, Paced};
-use robustmq_dataset::format::{Damage, Format};
+use robustmq_dataset::format::{Coding, Damage, Format};
 use robustmq_dataset::index::{self, Found, ObjectIndex, Pace, extent_id};
 use robustmq_dataset::layout::Extent;
 
-use super::partition::{DatasetPartition, PartitionError};
+use super::partition::{DatasetPartition, PartitionError, guarded};
 use super::status::Damaged;
 use crate::store::keys::dataset::StoredEpoch;
 use crate::store::{self, WriteBatch};
@@ -31,7 +31,7 @@ pub(super) async fn run(partition: Weak<DatasetPartition>) {
         let mut demand = this.demand.subscribe();
         demand.mark_unchanged();
         let outcome = tokio::select! {
-            outcome = this.count() => outcome,
+            outcome = guarded(this.count()) => outcome,
             () = cancel.cancelled() => return,
         };
         let wait = match outcome {
@@ -254,7 +254,14 @@ impl DatasetPartition {
         if let Some(known) = group.known(id).await? {
             return Ok((number, object.size, known));
         }
-        if let Some(index) = self.index_beside(number, &object, &reading, distance_bytes).await? {
+        let dataset = &self.dataset;
+        let pace = match distance_bytes {
+            0 => Pace::urgent(limits::INDEXING_GETS),
+            _ => Pace::even(limits::INDEXING_GETS),
+        };
+        let pace = pace.with_extents(dataset.cache.extent_bytes());
+        let distance = (distance_bytes, pace);
+        if let Some(index) = self.index_beside(number, &object, &reading, distance).await? {
             let index = Arc::new(index);
             group.save(id, &index).await?;
             return Ok((number, object.size, index));
@@ -263,11 +270,6 @@ impl DatasetPartition {
         // Of Parquet, what lies last is read first.
         let from = if reading.format == Format::Parquet { object.size } else { 0 };
         let source = Paced::new(Arc::clone(&group.source), from, distance_bytes);
-        let pace = match distance_bytes {
-            0 => Pace::urgent(limits::INDEXING_GETS),
-            _ => Pace::even(limits::INDEXING_GETS),
-        };
-        let dataset = &self.dataset;
         let found =
             index::index(&source, &object, reading, pace, &dataset.cache, &mut growing).await;
         if found.is_err() && !growing.is_wanted {
@@ -303,7 +305,9 @@ impl Found for Growing<'_> {
 
     fn publish(&mut self, index: &ObjectIndex) {
         let dataset = &self.partition.dataset;
-        if index.damaged > 0 && dataset.live().on_corrupt == OnCorrupt::Stop {
+        // Whether what is compressed is good, and no bomb, is known at its end.
+        let may_be_damaged = index.damaged > 0 || index.reading.coding != Coding::Plain;
+        if may_be_damaged && dataset.live().on_corrupt == OnCorrupt::Stop {
             return;
         }
         self.partition.state().grow(self.number, index);

@@ -7,6 +7,7 @@ use futures_util::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt as _};
 use robustmq_common::limits::dataset as limits;
+use robustmq_dataset::fetch::bad_etag;
 use robustmq_dataset::format::detect::{detect, is_sidecar, may_be};
 use tokio::task::spawn_blocking;
 
@@ -51,6 +52,9 @@ pub(super) async fn list(
         }
         let modified_ms = meta.last_modified.timestamp_millis();
         let (etag, size) = (meta.e_tag, meta.size);
+        if let Some(why) = etag.as_deref().and_then(bad_etag) {
+            return Err(ListError(format!("{name} at {url} cannot be read: {why}")));
+        }
         entries.push(Entry { name, etag, size, modified_ms, index: None });
     }
     if entries.is_empty() && seen == 0 {
@@ -63,6 +67,7 @@ pub(super) async fn list(
     }
     let mut entries = sidecars.attach(config, without_folders(entries));
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    check_once(&entries)?;
     match (&config.url, roots) {
         (ObjectStoreUrl::File { dir }, Some(roots)) => {
             let (dir, roots) = (dir.clone(), roots.to_vec());
@@ -70,6 +75,18 @@ pub(super) async fn list(
             checked.map_err(|error| ListError(format!("{url}: {error}")))?
         }
         _ => Ok(entries),
+    }
+}
+
+/// A name that came twice would be two objects of the topic.
+fn check_once(sorted: &[Entry]) -> Result<(), ListError> {
+    let names = sorted.iter().zip(sorted.iter().skip(1));
+    let mut twice = names.filter(|(one, next)| one.name == next.name);
+    match twice.next() {
+        Some((Entry { name, .. }, _)) => Err(ListError(format!(
+            "{name} is listed twice: the server repeats itself, or there is another object of that name with a slash behind it"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -175,65 +192,4 @@ fn name_below(prefix: &str, meta: &ObjectMeta) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Entry, ObjectStoreUrl, check_links, refused, without_folders};
-    use crate::dataset::sidecars::Sidecar;
-
-    fn entry(name: &str, size: u64) -> Entry {
-        Entry { name: name.to_owned(), etag: None, size, modified_ms: 0, index: None }
-    }
-
-    /// A folder that was made in a browser became a record without a value.
-    #[test]
-    fn an_empty_object_that_is_a_folder_of_others_is_left_out() {
-        let check = |entries: &[(&str, u64)], expected: &[&str]| {
-            let entries = entries.iter().map(|(name, size)| entry(name, *size)).collect();
-            let left = without_folders(entries);
-            assert_eq!(left.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), expected);
-        };
-        check(&[("a", 0), ("a/b", 0), ("a/b/c", 1), ("a-", 0)], &["a/b/c", "a-"]);
-        check(&[("a", 1), ("a/b", 1), ("b", 0)], &["a", "a/b", "b"]);
-        check(&[("a/b/c", 0), ("a/b", 0)], &["a/b/c"]);
-    }
-
-    /// Listings in S3 fail with errors of no kind, and people were told only that it cannot be listed.
-    #[test]
-    fn whoever_creates_a_topic_is_told_what_to_look_at() {
-        let url: ObjectStoreUrl = "s3://data/train".parse().expect("a URL");
-        let check = |text: &str, said: &str| {
-            let error = object_store::Error::Generic { store: "S3", source: text.into() };
-            let refused = refused(&url, &error).0;
-            assert!(refused.starts_with(&format!("s3://data/train: {said}")), "{refused}");
-            assert!(refused.contains(text), "{refused}");
-        };
-        let answer = "Server returned non-2xx status code: ";
-        check(&format!("{answer}404 Not Found: NoSuchBucket"), "there is no such bucket");
-        check(&format!("{answer}403 Forbidden: InvalidAccessKeyId"), "it may not be listed: check");
-        check(&format!("{answer}500 Internal Server Error"), "it cannot be listed (");
-    }
-
-    /// A link below a directory that was allowed served whatever it led to.
-    #[test]
-    fn links_out_of_what_is_allowed_are_refused_by_name() {
-        let outside = tempfile::tempdir().expect("a directory");
-        let inside = tempfile::tempdir().expect("a directory");
-        std::fs::write(outside.path().join("secret"), "").expect("a disk");
-        std::fs::write(inside.path().join("data"), "").expect("a disk");
-        let link = |to: &std::path::Path, name: &str| {
-            std::os::unix::fs::symlink(to, inside.path().join(name)).expect("a disk");
-        };
-        link(&inside.path().join("data"), "within");
-        link(&outside.path().join("secret"), "out");
-        let check = |names: &[&str]| {
-            let entries = names.iter().map(|name| entry(name, 0)).collect();
-            check_links(inside.path(), &[inside.path().to_owned()], entries)
-        };
-        assert_eq!(check(&["data", "within"]).map(|entries| entries.len()), Ok(2));
-        let refused = check(&["data", "out"]).expect_err("it leads out");
-        assert!(refused.0.starts_with("out is a link"), "{refused}");
-        // Nor is what lies beside an object.
-        let beside = Sidecar { name: "out".into(), etag: None, size: 0, modified_ms: 0 };
-        let data = Entry { index: Some(beside), ..entry("data", 0) };
-        assert!(check_links(inside.path(), &[inside.path().to_owned()], vec![data]).is_err());
-    }
-}
+mod tests;

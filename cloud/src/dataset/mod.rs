@@ -2,7 +2,7 @@
 //!
 //! Roles: `listing` (of a source), `manifest` (which objects there are, in which order), `changes` (of a topic's configuration), `group` (what is known of objects, shared by topics with one source),
 //! `partition` (offsets, as far as they are counted), `counting` (finds out what objects hold, a little ahead of readers), `reading` (offsets to
-//! record batches), `find` (keys to offsets), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as
+//! record batches), `find` (keys to offsets), `fit` (whether the cache holds what is needed at once), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as
 //! Kafka has them), `lost` (those that are not there any more), `troubles` (why one does not go on), `refreshing` (listing a source again). How objects
 //! are read, cached and ordered is in the crate `robustmq-dataset`; that a partition's records come from here is known to the log only by
 //! the seam [`Source`].
@@ -50,6 +50,7 @@ mod caches;
 mod changes;
 mod counting;
 mod find;
+mod fit;
 mod group;
 mod listing;
 mod lost;
@@ -64,7 +65,7 @@ mod status;
 mod troubles;
 mod warm;
 
-pub use caches::{Caches, NewCaches, ShownCaches, TooLittle};
+pub use caches::{Caches, NewCaches, NoBudget, ShownCaches};
 pub use find::{Cursor, FindError, FoundKeys, Match, Wanted};
 pub use listing::ListError;
 pub use manifest::{Listed, Refreshed};

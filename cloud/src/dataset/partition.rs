@@ -4,9 +4,11 @@
 //! **Invariant:** an epoch is in the store before its first record may be read.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use futures_util::FutureExt as _;
 use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex, TopicId};
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{Cache, UserId};
@@ -119,6 +121,9 @@ pub(super) enum PartitionError {
     /// Its log ends before the last object, for this reason.
     #[error("{0}")]
     Ends(String),
+    /// A defect, ours or of a library: the log has more of it.
+    #[error("reading the source ended in a panic, see the log: {0}")]
+    Panicked(String),
     /// An object was not read to its end, since nobody would have read on.
     #[error("nobody reads {object}")]
     Unwanted { object: String },
@@ -130,9 +135,21 @@ impl PartitionError {
         match self {
             Self::Fetch(error) => error.is_final(),
             Self::Corrupt { .. } | Self::Ends(_) => true,
-            Self::Store(_) | Self::Unwanted { .. } => false,
+            Self::Store(_) | Self::Unwanted { .. } | Self::Panicked(_) => false,
         }
     }
+}
+
+/// Has a panic be an error: what panics is tried again, and told. A task that ended with it would be waited for without end.
+pub(super) async fn guarded<T>(
+    work: impl Future<Output = Result<T, PartitionError>>,
+) -> Result<T, PartitionError> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(PartitionError::Panicked(text.unwrap_or_default()))
+    })
 }
 
 /// An object with what it holds.
@@ -282,7 +299,7 @@ impl DatasetPartition {
         // An open window hides what it has: it has to be filled.
         let hidden = matches!(self.dataset.config.shuffle, Shuffle::Window(_));
         // What is being read has a place there too, and what finds none would be fetched once more.
-        let extent = limits::EXTENT_BYTES as u64;
+        let extent = self.dataset.cache.extent_bytes() as u64;
         let room = self.ahead_bytes().saturating_sub(extent).max(extent);
         ahead.saturating_add(on_their_way) < room || (hidden && ahead == 0)
     }
@@ -299,7 +316,7 @@ impl DatasetPartition {
     pub(super) fn ahead_bytes(&self) -> u64 {
         let sharing = self.sharing.load(Ordering::Relaxed).max(1) as u64;
         let share = self.dataset.cache.free_ahead_bytes() / sharing;
-        share.clamp(limits::EXTENT_BYTES as u64, limits::COUNTED_AHEAD_BYTES)
+        share.clamp(self.dataset.cache.extent_bytes() as u64, limits::COUNTED_AHEAD_BYTES)
     }
 
     /// The object of a number among this partition's, as it was listed, and its identity.
@@ -414,6 +431,11 @@ impl State {
             records = self.growing.values().map(|index| index.records()).sum();
         }
         bytes / records.max(1)
+    }
+
+    /// Bytes of what is counted, and how many records they are.
+    pub fn counted(&self) -> (u64, u64) {
+        (self.counted_bytes, self.counted_records)
     }
 
     /// Objects whose records are known.

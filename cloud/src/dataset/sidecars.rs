@@ -6,7 +6,7 @@ use std::sync::Arc;
 use object_store::ObjectMeta;
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::fetch::{FetchError, Object, Paced, Source as _};
-use robustmq_dataset::index::{ObjectIndex, Reading, sidecar};
+use robustmq_dataset::index::{ObjectIndex, Pace, Reading, sidecar};
 use serde::{Deserialize, Serialize};
 
 use super::manifest::Entry;
@@ -71,13 +71,13 @@ fn may_have(config: &SourceConfig, entry: &Entry) -> bool {
 }
 
 impl DatasetPartition {
-    /// What an object holds by the file beside it, which readers read `distance_bytes` before; `None` if there is none, or if it cannot be true: then the object has to be read.
+    /// What an object holds by the file beside it, in extents of that pace; readers read `distance_bytes` before it; `None` if there is none, or if it cannot be true: then the object has to be read.
     pub(super) async fn index_beside(
         &self,
         number: u64,
         object: &Object,
         reading: &Reading,
-        distance_bytes: u64,
+        (distance_bytes, pace): (u64, Pace),
     ) -> Result<Option<ObjectIndex>, PartitionError> {
         let dataset = &self.dataset;
         if !sidecar::may_have(reading) {
@@ -110,7 +110,7 @@ impl DatasetPartition {
             }
             Err(error) => return Err(error.into()),
         };
-        match sidecar::index(&text, reading.clone(), object.size) {
+        match sidecar::index(&text, reading.clone(), object.size, pace) {
             Ok(index) => Ok(Some(index)),
             Err(reason) => {
                 ignored(&reason);

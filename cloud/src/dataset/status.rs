@@ -10,6 +10,7 @@ use robustmq_dataset::order::PERMUTATION;
 use serde::Serialize;
 
 use super::find::Searched;
+use super::fit::Fit;
 use super::partition::{DatasetPartition, PartitionError};
 use super::{Datasets, ListError, Warming};
 use crate::store::StoreError;
@@ -56,6 +57,8 @@ pub struct Status {
     pub lost: Vec<String>,
     /// Why partitions do not go on: where each ends, and the object that has to be looked at.
     pub trouble: Vec<String>,
+    /// What of it does not fit the cache, and is fetched again and again for that.
+    pub warnings: Vec<String>,
     /// Its source is listed again at the moment.
     pub is_refreshing: bool,
     /// How far it is brought into the cache, where that was asked for.
@@ -154,12 +157,15 @@ impl Datasets {
         let (mut is_complete, mut published) = (true, u32::MAX);
         let (mut lost_records, mut lost) = (0, Vec::new());
         let (mut begun_objects, mut damaged_samples) = (0, Vec::new());
+        let mut counted = (0, 0);
         let partitions = self.looked_at(topic).await?.ok_or_else(none)?;
         for partition in &partitions {
             let state = partition.state();
             let first = state.epochs.iter().next();
             indexed += state.known_objects();
             is_complete &= first.is_some_and(|epoch| epoch.is_complete());
+            let (bytes, records_counted) = state.counted();
+            counted = (counted.0 + bytes, counted.1 + records_counted);
             begun_objects +=
                 state.epochs.last().map_or_else(|| partition.objects(), |last| last.objects());
             published = published.min(state.epochs.last().map_or(0, |last| last.number() + 1));
@@ -172,6 +178,8 @@ impl Datasets {
         }
         let newest = newest_complete(&partitions);
         damaged_samples.truncate(limits::SHOWN_DAMAGES);
+        trouble.extend(nothing_readable(&partitions, indexed, &damaged_samples));
+        let fit = Fit::new(&self.cache, config, topic.partitions, &listed, counted);
         trouble.extend(self.refreshing(topic.id).and_then(|begun| begun.trouble()));
         Ok(Status {
             topic: topic.name.clone(),
@@ -193,6 +201,7 @@ impl Datasets {
             lost_records,
             lost,
             trouble,
+            warnings: fit.warnings(),
             is_refreshing: self.is_refreshing(topic.id),
             warming: dataset.warming().clone(),
             cache: self.cache.stats(Some(dataset.user())),
@@ -241,4 +250,23 @@ impl DatasetPartition {
             more.await;
         }
     }
+}
+
+/// That nothing of what is counted can be read, which a setting of the topic may be the reason of: a column that there is not, another format.
+fn nothing_readable(
+    partitions: &[Arc<DatasetPartition>],
+    objects: u64,
+    damaged: &[Damaged],
+) -> Option<String> {
+    let Damaged { object, reason, .. } = damaged.first()?;
+    let is_empty = |partition: &Arc<DatasetPartition>| {
+        let state = partition.state();
+        state.epochs.high_watermark() == 0 && state.counted().1 == 0
+    };
+    let told = || {
+        format!(
+            "no record of the objects that are counted ({objects}) can be read; the first, {object}: {reason}"
+        )
+    };
+    (objects > 0 && partitions.iter().all(is_empty)).then(told)
 }

@@ -10,7 +10,7 @@ use robustmq_dataset::index::{ExtentIndex, extent_id};
 use tokio::time::Instant;
 
 use super::Datasets;
-use super::partition::{Dataset, DatasetPartition, Opened, PartitionError, Warming};
+use super::partition::{Dataset, DatasetPartition, Opened, PartitionError, Warming, guarded};
 use super::status::StatusError;
 use crate::topics::Topic;
 
@@ -45,7 +45,7 @@ impl Datasets {
             let cancel = dataset.cancel.clone();
             let all = async {
                 for partition in partitions {
-                    if let Err(error) = partition.warm_up().await {
+                    if let Err(error) = guarded(partition.warm_up()).await {
                         let (topic, topic_id) = (dataset.name.as_str(), dataset.topic);
                         let reason = dataset.told(&error);
                         tracing::warn!(topic, %topic_id, reason, "a dataset is not brought into the cache");
@@ -114,6 +114,8 @@ impl DatasetPartition {
     async fn counted_at(&self, place: u64, began: Instant) -> Result<Option<u64>, PartitionError> {
         loop {
             let more = self.counted.notified();
+            // Before it is looked what is counted: all that comes before the end is counted by then.
+            let trouble = self.dataset.troubles.end_for_good(self.id(), began);
             let counted = {
                 let state = self.state();
                 let first = state.epochs.iter().next();
@@ -125,7 +127,7 @@ impl DatasetPartition {
             if counted.is_some() {
                 return Ok(counted);
             }
-            if let Some(trouble) = self.dataset.troubles.end_for_good(self.id(), began) {
+            if let Some(trouble) = trouble {
                 return Err(PartitionError::Ends(trouble));
             }
             // It counts on while the topic is brought into the cache.

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use robustmq_common::chain::chain;
 
+use super::bounded::Bounded;
+use super::paged::Paged;
 use super::url::ObjectStoreUrl;
 
 /// Whether the environment lets the object store at `url` be used.
@@ -95,19 +97,7 @@ pub fn locate(url: &ObjectStoreUrl, name: &str, request: Duration) -> Result<Loc
             Ok(Location { objects: Arc::new(files), path: name.to_owned() })
         }
         ObjectStoreUrl::S3 { bucket, prefix } => {
-            let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-            let plain = check_endpoint(variable)?;
-            // An embedding program may have chosen another provider.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            // One by one: all options at once would take away what the environment says.
-            let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
-            let bucket = AmazonS3Builder::from_env()
-                .with_bucket_name(bucket)
-                .with_allow_http(plain)
-                .with_retry(retries())
-                .with_config(timeout, format!("{} seconds", request.as_secs()))
-                .build();
-            let bucket = bucket.map_err(|error| chain(&error))?;
+            let bucket = bucket_of(bucket, request)?;
             let parts = [prefix.as_str(), name];
             let path: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
             Ok(Location { objects: Arc::new(bucket), path: path.join("/") })
@@ -115,7 +105,25 @@ pub fn locate(url: &ObjectStoreUrl, name: &str, request: Duration) -> Result<Loc
     }
 }
 
-/// What is at `url`, to be read only: nothing is made there.
+/// A bucket, as the environment says where it is and who may use it.
+fn bucket_of(name: &str, request: Duration) -> Result<AmazonS3, String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let plain = check_endpoint(variable)?;
+    // An embedding program may have chosen another provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // One by one: all options at once would take away what the environment says.
+    let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
+    let bucket = AmazonS3Builder::from_env()
+        .with_bucket_name(name)
+        .with_allow_http(plain)
+        .with_retry(retries())
+        .with_http_connector(Bounded)
+        .with_config(timeout, format!("{} seconds", request.as_secs()))
+        .build();
+    bucket.map_err(|error| chain(&error))
+}
+
+/// What is at `url`, to be read only: nothing is made there. Its listings end.
 ///
 /// # Errors
 /// Says what is wrong. Whether the object store answers is not tried.
@@ -125,7 +133,10 @@ pub fn locate_source(url: &ObjectStoreUrl) -> Result<Location, String> {
             let files = LocalFileSystem::new_with_prefix(dir).map_err(|error| chain(&error))?;
             Ok(Location { objects: Arc::new(files), path: String::new() })
         }
-        ObjectStoreUrl::S3 { .. } => locate(url, "", robustmq_common::limits::object::READ),
+        ObjectStoreUrl::S3 { bucket, prefix } => {
+            let bucket = bucket_of(bucket, robustmq_common::limits::object::READ)?;
+            Ok(Location { objects: Arc::new(Paged::new(bucket)), path: prefix.clone() })
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use robustmq_common::config::Invalid;
+use robustmq_common::disk::size_bytes;
 use robustmq_common::limits;
+use robustmq_common::machine::memory;
 use serde::{Deserialize, Serialize};
 
 /// `[cache]`.
@@ -42,6 +44,31 @@ impl CacheSection {
             return Err(Invalid::new("cache.ssd_bytes", why));
         }
         Ok(())
+    }
+
+    /// Whether the machine has what caches may take.
+    ///
+    /// # Errors
+    /// [`Invalid`] says how much it has.
+    pub(crate) fn check_machine(&self, data_dir: &Path) -> Result<(), Invalid> {
+        let bytes = self.memory_bytes as u64;
+        if let Some(memory) = memory().filter(|memory| memory.bytes < bytes) {
+            let why = format!(
+                "{bytes} is too much: {memory}. It has to be less, since the broker needs some beside it"
+            );
+            return Err(Invalid::new("cache.memory_bytes", why));
+        }
+        let Some((dir, bytes)) = self.ssd(data_dir) else { return Ok(()) };
+        match size_bytes(&dir).filter(|size| *size < bytes) {
+            Some(size) => {
+                let why = format!(
+                    "{bytes} is too much: the file system of {} has {size} bytes",
+                    dir.display()
+                );
+                Err(Invalid::new("cache.ssd_bytes", why).or("cache.ssd_dir"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What archived blocks may take, if there is an archive, and datasets at the start.

@@ -1,6 +1,8 @@
 use std::path::Path;
 
 use robustmq_common::config::{Sources, load, warnings};
+#[cfg(target_os = "linux")]
+use robustmq_common::net::StartError;
 
 use super::{Settings, parse_host_port};
 
@@ -139,6 +141,31 @@ fn directories_that_are_not_there_are_warned_about() {
     let warnings = settings.expect("legal").warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains(&format!("{missing:?} is no directory now")), "{warnings:?}");
+}
+
+/// A budget of an exabyte was taken, and the broker went on until it was killed.
+#[cfg(target_os = "linux")]
+#[test]
+fn caches_that_the_machine_has_no_room_for_are_refused_with_what_it_has() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let check = |toml: &str, expected: Option<[&str; 2]>| {
+        let settings = from(&format!("[cache]\n{toml}")).expect("legal elsewhere");
+        let checked = settings.cache.check_machine(dir.path()).map_err(StartError::from);
+        let checked = checked.map_err(|error| error.to_string());
+        match (checked, expected) {
+            (Ok(()), None) => {}
+            (Err(line), Some(said)) => {
+                said.iter().for_each(|said| assert!(line.contains(said), "{line}"))
+            }
+            (checked, _) => panic!("{toml}: {checked:?}"),
+        }
+    };
+    check("memory_bytes = 134217728\nssd_bytes = 67108864", None);
+    let memory = ["[cache] memory_bytes: 1000000000000000000 is too much: ", " bytes of memory"];
+    check("memory_bytes = 1000000000000000000", Some(memory));
+    let ssd =
+        ["[cache] ssd_bytes: 1000000000000000000 is too much: the file system of ", "/cache has "];
+    check("ssd_bytes = 1000000000000000000", Some(ssd));
 }
 
 /// They were passed over in silence.

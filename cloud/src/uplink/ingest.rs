@@ -88,7 +88,7 @@ pub struct EdgeStatus {
     pub incarnation: Incarnation,
     /// Seconds since it was last heard of; `None` if not since the start.
     pub seen_seconds_ago: Option<u64>,
-    /// Whether it was heard of within the session timeout.
+    /// Whether it was heard of within the session timeout, and not refused since.
     pub connected: bool,
     /// Topics that it brought into being.
     pub topics_created: u64,
@@ -174,7 +174,11 @@ impl Ingest {
     pub async fn status(&self, id: &EdgeId) -> Result<EdgeStatus, StoreError> {
         let shared = &self.shared;
         let record = super::edges::load_edge(shared.store.as_ref(), id).await?;
-        let seen = shared.edges.known(id).and_then(|edge| edge.last_seen(Instant::now()));
+        let (now, past) = (Instant::now(), shared.settings.session_timeout);
+        let seen = shared.edges.known(id).and_then(|edge| edge.last_seen(now));
+        let refused = shared.refused.since(id, past, now);
+        let refused = refused.map(|since| now.saturating_duration_since(since));
+        let is_let_in = |seen| refused.is_none_or(|refused| seen < refused);
         let range = keys::lanes_range(id, record.incarnation);
         let page = shared.store.scan(range, ScanLimit::items(limits::SYNC_LANES)).await?;
         let lane = |(key, value): &(bytes::Bytes, bytes::Bytes)| {
@@ -187,7 +191,7 @@ impl Ingest {
         Ok(EdgeStatus {
             incarnation: record.incarnation,
             seen_seconds_ago: seen.map(|seen| seen.as_secs()),
-            connected: seen.is_some_and(|seen| seen < shared.settings.session_timeout),
+            connected: seen.is_some_and(|seen| seen < past && is_let_in(seen)),
             topics_created: record.topics_created,
             lost_records: record.lost_records,
             lanes: page.items.iter().filter_map(lane).collect(),

@@ -26,6 +26,8 @@ pub(super) enum Why {
 }
 
 impl Why {
+    const ALL: [Self; 4] = [Self::PlainHttp, Self::NoToken, Self::WrongToken, Self::NotRegistered];
+
     /// What the edge is told.
     pub fn refusal(self) -> Refusal {
         match self {
@@ -35,37 +37,57 @@ impl Why {
     }
 }
 
-/// Who was refused lately, and when it was last.
+/// Who was refused lately, and when.
 #[derive(Default)]
 pub(super) struct RefusedEdges {
-    refused: Mutex<HashMap<(EdgeId, Why), Instant>>,
+    refused: Mutex<HashMap<(EdgeId, Why), Times>>,
+}
+
+/// When an edge was refused for one reason.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// The first time of those that followed each other within [`limits::UPLINK_SESSION_TIMEOUT`].
+    since: Instant,
+    last: Instant,
 }
 
 impl RefusedEdges {
     /// Notes a refusal. True where it is news: the edge was not refused for this reason within [`limits::UPLINK_IDLE`].
     pub fn note(&self, edge: &EdgeId, why: Why, now: Instant) -> bool {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = |last: &Instant| now.saturating_duration_since(*last) < limits::UPLINK_IDLE;
-        if let Some(last) = refused.get_mut(&(edge.clone(), why)) {
-            let news = !recent(last);
-            *last = now;
-            return news;
+        let quiet = |times: &Times| now.saturating_duration_since(times.last);
+        if let Some(times) = refused.get_mut(&(edge.clone(), why)) {
+            let quiet = quiet(times);
+            times.last = now;
+            if quiet >= limits::UPLINK_SESSION_TIMEOUT {
+                times.since = now;
+            }
+            return quiet >= limits::UPLINK_IDLE;
         }
         if refused.len() >= limits::UPLINK_REFUSED_EDGES {
-            refused.retain(|_, last| recent(last));
+            refused.retain(|_, times| quiet(times) < limits::UPLINK_IDLE);
         }
         if refused.len() >= limits::UPLINK_REFUSED_EDGES {
             return false;
         }
-        refused.insert((edge.clone(), why), now);
+        refused.insert((edge.clone(), why), Times { since: now, last: now });
         true
+    }
+
+    /// Since when it is refused, if it was within so long: whoever was heard of before that is not let in any more, and whoever was heard of
+    /// after it is another that shows the same id.
+    pub fn since(&self, edge: &EdgeId, past: Duration, now: Instant) -> Option<Instant> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = |times: &&Times| now.saturating_duration_since(times.last) < past;
+        let reasons = Why::ALL.into_iter().filter_map(|why| refused.get(&(edge.clone(), why)));
+        reasons.filter(recent).map(|times| times.since).max()
     }
 
     /// Who was refused within so long, each with its last reason.
     pub fn within(&self, past: Duration, now: Instant) -> BTreeMap<EdgeId, Why> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let mut latest: BTreeMap<EdgeId, (Instant, Why)> = BTreeMap::new();
-        for ((edge, why), last) in refused.iter() {
+        for ((edge, why), Times { last, .. }) in refused.iter() {
             let recent = now.saturating_duration_since(*last) < past;
             if recent && latest.get(edge).is_none_or(|(other, _)| other < last) {
                 latest.insert(edge.clone(), (*last, *why));
@@ -104,6 +126,26 @@ mod tests {
         assert!(refused.within(minute, after(100)).is_empty());
         let much_later = after(5) + limits::UPLINK_IDLE;
         assert!(refused.note(&edge("a"), Why::NoToken, much_later), "it comes back");
+    }
+
+    /// The listing said that an edge is connected beside the reason for which it is refused.
+    #[test]
+    fn it_is_known_since_when_an_edge_is_refused() {
+        let (refused, start) = (RefusedEdges::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let past = limits::UPLINK_SESSION_TIMEOUT;
+        let since = |seconds| refused.since(&edge("a"), past, after(seconds));
+        assert_eq!(since(0), None);
+        for seconds in [10, 20, 30] {
+            refused.note(&edge("a"), Why::NoToken, after(seconds));
+        }
+        refused.note(&edge("b"), Why::NoToken, after(31));
+        assert_eq!(since(31), Some(after(10)), "it was not let in meanwhile");
+        refused.note(&edge("a"), Why::WrongToken, after(32));
+        assert_eq!(since(32), Some(after(32)));
+        assert_eq!(since(47), None, "that was long ago");
+        refused.note(&edge("a"), Why::NoToken, after(50));
+        assert_eq!(since(50), Some(after(50)), "it was let in between, perhaps");
     }
 
     #[test]

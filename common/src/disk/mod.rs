@@ -186,6 +186,15 @@ impl Disk for RealDisk {
     }
 }
 
+/// The size of the file system that a directory is in, or will be when it is made; `None` where that is not known.
+#[must_use]
+pub fn size_bytes(dir: &Path) -> Option<u64> {
+    let there =
+        dir.ancestors().map(|dir| if dir.as_os_str().is_empty() { ".".as_ref() } else { dir });
+    let disk = there.into_iter().find_map(|dir| rustix::fs::statvfs(dir).ok())?;
+    Some(disk.f_blocks.saturating_mul(disk.f_frsize)).filter(|bytes| *bytes > 0)
+}
+
 /// The machine's file systems, changing nothing: for `inspect` and `verify` beside a running edge.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadOnlyDisk;

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 /// About as large as an extent is: what is fetched by one GET, cached and checked together. It ends at a record's boundary.
 pub const EXTENT_BYTES: usize = 8 * 1024 * 1024;
+/// It is less where the room of read-ahead would not hold so many,
+pub const EXTENTS_AHEAD: usize = 32;
+/// within these.
+pub const EXTENT_BYTES_RANGE: RangeInclusive<usize> = 1024 * 1024..=EXTENT_BYTES;
 /// The largest record, with all its parts. A larger one is damage.
 pub const RECORD_BYTES: usize = 64 * 1024 * 1024;
 /// What a topic may set as its largest record, and as the size of the chunks of larger ones.
@@ -100,7 +104,7 @@ pub const FIRST_EXTENT_BYTES: usize = 1024 * 1024;
 /// What one of several readers of a source reads in a second, about: by that it is told which GET is needed first.
 pub const READ_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
 /// What is fetched at once of an object that is compressed: it becomes some times as much.
-pub const CODED_PIECE_BYTES: usize = 2 * 1024 * 1024;
+pub const CODED_PIECE_BYTES: usize = 4 * 1024 * 1024;
 /// Records of an object that is compressed wait for the checksum that comes after them, as long as they have no more content than this.
 pub const UNSOUND_BYTES: u64 = 64 * 1024 * 1024;
 /// The rest of a piece that waits for what follows it has a place in the cache's books if it is as large as this.
@@ -191,7 +195,7 @@ pub const AHEAD_BYTES_LEAST: usize = 64 * 1024 * 1024;
 /// but no more than this: with it 99.97 % of reads of a source with a long tail waited for nothing.
 pub const AHEAD_BYTES: usize = 1024 * 1024 * 1024;
 /// What was asked for within this time is being read, and makes no room for others: they wait.
-pub const BEING_READ: Duration = Duration::from_millis(100);
+pub const BEING_READ: Duration = Duration::from_millis(200);
 /// What was read ahead, or is being read, and was not asked for in this time makes room for what is read ahead.
 pub const AHEAD_KEPT: Duration = Duration::from_secs(60);
 /// Loads that are under way or wait for room. Readers of further extents are refused.

@@ -42,3 +42,19 @@ pub const REMOVAL_WRITTEN: usize = 64 * 1024;
 pub const REMOVAL_REMEMBERED: usize = 16 * 1024;
 /// How long the removal waits after a failed step.
 pub const REMOVAL_PAUSE: Duration = Duration::from_secs(5);
+
+// Of listings in S3.
+
+/// The longest continuation token: it is a part of a URL.
+pub const TOKEN_BYTES: usize = 8192;
+/// Pages in a row that have no object and are followed by another.
+pub const EMPTY_PAGES: u64 = 10_000;
+/// Objects of one listing, those that are left out included.
+pub const LISTED_OBJECTS: u64 = 100_000_000;
+
+// Of answers of S3.
+
+/// A page of a listing: a thousand keys of 1,024 bytes, each of which may take six.
+pub const PAGE_BYTES: usize = 16 * 1024 * 1024;
+/// What an error says, and what may come beyond a range before it is cut off.
+pub const SAID_BYTES: usize = 1024 * 1024;

@@ -322,6 +322,13 @@ impl Cache {
         super::memory::ahead_bytes(self.memory_bytes())
     }
 
+    /// About how large extents should be: so that the room of read-ahead holds those that some tens of readers read.
+    #[must_use]
+    pub fn extent_bytes(&self) -> usize {
+        let (least, most) = limits::dataset::EXTENT_BYTES_RANGE.into_inner();
+        (self.ahead_bytes() / limits::dataset::EXTENTS_AHEAD).clamp(least, most)
+    }
+
     /// What may be read ahead now: what is for that, and what nothing has taken yet that stays. The last quarter of that is left to fill with
     /// what was read: else what is waited for would push out what was read ahead.
     #[must_use]
@@ -335,6 +342,12 @@ impl Cache {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         locked(&self.memory).budget_bytes()
+    }
+
+    /// What it may take of its SSD; 0 where there is none, or it cannot be used.
+    #[must_use]
+    pub fn ssd_budget_bytes(&self) -> u64 {
+        self.ssd.as_ref().map_or(0, |ssd| ssd.bytes())
     }
 
     /// How it is, for one user or for all: the fields say which of them are the user's own. It goes through the last accesses: some ten milliseconds.

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use robustmq_common::limits;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::lent::{Lent, Loan};
@@ -250,49 +249,6 @@ impl Memory {
             .into_iter()
             .filter_map(|order| order.values().next().filter(|(_, since)| is_forgotten(*since)));
         oldest.min_by_key(|(_, since)| *since).map(|(id, _)| *id)
-    }
-
-    /// Begins a load that nobody waits for; whether there is room for it: in the pool, or among those that stay, as long as these are few.
-    pub(super) fn begin_ahead(
-        &mut self,
-        id: ExtentId,
-        user: UserId,
-        outcome: Outcome,
-        scene: Scene<'_>,
-        changes: &mut Changes,
-    ) -> bool {
-        let bytes = self.estimate(id);
-        let most = ahead_bytes(self.budget_bytes);
-        let is_free = bytes as u64 <= self.free_bytes() && self.free_loading_bytes + bytes <= most;
-        if !is_free && (self.turns.has_loads() || !self.has_room(bytes, scene, changes)) {
-            return false;
-        }
-        let (free_bytes, pool_bytes) = if is_free { (bytes, 0) } else { (0, bytes) };
-        self.pool_bytes += pool_bytes;
-        self.free_loading_bytes += free_bytes;
-        let loading = Loading { outcome, user, pool_bytes, free_bytes, is_waited_for: false };
-        self.loads.insert(id, loading);
-        true
-    }
-
-    /// Begins a load that somebody waits for, who `is_reader` or not. Where there is no room for it, it is told when there is.
-    pub(super) fn begin_waited(
-        &mut self,
-        id: ExtentId,
-        (user, is_reader): (UserId, bool),
-        outcome: Outcome,
-        scene: Scene<'_>,
-        changes: &mut Changes,
-    ) -> Option<oneshot::Receiver<()>> {
-        let bytes = self.estimate(id);
-        let has_room =
-            !self.turns.has_loads() && self.make_room(bytes, Some(scene.now), scene, changes);
-        let pool_bytes = if has_room { bytes } else { 0 };
-        self.pool_bytes += pool_bytes;
-        let is_waited_for = is_reader;
-        let loading = Loading { outcome, user, pool_bytes, free_bytes: 0, is_waited_for };
-        self.loads.insert(id, loading);
-        (!has_room).then(|| self.wait_for_load(id, bytes))
     }
 
     /// A load has ended without an extent.

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Refused(&'static str),
     /// No permission.
     Forbidden,
+    /// The client panics.
+    Panics,
     /// The server knows no `If-Match`, and answers with this ETag.
     Etag(Option<&'static str>),
     /// As [`Fault::Etag`] without any, and it was changed so many seconds later.
@@ -38,6 +40,8 @@ pub(crate) enum Fault {
     Shifted(u64),
     /// More bytes come than the answer says.
     TooLong,
+    /// Bytes come without end, in pieces of so many.
+    Endless(usize),
 }
 
 #[derive(Debug, Default)]
@@ -90,8 +94,12 @@ async fn spoil(found: GetResult, fault: Fault) -> Result<GetResult> {
             meta.last_modified += std::time::Duration::from_secs(seconds);
         }
         Fault::Shifted(further) => range = range.start + further..range.end + further,
+        Fault::Endless(bytes) => {
+            let piece = bytes::Bytes::from(vec![7; bytes]);
+            end = stream::repeat_with(move || Ok(piece.clone())).boxed();
+        }
         Fault::TooLong => end = stream::once(async { Ok("more".into()) }).boxed(),
-        Fault::Hangs | Fault::Refused(_) | Fault::Forbidden => {}
+        Fault::Hangs | Fault::Refused(_) | Fault::Forbidden | Fault::Panics => {}
     }
     // In pieces, as they come from a network.
     let pieces: Vec<_> = whole.chunks(1000).map(|piece| Ok(whole.slice_ref(piece))).collect();
@@ -132,6 +140,7 @@ impl ObjectStore for FaultyStore {
         match fault.flatten() {
             None => self.inner.get_opts(from, options).await,
             Some(Fault::Hangs) => std::future::pending().await,
+            Some(Fault::Panics) => panic!("request must be valid"),
             Some(Fault::Refused(text)) => Err(refused(text)),
             Some(Fault::Forbidden) => Err(object_store::Error::PermissionDenied {
                 path: from.to_string(),

@@ -3,13 +3,14 @@
 use std::fmt::Display;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 use robustmq_common::chain::chain;
@@ -131,7 +132,10 @@ impl ObjectSource {
         self.stats.gets.fetch_add(1, Ordering::Relaxed);
         // What is no file any more is not opened: a pipe would be waited for without end.
         let stamp = self.stamp(object).await?;
-        let answer = in_time(self.store.get_opts(&object.path, options)).await?;
+        // A client that cannot make a request of what a server has said may panic. Whoever waits for it is to hear of that.
+        let answer = AssertUnwindSafe(self.store.get_opts(&object.path, options)).catch_unwind();
+        let panicked = |_| Failure::Passing("its GET ended in a panic, see the log".to_owned());
+        let answer = in_time(answer).await?.map_err(panicked)?;
         let found = answer.map_err(|error| failure(object, &error))?;
         verify(object, self.etag(object), &rest, &found)?;
         let first_byte = began.elapsed();
@@ -220,6 +224,10 @@ impl Source for ObjectSource {
             let reason = format!("bytes {start}..{end} were asked for, and it has {}", object.size);
             return Err(FetchError::Damaged { object: object.path.to_string(), reason });
         }
+        // What was listed before listings refused them.
+        if let Some(reason) = object.etag.as_deref().and_then(bad_etag) {
+            return Err(FetchError::Forbidden { object: object.path.to_string(), reason });
+        }
         let mut body = Body::new(range);
         // No range says "nothing" in HTTP.
         if body.rest().is_empty() {
@@ -258,6 +266,13 @@ async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, Failure> {
     let silence = limits::dataset::GET_SILENCE;
     let in_time = tokio::time::timeout(silence, answer).await;
     in_time.map_err(|_| Failure::TooMany(format!("no byte came for {} s", silence.as_secs())))
+}
+
+/// Why no request can ask for an object with this ETag, if it is so: no header can carry it.
+#[must_use]
+pub fn bad_etag(etag: &str) -> Option<String> {
+    let has_control = etag.chars().any(char::is_control);
+    has_control.then(|| format!("the server gives it an ETag with a control character, {etag:?}"))
 }
 
 /// Whether an ETag is one that `If-Match` never matches (RFC 9110, 13.1.1).

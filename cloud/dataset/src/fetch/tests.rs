@@ -154,6 +154,37 @@ async fn bytes_that_were_not_asked_for_are_never_given() {
     assert_eq!(0, case.store.asked().len(), "none of these needs a GET");
 }
 
+/// What comes is looked at before it is kept: an answer takes no more memory than what was asked for and a piece.
+#[tokio::test(start_paused = true)]
+async fn a_body_without_an_end_is_cut_off() {
+    let case = case().await;
+    let attempts = limits::dataset::GET_ATTEMPTS;
+    case.store.fail((0..attempts).map(|_| Some(Fault::Endless(64 << 10))));
+    let error = case.get(50..5_000).await.expect_err("none of them is right").to_string();
+    let said = "shard-0.tar cannot be read now: its body is longer than what was asked for";
+    assert_eq!(said, error);
+    assert_eq!(u64::from(attempts) * (4_950 + (64 << 10)), case.counts()[0], "and no more");
+}
+
+/// The client of S3 panics where it cannot make a header of an ETag, and with it went whoever waited.
+#[tokio::test(start_paused = true)]
+async fn an_etag_that_no_request_can_carry_is_refused_and_a_panic_is_a_failure() {
+    let case = case().await;
+    for etag in ["\"a\r\nb\"", "\n", "a\0"] {
+        let object = Object { etag: Some(etag.to_owned()), ..case.object.clone() };
+        let error = case.source.get(&object, 0..10).await.expect_err("no header has it");
+        let error = error.to_string();
+        assert!(error.starts_with("shard-0.tar may not be read: "), "{error}");
+        assert!(error.contains(&format!("an ETag with a control character, {etag:?}")), "{error}");
+    }
+    assert_eq!(0, case.store.asked().len());
+    case.store.fail([Some(Fault::Panics)]);
+    assert_eq!(content().slice(0..10), case.get(0..10).await.expect("the second is answered"));
+    case.store.fail((0..limits::dataset::GET_ATTEMPTS).map(|_| Some(Fault::Panics)));
+    let error = case.get(0..10).await.expect_err("no attempt is left").to_string();
+    assert!(error.contains("shard-0.tar cannot be read now: its GET ended in a panic"), "{error}");
+}
+
 /// A file that was cut off while it was read gave empty pieces without end; one that was written to gave bytes of both versions.
 #[tokio::test]
 async fn what_happens_to_a_file_while_it_is_read_is_noticed() {

@@ -81,6 +81,8 @@ pub struct Decoder {
     kind: Kind,
     taken: u64,
     given: u64,
+    /// Whether it may turn out to be a bomb.
+    is_judged: bool,
 }
 
 impl Decoder {
@@ -96,7 +98,8 @@ impl Decoder {
                 DecodeError::Damaged { coding: "zstd", reason: error.to_string() }
             })?)),
         };
-        Ok(Self { kind, taken: 0, given: 0 })
+        let is_judged = coding != Coding::Plain;
+        Ok(Self { kind, taken: 0, given: 0, is_judged })
     }
 
     /// The same; `None` where the bytes are the content.
@@ -108,6 +111,13 @@ impl Decoder {
             Coding::Plain => Ok(None),
             Coding::Gzip | Coding::Zstd => Self::new(coding).map(Some),
         }
+    }
+
+    /// For content that was indexed, as far as it is read: it was judged then. How much was taken for it depends on the pieces that it comes in,
+    /// which are others now, and what was published is not to become a bomb by that.
+    #[must_use]
+    pub fn of_indexed(self) -> Self {
+        Self { is_judged: false, ..self }
     }
 
     fn coding(&self) -> &'static str {
@@ -144,7 +154,7 @@ impl Decoder {
                 break;
             }
             let most = self.taken.saturating_mul(EXPANSION).max(EXTENT_BYTES as u64);
-            if self.given > most && !matches!(self.kind, Kind::Plain) {
+            if self.given > most && self.is_judged {
                 let (coding, taken, given) = (self.coding(), self.taken, self.given);
                 return Err(DecodeError::Bomb { coding, taken, given });
             }

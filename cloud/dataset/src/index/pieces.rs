@@ -19,22 +19,30 @@ use crate::format::Coding;
 pub struct Pace {
     /// GETs that are on their way at once.
     pub gets: usize,
-    /// Bytes of the first one and of the first extent; each further one is twice as long, up to [`limits::EXTENT_BYTES`]. Whoever waits for
-    /// the first records has them sooner.
+    /// Bytes of the first one and of the first extent; each further one is twice as long, up to `extent_bytes`. Whoever waits for the first
+    /// records has them sooner.
     pub first_bytes: usize,
+    /// Bytes of an extent, about.
+    pub extent_bytes: usize,
 }
 
 impl Pace {
     /// All extents have the usual size.
     #[must_use]
     pub const fn even(gets: usize) -> Self {
-        Self { gets, first_bytes: limits::EXTENT_BYTES }
+        Self { gets, first_bytes: limits::EXTENT_BYTES, extent_bytes: limits::EXTENT_BYTES }
     }
 
     /// For somebody who waits.
     #[must_use]
     pub const fn urgent(gets: usize) -> Self {
-        Self { gets, first_bytes: limits::FIRST_EXTENT_BYTES }
+        Self { first_bytes: limits::FIRST_EXTENT_BYTES, ..Self::even(gets) }
+    }
+
+    /// With extents of that size.
+    #[must_use]
+    pub fn with_extents(self, extent_bytes: usize) -> Self {
+        Self { extent_bytes, first_bytes: self.first_bytes.min(extent_bytes), ..self }
     }
 }
 
@@ -70,8 +78,8 @@ impl<'a> Pieces<'a> {
         cache: &Arc<Cache>,
     ) -> Self {
         let most_bytes = match coding {
-            Coding::Plain => limits::EXTENT_BYTES,
-            Coding::Gzip | Coding::Zstd => limits::CODED_PIECE_BYTES,
+            Coding::Plain => pace.extent_bytes,
+            Coding::Gzip | Coding::Zstd => pace.extent_bytes.min(limits::CODED_PIECE_BYTES),
         } as u64;
         Self {
             source,

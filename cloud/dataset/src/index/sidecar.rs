@@ -24,7 +24,7 @@
 
 use robustmq_common::limits::dataset as limits;
 
-use super::{ExtentIndex, ObjectIndex, Reading};
+use super::{ExtentIndex, ObjectIndex, Pace, Reading};
 use crate::format::{Coding, Format, Parsed, split_sample_name};
 
 /// A tar's block.
@@ -101,16 +101,21 @@ pub fn names(object: &str) -> Vec<String> {
     [Some(object), stem].into_iter().flatten().map(|name| format!("{name}.idx")).collect()
 }
 
-/// What an object of `size` bytes holds, by the `text` beside it.
+/// What an object of `size` bytes holds, by the `text` beside it, in extents as if it were read at that pace.
 ///
 /// # Errors
 /// [`Implausible`]: the object has to be read.
-pub fn index(text: &[u8], reading: Reading, size: u64) -> Result<ObjectIndex, Implausible> {
+pub fn index(
+    text: &[u8],
+    reading: Reading,
+    size: u64,
+    pace: Pace,
+) -> Result<ObjectIndex, Implausible> {
     if !may_have(&reading) {
         return Err(Implausible::Unknown);
     }
     let is_tar = reading.format != Format::TfRecord;
-    let mut cuts = Cuts { index: ObjectIndex::new(reading), start: 0, end: 0, records: 0 };
+    let mut cuts = Cuts { index: ObjectIndex::new(reading), pace, start: 0, end: 0, records: 0 };
     match is_tar {
         true => tar(text, size, &mut cuts)?,
         false => tfrecord(text, size, &mut cuts)?,
@@ -130,6 +135,8 @@ pub(super) fn is_false(found: &Parsed, content: &[u8]) -> bool {
 /// Makes extents of records that lie one after another.
 struct Cuts {
     index: ObjectIndex,
+    /// How long the next extent is to be.
+    pace: Pace,
     /// Where the extent that is not closed begins.
     start: u64,
     /// Where its last record ends.
@@ -144,7 +151,7 @@ impl Cuts {
     }
 
     fn add(&mut self, end: u64) {
-        let is_full = end - self.start > limits::EXTENT_BYTES as u64
+        let is_full = end - self.start > self.pace.first_bytes as u64
             || self.records as usize >= limits::EXTENT_RECORDS;
         if is_full && self.records > 0 {
             self.close();
@@ -164,6 +171,7 @@ impl Cuts {
         });
         self.start = self.end;
         self.records = 0;
+        self.pace.first_bytes = (self.pace.first_bytes * 2).min(self.pace.extent_bytes);
     }
 }
 

@@ -88,14 +88,18 @@ async fn the_first_registered_edge_shuts_out_the_others_and_everybody_is_told() 
     let listed = site.list().await;
     assert_eq!(listed.len(), 3, "{listed:?}");
     assert_eq!(listed[0], ("new".to_owned(), true, true, false));
-    let (old, registered, _, refused) = listed[1].clone();
-    assert_eq!((&*old, registered, refused), ("old", false, true));
+    assert_eq!(listed[1], ("old".to_owned(), false, false, true), "it is not connected any more");
     assert_eq!(listed[2], ("stranger".to_owned(), false, false, true));
 
     let (status, said) = site.add(json!({"edge": "old", "write": ["pl*ant"]})).await;
     assert_eq!(status, 400, "{said}");
     let (status, added) = site.add(json!({"edge": "old"})).await;
     assert_eq!((status, &added["first_token"]), (201, &json!(false)));
+    let token = added["token"].as_str().expect("a token").to_owned();
+    assert_eq!(site.hello("old", Some(&token)).await, 200);
+    // Whoever shows its id beside it does not make it look shut out.
+    assert_eq!(site.hello("old", None).await, 401);
+    assert_eq!(site.list().await[1], ("old".to_owned(), true, true, true));
     shutdown.cancel();
     site.broker.stopped().await.expect("the store closes");
 }

@@ -117,11 +117,13 @@ async fn list_source(kafka: &Kafka, topic: &NewTopic) -> Result<Option<String>, 
         let message = format!("configuration entry {SOURCE} cannot be used: {error}");
         (ResponseError::InvalidConfig, message)
     })?;
-    let note = empty_partitions(topic.partitions, listed.objects);
-    if let Some(note) = &note {
+    let empty = empty_partitions(topic.partitions, listed.objects);
+    let warnings = kafka.datasets.warnings(config, topic.partitions, &listed);
+    let notes: Vec<String> = empty.into_iter().chain(warnings).collect();
+    for note in &notes {
         tracing::warn!(topic = topic.name.as_str(), "{note}");
     }
-    Ok(note)
+    Ok((!notes.is_empty()).then(|| notes.join("; ")))
 }
 
 /// Objects are not split, so further partitions have nothing. They are allowed: objects may come, and the number of partitions is for good.

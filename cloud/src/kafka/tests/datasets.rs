@@ -17,13 +17,17 @@ use kafka_protocol::messages::{
 use robustmq_common::ids::{KafkaTopic, Offset};
 use robustmq_common::record::{Record, RecordBatch};
 
+use self::unread::status_when;
 use super::*;
 use crate::store::ScanLimit;
 use crate::store::keys::Family;
 use crate::topics::Topic;
 
+mod bombs;
 mod chunks;
 mod find;
+mod fit;
+mod panics;
 mod trouble;
 mod unread;
 
@@ -624,6 +628,11 @@ async fn rows_of_parquet_are_records_with_the_columns_that_a_topic_asks_for() {
     let batches = lines(&mut client, "batches", 0).await;
     assert_eq!(batches.len(), 5, "one for each row group");
     assert_eq!(lines(&mut client, "none", 0).await.len(), 0);
+    let none = status_when(&broker, "none", |status| status.is_index_complete).await;
+    let said = "no record of the objects that are counted (2) can be read; the first, 0.parquet: it has no column \"image\" \
+                (robustmq.source.columns); it has id, text, bytes";
+    assert_eq!(none.trouble, [said]);
+    assert!(status(&broker, "all").await.trouble.is_empty(), "others have nothing to tell");
     let first = read_all(&mut client, "some", 0, 0).await.remove(0);
     assert_eq!(header(&first, "robustmq.object"), "0.parquet");
     broker.shutdown.cancel();

@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::{Memory, Scene, ahead_bytes};
-use crate::cache::ExtentId;
-use crate::cache::scene::Changes;
+use super::{Loading, Memory, ahead_bytes};
+use crate::cache::scene::{Changes, Scene};
+use crate::cache::users::UserId;
+use crate::cache::{ExtentId, Outcome};
 
 /// Who waits for room.
 #[derive(Debug)]
@@ -42,8 +43,51 @@ impl Turns {
 }
 
 impl Memory {
+    /// Begins a load that nobody waits for; whether there is room for it: in the pool, or among those that stay, as long as these are few.
+    pub(in crate::cache) fn begin_ahead(
+        &mut self,
+        id: ExtentId,
+        user: UserId,
+        outcome: Outcome,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) -> bool {
+        let bytes = self.estimate(id);
+        let most = ahead_bytes(self.budget_bytes);
+        let is_free = bytes as u64 <= self.free_bytes() && self.free_loading_bytes + bytes <= most;
+        if !is_free && (self.turns.has_loads() || !self.has_room(bytes, scene, changes)) {
+            return false;
+        }
+        let (free_bytes, pool_bytes) = if is_free { (bytes, 0) } else { (0, bytes) };
+        self.pool_bytes += pool_bytes;
+        self.free_loading_bytes += free_bytes;
+        let loading = Loading { outcome, user, pool_bytes, free_bytes, is_waited_for: false };
+        self.loads.insert(id, loading);
+        true
+    }
+
+    /// Begins a load that somebody waits for, who `is_reader` or not. Where there is no room for it, it is told when there is.
+    pub(in crate::cache) fn begin_waited(
+        &mut self,
+        id: ExtentId,
+        (user, is_reader): (UserId, bool),
+        outcome: Outcome,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) -> Option<oneshot::Receiver<()>> {
+        let bytes = self.estimate(id);
+        let has_room =
+            !self.turns.has_loads() && self.make_room(bytes, Some(scene.now), scene, changes);
+        let pool_bytes = if has_room { bytes } else { 0 };
+        self.pool_bytes += pool_bytes;
+        let is_waited_for = is_reader;
+        let loading = Loading { outcome, user, pool_bytes, free_bytes: 0, is_waited_for };
+        self.loads.insert(id, loading);
+        (!has_room).then(|| self.wait_for_load(id, bytes))
+    }
+
     /// A load that there is no room for yet; it is told when it may go on.
-    pub(super) fn wait_for_load(&mut self, id: ExtentId, bytes: usize) -> oneshot::Receiver<()> {
+    fn wait_for_load(&mut self, id: ExtentId, bytes: usize) -> oneshot::Receiver<()> {
         let (turn, mine) = oneshot::channel();
         self.turns.loads.push_back(Waiting { of: id, bytes, turn });
         mine

@@ -14,7 +14,9 @@ use super::table::Table;
 use super::{decode, footer};
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::Damage;
-use crate::index::{ExtentIndex, Found, ObjectIndex, Reading, add_extent, layout_of, stopped};
+use crate::index::{
+    ExtentIndex, Found, ObjectIndex, Pace, Reading, add_extent, layout_of, stopped,
+};
 
 /// The footer, or what is wrong with it.
 async fn table(
@@ -72,7 +74,7 @@ pub(crate) async fn index(
     source: &dyn Source,
     object: &Object,
     mut index: ObjectIndex,
-    gets: usize,
+    pace: Pace,
     found: &mut impl Found,
 ) -> Result<ObjectIndex, FetchError> {
     let table = match table(source, object, &index.reading).await? {
@@ -82,7 +84,7 @@ pub(crate) async fn index(
             return Ok(index);
         }
     };
-    let mut file = File { object, index, at: 0 };
+    let mut file = File { object, index, at: 0, extent_bytes: pace.extent_bytes };
     let (mut numbers, mut read_bytes) = (0..table.groups(), 0_u64);
     while !numbers.is_empty() && !file.is_bomb() {
         let bundle = bundle(&table, &mut numbers, object.size);
@@ -93,7 +95,7 @@ pub(crate) async fn index(
             file.damaged(0, fault.into());
             break;
         }
-        let groups = bundle.iter().map(|number| group(source, object, &table, *number, gets));
+        let groups = bundle.iter().map(|number| group(source, object, &table, *number, pace.gets));
         let groups = join_all(groups).await;
         for (number, group) in bundle.into_iter().zip(groups) {
             let renderer = match group? {
@@ -140,6 +142,8 @@ struct File<'a> {
     index: ObjectIndex,
     /// Bytes of content so far.
     at: u64,
+    /// Of an extent, about.
+    extent_bytes: usize,
 }
 
 impl File<'_> {
@@ -160,7 +164,7 @@ impl File<'_> {
         found: &mut impl Found,
     ) -> Result<Result<(), String>, FetchError> {
         let records = u32::try_from(limits::EXTENT_RECORDS).unwrap_or(u32::MAX);
-        let stop = Stop { bytes: limits::EXTENT_BYTES, records };
+        let stop = Stop { bytes: self.extent_bytes, records };
         loop {
             let part = match step(renderer, stop).await {
                 Ok((back, part)) => {

@@ -217,7 +217,7 @@ proptest! {
             content.extend([0; 1000]);
         }
         let size = content.len();
-        let pace = Pace { gets, first_bytes: piece };
+        let pace = Pace { first_bytes: piece, ..Pace::even(gets) };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let read = read(content, size, Coding::Plain, in_chunks(chunk), pace);
         let (index, extents) = runtime.block_on(read);

@@ -7,8 +7,9 @@ use super::{Implausible, index, may_have, names};
 use crate::fetch::Object;
 use crate::format::testing::{Style, TarFile};
 use crate::format::{Coding, Format};
-use crate::index::{ObjectIndex, Reading, open};
+use crate::index::{ObjectIndex, Pace, Reading, open};
 
+const EVEN: Pace = Pace::even(1);
 const EXTENT: u64 = robustmq_common::limits::dataset::EXTENT_BYTES as u64;
 
 fn read_as(format: Format) -> Reading {
@@ -21,6 +22,18 @@ fn extents(index: &ObjectIndex) -> Vec<(u64, u32, u64, u32)> {
     extents
         .map(|extent| (extent.start, extent.bytes, extent.first_record, extent.records))
         .collect()
+}
+
+/// The first GET was for a whole extent, which who waits for the first records waited for.
+#[test]
+fn who_waits_has_small_extents_first() {
+    let lines = (0..40).map(|line| format!("{} {}\n", line << 20, 1 << 20));
+    let text = lines.collect::<String>();
+    let pace = Pace::urgent(1).with_extents(4 << 20);
+    let found = index(text.as_bytes(), read_as(Format::TfRecord), 40 << 20, pace);
+    let found = found.expect("plausible").extents;
+    let sizes: Vec<_> = found.iter().take(5).map(|extent| extent.bytes >> 20).collect();
+    assert_eq!(sizes, [1, 2, 4, 4, 4]);
 }
 
 #[test]
@@ -60,7 +73,7 @@ fn index_files_of_tars_are_taken_where_they_can_be_true() {
         ("v1.2 1\nb 512 67108865 a.b", Format::WebDataset, 1 << 30, Err(TooLarge { line: 2 })),
         ("v1.2 1\nb 512 18446744073709551615 a.b", Format::Tar, SIZE, Err(Place { line: 2 })),
     ] {
-        let found = index(text.as_bytes(), read_as(format), size);
+        let found = index(text.as_bytes(), read_as(format), size, EVEN);
         let found = found.map(|index| (index.records(), index.content_bytes()));
         assert_eq!(found, expected, "{text} {format:?} {size}");
     }
@@ -81,7 +94,7 @@ fn index_files_of_tfrecords_are_taken_where_they_account_for_each_byte() {
         ("", 20, Err(Line { line: 1 })),
         ("0 67108881\n", 67_108_881, Err(TooLarge { line: 1 })),
     ] {
-        let found = index(text.as_bytes(), read_as(Format::TfRecord), size);
+        let found = index(text.as_bytes(), read_as(Format::TfRecord), size, EVEN);
         assert_eq!(found.map(|index| extents(&index)), expected, "{text} {size}");
     }
 }
@@ -91,12 +104,12 @@ fn extents_are_about_as_large_as_those_that_are_read() {
     let most = u32::try_from(EXTENT).expect("small");
     let half = EXTENT / 2;
     let text = format!("0 {half}\n{half} {half}\n{EXTENT} 16\n{} {}\n", EXTENT + 16, 3 * EXTENT);
-    let found = index(text.as_bytes(), read_as(Format::TfRecord), 4 * EXTENT + 16);
+    let found = index(text.as_bytes(), read_as(Format::TfRecord), 4 * EXTENT + 16, EVEN);
     let expected = vec![(0, most, 0, 2), (EXTENT, 16, 2, 1), (EXTENT + 16, 3 * most, 3, 1)];
     assert_eq!(found.map(|index| extents(&index)), Ok(expected));
     // Many small ones.
     let text: String = (0..70_000).map(|record| format!("{} 16\n", record * 16)).collect();
-    let found = index(text.as_bytes(), read_as(Format::TfRecord), 70_000 * 16);
+    let found = index(text.as_bytes(), read_as(Format::TfRecord), 70_000 * 16, EVEN);
     let expected = vec![(0, 65_536 * 16, 0, 65_536), (65_536 * 16, 4_464 * 16, 65_536, 4_464)];
     assert_eq!(found.map(|index| extents(&index)), Ok(expected));
 }
@@ -167,7 +180,7 @@ fn read_all(content: &[u8], index: &ObjectIndex) -> Result<usize, String> {
 fn what_an_index_file_says_wrongly_is_damage_where_it_is_read() {
     let large = vec![(6 << 20, 0)];
     let (content, text) = made(&[large.clone(), large.clone(), large], "v1.2");
-    let said = index(text.as_bytes(), read_as(Format::WebDataset), content.len() as u64);
+    let said = index(text.as_bytes(), read_as(Format::WebDataset), content.len() as u64, EVEN);
     let said = said.expect("plausible");
     assert_eq!((said.extents.len(), read_all(&content, &said)), (3, Ok(3)));
     // As many bytes, but another tar.
@@ -176,8 +189,12 @@ fn what_an_index_file_says_wrongly_is_damage_where_it_is_read() {
     assert!(read_all(&other, &said).is_err());
     // A file that the index does not know of.
     let (two, _) = made(&[vec![(100, 0)], vec![(100, 0)]], "v1.2");
-    let one =
-        index(b"v1.2 1\ne0 512 100 dir/k0.e0\n", read_as(Format::WebDataset), two.len() as u64);
+    let one = index(
+        b"v1.2 1\ne0 512 100 dir/k0.e0\n",
+        read_as(Format::WebDataset),
+        two.len() as u64,
+        EVEN,
+    );
     assert!(read_all(&two, &one.expect("plausible")).is_err());
 }
 
@@ -189,7 +206,7 @@ proptest! {
     ) {
         let (content, text) = made(&samples, if has_names { "v1.2" } else { "v1.1" });
         let size = content.len() as u64;
-        let said = index(text.as_bytes(), read_as(Format::WebDataset), size).expect("it is true");
+        let said = index(text.as_bytes(), read_as(Format::WebDataset), size, EVEN).expect("it is true");
         assert_eq!(said.records(), samples.len() as u64);
         assert_eq!(read_all(&content, &said), Ok(samples.len()));
     }
@@ -206,7 +223,7 @@ proptest! {
             let at = at.index(text.len());
             text[at] = byte;
         }
-        if let Ok(said) = index(&text, read_as(format), content.len() as u64) {
+        if let Ok(said) = index(&text, read_as(format), content.len() as u64, EVEN) {
             assert_eq!(said.content_bytes(), content.len() as u64);
             // It may be damaged, but is read to its end.
             let _ = read_all(&content, &said);

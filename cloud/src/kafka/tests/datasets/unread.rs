@@ -4,7 +4,11 @@ use super::*;
 use crate::dataset::Status;
 
 /// The state of a topic once it is as it should be.
-async fn status_when(broker: &Broker, name: &str, is_so: impl Fn(&Status) -> bool) -> Status {
+pub(super) async fn status_when(
+    broker: &Broker,
+    name: &str,
+    is_so: impl Fn(&Status) -> bool,
+) -> Status {
     let looked_at = async {
         loop {
             let status = status(broker, name).await;
