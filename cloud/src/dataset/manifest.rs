@@ -417,7 +417,25 @@ pub(super) fn identity(config: &SourceConfig, object: &Object, index: Option<&Ob
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, check_unchanged};
+    use std::sync::Arc;
+
+    use super::{Entry, FetchError, Listed, Manifest, TopicId, check_unchanged, write};
+    use crate::store::MemoryStore;
+
+    /// They were named with it in S3, and without in files.
+    #[tokio::test]
+    async fn objects_are_named_by_what_they_are_below_the_prefix() {
+        let (store, topic) = (Arc::new(MemoryStore::new()), TopicId::random());
+        write(&*store, topic, &Listed::default(), 0, &[]).await.expect("a store");
+        let manifest = Manifest::open(store, topic, "data/train").await.expect("a store");
+        let manifest = manifest.expect("it was written");
+        let check = |path: &str, name: &str| {
+            let told = manifest.told(&FetchError::Gone(path.to_owned()));
+            assert!(told.starts_with(&format!("{name} is gone")), "{told}");
+        };
+        check("data/train/a/b.tar", "a/b.tar");
+        check("data/trainer/a.tar", "data/trainer/a.tar");
+    }
 
     /// Files were listed with ETags that have their inodes, and are not any more.
     #[test]

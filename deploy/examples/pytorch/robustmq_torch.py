@@ -596,10 +596,13 @@ class EpochDataset(IterableDataset):
         settings = {name: value for name, value in self.config.items() if name.startswith(CONNECTION_SETTINGS)}
         # 5 is NOTICE: how it is closed is of no interest.
         admin = AdminClient({"log_level": 5, **settings})
-        entries = self._once_there(lambda: admin.describe_configs([resource], request_timeout=PATIENCE_STEP)[resource].result())
+        entries = self._once_there(lambda: admin.describe_configs([resource], request_timeout=self._step())[resource].result())
         if EPOCHS_CONFIG not in entries or not entries["robustmq.source"].value:
             raise ValueError(f"{self.topic} is no dataset topic")
         return int(entries[EPOCHS_CONFIG].value)
+
+    def _step(self):
+        return min(PATIENCE_STEP, self.patience_seconds)
 
     def _once_there(self, ask):
         """What the broker answers: one that is down is waited for, `patience_seconds`."""
@@ -624,7 +627,7 @@ class EpochDataset(IterableDataset):
     def _partitions(self):
         consumer = Consumer(self.config)
         try:
-            found = self._once_there(lambda: consumer.list_topics(self.topic, timeout=PATIENCE_STEP)).topics[self.topic]
+            found = self._once_there(lambda: consumer.list_topics(self.topic, timeout=self._step())).topics[self.topic]
         finally:
             consumer.close()
         if found.error:
