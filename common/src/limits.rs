@@ -116,6 +116,10 @@ pub const GROUP_SESSION_MAX: Duration = Duration::from_secs(30 * 60);
 pub const GROUP_REBALANCE_MIN: Duration = Duration::from_millis(100);
 /// The longest wait of a rebalance for its members, whatever they ask for.
 pub const GROUP_REBALANCE_MAX: Duration = Duration::from_secs(3600);
+/// How long a start waits for a lock that another process has: one that was killed takes some seconds to vanish.
+pub const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How often it tries meanwhile.
+pub const LOCK_LOOK: Duration = Duration::from_millis(50);
 /// How often `/ready` looks at the store.
 pub const STORE_HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often offsets that nobody needs are looked for.

@@ -1,5 +1,5 @@
 """Has EpochDataset of deploy/examples/pytorch/robustmq_torch.py, without PyTorch, go through the epochs of a topic and to one that it does not
-have; then to that one again, when the topic has become longer. Prints what came of each, a line each.
+have; then to that one again, when the topic has become longer. Prints what came of each, a line each. At last it asks where no broker is.
 """
 
 import argparse
@@ -41,6 +41,11 @@ def main():
         resource = ConfigResource(ConfigResource.Type.TOPIC, "lines", incremental_configs=[longer])
         admin.incremental_alter_configs([resource])[resource].result(timeout=30)
         show(dataset, 2)
+    try:
+        # Nothing listens there.
+        next(iter(EpochDataset("127.0.0.1:1", "lines", 2, patience_seconds=1)))
+    except TimeoutError as error:
+        print(f"no broker: {error}")
 
 
 if __name__ == "__main__":

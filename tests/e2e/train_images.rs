@@ -33,10 +33,13 @@ async fn an_epoch_that_a_topic_does_not_have_is_an_error_that_says_so() -> anyho
     command.args(["--bootstrap", &cloud.kafka()?, "--source", &source]);
     let printed = programs::output(command).await?;
     let lines: Vec<&str> = printed.lines().collect();
-    let [first, second, beyond, longer] = lines[..] else { anyhow::bail!("{printed}") };
+    let [first, second, beyond, longer, nowhere] = lines[..] else { anyhow::bail!("{printed}") };
     ensure!(first == "epoch 0: 3 samples" && second == "epoch 1: 3 samples", "{printed}");
     let said = "epoch 2: lines has no epoch 2: it has epochs 0 to 1;";
     ensure!(beyond.starts_with(said), "{printed}");
     ensure!(longer == "epoch 2: 3 samples", "{printed}");
+    // It was TimeoutError without a word.
+    let said = "no broker: 127.0.0.1:1 does not answer (";
+    ensure!(nowhere.starts_with(said), "{printed}");
     Ok(())
 }

@@ -22,7 +22,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use source::{FetchStats, ObjectSource, bad_etag};
+pub use source::{FetchStats, ObjectSource, bad_etag, same_time};
 
 /// An object as it was listed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -285,7 +285,8 @@ pub async fn index(
                 drop(content);
                 cutter.cut(false, found);
                 cutter.publish(found);
-                cutter.keep(room, cutter.at > before);
+                drop(room);
+                cutter.keep(cache, cutter.at > before);
             }
             Some(decoder) => {
                 drop(room);
@@ -346,19 +347,12 @@ impl Cutter<'_> {
     }
 
     /// What is left of a piece keeps its room, if it is much, and what was cut off before it goes.
-    fn keep(&mut self, room: Taken, is_cut: bool) {
+    fn keep(&mut self, cache: &Arc<Cache>, is_cut: bool) {
         let rest = self.buffer.len();
         if is_cut {
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
-        match &mut self.room {
-            Some(kept) => kept.add(room),
-            None => self.room = Some(room),
-        }
-        match &mut self.room {
-            Some(kept) if rest >= limits::REST_BYTES => kept.shrink_to(rest),
-            _ => self.room = None,
-        }
+        self.room = (rest >= limits::REST_BYTES).then(|| cache.keep_room(rest));
     }
 
     /// Gives up what is left of a piece if it has room in the cache's memory: so many bytes have to be fetched again.

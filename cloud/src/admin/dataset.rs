@@ -92,6 +92,7 @@ pub(super) struct Sought {
     epoch: u32,
     object: Option<String>,
     after: Option<Cursor>,
+    limit_bytes: Option<u64>,
 }
 
 pub(super) async fn find_key(
@@ -103,8 +104,9 @@ pub(super) async fn find_key(
         Ok(topic) => topic,
         Err(response) => return response,
     };
-    let Sought { key, epoch, object, after } = sought;
-    match state.datasets.find(&topic, Wanted { key, epoch, object, after }).await {
+    let Sought { key, epoch, object, after, limit_bytes } = sought;
+    let wanted = Wanted { key, epoch, object, after, limit_bytes };
+    match state.datasets.find(&topic, wanted).await {
         Ok(found) => Json(found).into_response(),
         Err(error) => not_searched(&error),
     }

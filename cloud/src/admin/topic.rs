@@ -41,6 +41,9 @@ pub(super) async fn show(Shared(state): Shared<State>, Path(name): Path<String>)
         Ok(topic) => topic,
         Err(response) => return response,
     };
+    if let Err(error) = state.datasets.settle(&topic).await {
+        return unavailable(&error);
+    }
     let log = match report::partitions(&state.log, &topic).await {
         Ok(log) => log,
         Err(error) => return unavailable(&error),

@@ -15,7 +15,7 @@ static SECOND: LazyLock<Dispatch> = LazyLock::new(|| {
 
 /// Keeps what this thread logs.
 #[derive(Clone, Default)]
-pub(super) struct KeptLog(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct KeptLog(Arc<Mutex<Vec<u8>>>);
 
 impl Write for KeptLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -30,7 +30,7 @@ impl Write for KeptLog {
 
 impl KeptLog {
     /// Keeps what is logged while the guard lives.
-    pub(super) fn listen() -> (Self, DefaultGuard) {
+    pub(crate) fn listen() -> (Self, DefaultGuard) {
         LazyLock::force(&SECOND);
         let log = Self::default();
         let kept = log.clone();
@@ -40,7 +40,7 @@ impl KeptLog {
     }
 
     /// The warnings that have `text` in them.
-    pub(super) fn warnings(&self, text: &str) -> Vec<String> {
+    pub(crate) fn warnings(&self, text: &str) -> Vec<String> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = String::from_utf8_lossy(&kept).into_owned();
         let is_meant = |line: &&str| line.contains("WARN") && line.contains(text);

@@ -47,7 +47,7 @@ mod dead_letters;
 mod housekeeping;
 mod ingest_log;
 #[cfg(test)]
-mod kept_log;
+pub(crate) mod kept_log;
 mod names;
 mod upkeep;
 
@@ -380,6 +380,7 @@ impl Parts {
         registry.register_collector(Box::new(busiest.clone()));
         registry.register_collector(Box::new(Sharing::new(shared.clone())));
         registry.register_collector(Box::new(CacheMetrics::new(cache.clone())));
+        registry.register_collector(Box::new(datasets.trouble_metrics()));
         registry.register_collector(Box::new(StoreMetrics::new(store.clone())));
         registry.register_collector(Box::new(ProcessMetrics));
         let ingest_log = ingest_log::StoredLog::new(

@@ -100,7 +100,13 @@ async fn what_caches_may_take_is_changed_while_the_broker_runs() {
         ("GET", "", 200, r#""memory_bytes":134217728,"archived_bytes":0,"parquet_bytes":0,"#),
         ("PUT", r#"{"memory_bytes": 268435456}"#, 200, r#""extents_budget_bytes":268435456"#),
         ("GET", "", 200, r#""memory_bytes":268435456"#),
-        ("PUT", r#"{"memory_bytes": 1000}"#, 400, "memory_bytes is 1000, and at least 16777216"),
+        ("PUT", r#"{"memory_bytes": 1000}"#, 400, "memory_bytes is 1000, and at least 33554432"),
+        (
+            "PUT",
+            r#"{"memory_bytes": 33554432}"#,
+            200,
+            r#""extents_bytes":0,"extents_budget_bytes":33554432"#,
+        ),
         ("PUT", r#"{"memory": 268435456}"#, 422, "memory"),
         #[cfg(target_os = "linux")]
         (
@@ -109,7 +115,7 @@ async fn what_caches_may_take_is_changed_while_the_broker_runs() {
             400,
             " bytes of memory: it has to be less",
         ),
-        ("GET", "", 200, r#""memory_bytes":268435456"#),
+        ("GET", "", 200, r#""memory_bytes":33554432"#),
     ];
     for (method, json, status, expected) in cases {
         let answer = ask(broker.admin, method, "/v1/cache", json).await;

@@ -1,7 +1,7 @@
 //! `robustmq-cloud dataset`, through the admin listener of the running broker.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use reqwest::{Client, Method, StatusCode};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::edge::{Admin, admin_client, good};
 use super::snapshots::{call, json, number, url};
 use super::status::shown;
-use super::units::{bytes, counted, grouped};
+use super::units::{bytes, counted, grouped, parsed_bytes};
 use super::{CommandError, print, print_json};
 
 #[derive(Args)]
@@ -61,11 +61,11 @@ enum DatasetCommand {
     },
     /// Show what caches may take of memory, or change it until the broker is started again
     #[command(
-        after_help = "Examples:\n  robustmq-cloud dataset cache\n  robustmq-cloud dataset cache --memory-bytes 8589934592"
+        after_help = "Examples:\n  robustmq-cloud dataset cache\n  robustmq-cloud dataset cache --memory-bytes 8GiB"
     )]
     Cache {
-        /// What extents of datasets and blocks of archived records may take from now on, together
-        #[arg(long, value_name = "BYTES")]
+        /// What extents of datasets and blocks of archived records may take from now on, together: bytes, or with a unit (64MiB, 8GB); at least 32MiB
+        #[arg(long, value_name = "SIZE", value_parser = parsed_bytes)]
         memory_bytes: Option<u64>,
         #[command(flatten)]
         admin: Admin,
@@ -77,6 +77,9 @@ pub(super) const LISTING: Duration = Duration::from_secs(3600);
 
 /// How often a topic that is being brought into the cache is asked about.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How often it is told where there is no terminal.
+const TOLD: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(args: Dataset) -> Result<(), CommandError> {
     let client = admin_client()?;
@@ -104,7 +107,12 @@ pub(super) async fn run(args: Dataset) -> Result<(), CommandError> {
         DatasetCommand::Warm { topic, no_wait, admin } => {
             call(&client, Method::POST, url(&admin, &["datasets", &topic, "warm"])?).await?;
             match no_wait {
-                true => Ok(()),
+                true => {
+                    print(&format!(
+                        "{topic} is being brought into the cache: `robustmq-cloud dataset status {topic}` says how far it is\n"
+                    ));
+                    Ok(())
+                }
                 false => follow(&client, &admin, &topic).await,
             }
         }
@@ -127,10 +135,11 @@ pub(super) async fn run(args: Dataset) -> Result<(), CommandError> {
 fn caches(shown: &Value) -> String {
     let of = |name| bytes(number(shown, name));
     format!(
-        "{} in all; archived blocks take {}, row groups of Parquet {}, extents may take {}\n",
+        "{} in all; archived blocks take {}, row groups of Parquet {}, extents {} of {} that they may take\n",
         of("memory_bytes"),
         of("archived_bytes"),
         of("parquet_bytes"),
+        of("extents_bytes"),
         of("extents_budget_bytes")
     )
 }
@@ -165,7 +174,16 @@ fn missing(refreshed: &Value) -> String {
     let more = all.saturating_sub(names.len() as u64);
     let more = if more > 0 { format!(" and {} more", grouped(more)) } else { String::new() };
     let all = counted(all, "object");
-    format!("gone, though listed before: {all}: {}{more}\n", names.join(", "))
+    let uncounted = refreshed.get("uncounted").and_then(Value::as_array);
+    let uncounted: Vec<&str> = uncounted.into_iter().flatten().filter_map(Value::as_str).collect();
+    let ends = match uncounted.is_empty() {
+        true => String::new(),
+        false => format!(
+            "not counted before: {}: the topic does not go on behind that; put it back as it was, or create another topic\n",
+            uncounted.join(", ")
+        ),
+    };
+    format!("gone, though listed before: {all}: {}{more}\n{ends}", names.join(", "))
 }
 
 async fn status(client: &Client, admin: &Admin, topic: &str) -> Result<Value, CommandError> {
@@ -175,6 +193,7 @@ async fn status(client: &Client, admin: &Admin, topic: &str) -> Result<Value, Co
 /// Shows how far it is until it is done.
 async fn follow(client: &Client, admin: &Admin, topic: &str) -> Result<(), CommandError> {
     let is_terminal = std::io::stderr().is_terminal();
+    let mut told = Instant::now();
     loop {
         let status = status(client, admin, topic).await?;
         let warming = status.get("warming").cloned().unwrap_or_default();
@@ -186,19 +205,16 @@ async fn follow(client: &Client, admin: &Admin, topic: &str) -> Result<(), Comma
             let bar = "#".repeat(full) + &".".repeat(40 - full);
             // A terminal that is gone is no reason to stop.
             let _ = write!(std::io::stderr(), "\r[{bar}] {percent:>3} %, {} MB", done / 1_000_000);
+        } else if is_running && told.elapsed() >= TOLD {
+            told = Instant::now();
+            let _ =
+                writeln!(std::io::stderr(), "{topic}: {percent} %, {} gone through", bytes(done));
         }
         if !is_running {
             if is_terminal {
                 let _ = writeln!(std::io::stderr());
             }
-            let cache = status.get("cache_total").cloned().unwrap_or_default();
-            let (memory, ssd) = (number(&cache, "memory_bytes"), number(&cache, "ssd_bytes"));
-            print(&format!(
-                "{topic}: {} gone through; the cache holds {} in memory, {} on SSD\n",
-                bytes(done),
-                bytes(memory),
-                bytes(ssd)
-            ));
+            print(&warmed(topic, &status));
             return match warming.get("error").and_then(Value::as_str) {
                 Some(trouble) => Err(CommandError::Failed(trouble.to_owned())),
                 None => Ok(()),
@@ -208,11 +224,38 @@ async fn follow(client: &Client, admin: &Admin, topic: &str) -> Result<(), Comma
     }
 }
 
+/// What is in the cache when it is over.
+fn warmed(topic: &str, status: &Value) -> String {
+    let nothing = Value::Null;
+    let of = |key| status.get(key).unwrap_or(&nothing);
+    let done = number(of("warming"), "done_bytes");
+    let (own, all) = (of("cache"), of("cache_total"));
+    format!(
+        "{topic}: {} gone through; of it {} stay in memory, {} on SSD; the cache holds {} and {} of all topics\n",
+        bytes(done),
+        bytes(number(own, "resident_bytes")),
+        bytes(number(own, "ssd_bytes")),
+        bytes(number(all, "memory_bytes")),
+        bytes(number(all, "ssd_bytes"))
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::{caches, missing};
+    use super::{caches, missing, warmed};
+
+    /// It was about the whole cache, as if all of it were the topic's.
+    #[test]
+    fn what_was_brought_into_the_cache_is_told_of_the_topic() {
+        let status = json!({
+            "warming": {"done_bytes": 5_000_000}, "cache": {"resident_bytes": 3_000_000, "ssd_bytes": 1_000_000},
+            "cache_total": {"memory_bytes": 9_000_000, "ssd_bytes": 2_000_000},
+        });
+        let expected = "images: 5.0 MB gone through; of it 3.0 MB stay in memory, 1.0 MB on SSD; the cache holds 9.0 MB and 2.0 MB of all topics\n";
+        assert_eq!(warmed("images", &status), expected);
+    }
 
     #[test]
     fn objects_that_are_gone_are_named() {
@@ -222,12 +265,17 @@ mod tests {
             missing(&some),
             "gone, though listed before: 3 objects: a.tar, b.tar and 1 more\n"
         );
+        let one = json!({"missing_objects": 1, "missing": ["a.tar"], "uncounted": ["a.tar"]});
+        assert_eq!(
+            missing(&one),
+            "gone, though listed before: 1 object: a.tar\nnot counted before: a.tar: the topic does not go on behind that; put it back as it was, or create another topic\n"
+        );
     }
 
     #[test]
     fn caches_are_shown_with_who_takes_what() {
-        let shown = json!({"memory_bytes": 8_000_000_000_u64, "archived_bytes": 1_500_000, "parquet_bytes": 0, "extents_budget_bytes": 7_998_500_000_u64});
-        let expected = "8.0 GB in all; archived blocks take 1.5 MB, row groups of Parquet 0 B, extents may take 7.9 GB\n";
+        let shown = json!({"memory_bytes": 8_000_000_000_u64, "archived_bytes": 1_500_000, "parquet_bytes": 0, "extents_bytes": 2_000_000, "extents_budget_bytes": 7_998_500_000_u64});
+        let expected = "8.0 GB in all; archived blocks take 1.5 MB, row groups of Parquet 0 B, extents 2.0 MB of 7.9 GB that they may take\n";
         assert_eq!(caches(&shown), expected);
     }
 }

@@ -11,7 +11,7 @@ use super::CommandError;
 use super::edge::Admin;
 use super::snapshots::{call, json, number, url};
 use super::table::print_listing;
-use super::units::counted;
+use super::units::{bytes, counted};
 
 #[derive(Args)]
 pub(super) struct Find {
@@ -29,7 +29,7 @@ pub(super) struct Find {
     /// Search to the end, also when some were found
     #[arg(long)]
     all: bool,
-    /// Stop when so much was looked through
+    /// Stop when so much was looked through, with the extent (about 8 MB) that it ends in
     #[arg(long, value_name = "MB")]
     limit_mb: Option<u64>,
     /// Go on where a search was stopped
@@ -59,7 +59,8 @@ pub(super) async fn run(client: &Client, args: Find) -> Result<(), CommandError>
     let is_terminal = std::io::stderr().is_terminal();
     let (mut sum, mut after) = (Sum::default(), args.after.clone());
     let stopped = loop {
-        let found = json(call(client, Method::GET, asked(&args, after.as_deref())?).await?).await?;
+        let url = asked(&args, after.as_deref(), sum.left_bytes(&args))?;
+        let found = json(call(client, Method::GET, url).await?).await?;
         sum.add(&found);
         let next = found.get("next").and_then(Value::as_str).map(str::to_owned);
         if is_terminal {
@@ -73,7 +74,7 @@ pub(super) async fn run(client: &Client, args: Find) -> Result<(), CommandError>
         if next.is_none() || is_enough {
             break None;
         }
-        if args.limit_mb.is_some_and(|limit| sum.bytes >= limit.saturating_mul(1_000_000)) {
+        if sum.left_bytes(&args) == Some(0) {
             break next;
         }
         after = next;
@@ -91,16 +92,19 @@ pub(super) async fn run(client: &Client, args: Find) -> Result<(), CommandError>
         complain("robustmq-cloud", &format!("warning: {passed_over}"));
     }
     if let Some(after) = stopped {
-        complain("robustmq-cloud", &format!("stopped: --after {after} goes on"));
+        complain("robustmq-cloud", &sum.stopped(&after));
     }
     print_listing(args.json, &sum.matches, &HEADING, row)
 }
 
-fn asked(args: &Find, after: Option<&str>) -> Result<Url, CommandError> {
+fn asked(args: &Find, after: Option<&str>, bytes: Option<u64>) -> Result<Url, CommandError> {
     let mut url = url(&args.admin, &["datasets", &args.topic, "find"])?;
     let mut query = url.query_pairs_mut();
     query.append_pair("key", &args.key).append_pair("epoch", &args.epoch.to_string());
-    for (name, value) in [("object", args.object.as_deref()), ("after", after)] {
+    let limit = bytes.map(|bytes| bytes.to_string());
+    let further =
+        [("object", args.object.as_deref()), ("after", after), ("limit_bytes", limit.as_deref())];
+    for (name, value) in further {
         if let Some(value) = value {
             query.append_pair(name, value);
         }
@@ -132,6 +136,16 @@ impl Sum {
         }
     }
 
+    /// How much may still be looked through.
+    fn left_bytes(&self, args: &Find) -> Option<u64> {
+        Some(args.limit_mb?.saturating_mul(1_000_000).saturating_sub(self.bytes))
+    }
+
+    /// That the limit was met, and where to go on.
+    fn stopped(&self, after: &str) -> String {
+        format!("stopped by --limit-mb after {}: --after {after} goes on", bytes(self.bytes))
+    }
+
     /// What to say of objects that were not looked through, or were in part.
     fn passed_over(&self, topic: &str) -> Option<String> {
         let objects = counted(self.uncounted, "object");
@@ -154,7 +168,7 @@ impl Sum {
             said.push_str(&format!("; records of {} objects have no keys", self.keyless));
         }
         if let Some(after) = stopped {
-            said.push_str(&format!("; stopped: --after {after} goes on"));
+            said.push_str(&format!("; {}", self.stopped(after)));
         }
         said
     }

@@ -100,7 +100,12 @@ fn index(status: &Value, page: &mut Page) {
     page.line(
         "records",
         match status.get("records").and_then(Value::as_u64) {
-            Some(records) => format!("{} in an epoch", grouped(records)),
+            Some(records) => match number(status, "records_epoch") {
+                0 => format!("{} in an epoch", grouped(records)),
+                newest => {
+                    format!("{} in epoch {newest}, the newest that is counted", grouped(records))
+                }
+            },
             None => "known when all objects are counted, which goes on a little ahead of readers"
                 .to_owned(),
         },
@@ -113,7 +118,8 @@ fn index(status: &Value, page: &mut Page) {
     let order = status.get("permutation").and_then(Value::as_str);
     page.line("order", order.map_or("as listed".to_owned(), |name| format!("shuffled, {name}")));
     let damaged = number(status, "damaged");
-    page.line("left out", format!("{} that cannot be read", counted(damaged, "sample")));
+    let what_of_it = if damaged > 0 { ", with one sample or many in each" } else { "" };
+    page.line("left out", format!("{} that cannot be read{what_of_it}", counted(damaged, "place")));
     let lost = number(status, "lost_records");
     if lost > 0 {
         page.line("lost", format!("{} that readers came upon: null now", counted(lost, "record")));
@@ -200,7 +206,8 @@ fn problems(status: &Value) -> String {
             true => format!(", the first {}", rows.len()),
             false => String::new(),
         };
-        out.push_str(&format!("\nLEFT OUT ({}{shown})\n", counted(all, "sample")));
+        let places = counted(all, "place");
+        out.push_str(&format!("\nLEFT OUT ({places}, with one sample or many in each{shown})\n"));
         out.push_str(&table(&["PARTITION", "OBJECT", "BYTE", "REASON"], &rows));
     }
     out
@@ -234,7 +241,7 @@ mod tests {
             "  objects          2 of 3 counted, 66.6 %; complete but for the new ones",
             "  records          20 in an epoch",
             "  epochs           2 of 90 begun",
-            "  left out         2 samples that cannot be read",
+            "  left out         2 places that cannot be read, with one sample or many in each",
             "  warming          7.6 MB of 15.2 MB, 50.0 %",
             "  from memory      9, 90.0 %, read ahead or kept",
             "  from the source  1, 10.0 %, which readers waited for",
@@ -243,11 +250,14 @@ mod tests {
             "  partition 0 ends at offset 10: a.tar is gone",
             "WARNINGS",
             "  windows of 1000 records do not fit",
-            "LEFT OUT (2 samples, the first 1)",
+            "LEFT OUT (2 places, with one sample or many in each, the first 1)",
             "1          b.tar   512   truncated",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
         }
         assert!(!text.contains("LOST"), "{text}");
+        let refreshed = json!({"records": 100, "records_epoch": 2});
+        let said = "100 in epoch 2, the newest that is counted";
+        assert!(shown(&refreshed).contains(said), "a refresh has later epochs have more");
     }
 }

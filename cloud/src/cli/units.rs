@@ -34,6 +34,39 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
+/// A size as people write it: `64MiB`, `1.5GB`, `8589934592`.
+///
+/// # Errors
+/// Says how it is written.
+pub(super) fn parsed_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("B", 1),
+    ];
+    let ends = UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)));
+    let (figures, unit) = ends.unwrap_or((text, 1));
+    let wrong = || {
+        format!("{text:?} is no size: bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB or TiB")
+    };
+    let (whole, part) = figures.trim_end().split_once('.').unwrap_or((figures.trim_end(), "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    // More than nine decimals are less than a byte of any unit that people mean.
+    if !is_number(whole) || !is_number(part) || part.len() > 9 {
+        return Err(wrong());
+    }
+    let scale = 10_u128.pow(u32::try_from(part.len()).unwrap_or(9));
+    let whole: u128 = whole.parse::<u64>().map_err(|_| wrong())?.into();
+    let part: u128 = part.parse::<u64>().map_err(|_| wrong())?.into();
+    u64::try_from((whole * scale + part) * u128::from(unit) / scale).map_err(|_| wrong())
+}
+
 /// A part of a whole, in percent; 0 of nothing.
 pub(super) fn percent(part: u64, whole: u64) -> String {
     let tenths = u128::from(part.min(whole)) * 1000 / u128::from(whole.max(1));
@@ -50,7 +83,7 @@ pub(super) fn time(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, counted, grouped, percent, time};
+    use super::{bytes, counted, grouped, parsed_bytes, percent, time};
 
     #[test]
     fn numbers_are_for_people() {
@@ -74,6 +107,19 @@ mod tests {
         }
         for (part, whole, expected) in [(1, 3, "33.3 %"), (3, 3, "100.0 %"), (0, 0, "0.0 %")] {
             assert_eq!(percent(part, whole), expected);
+        }
+        for (text, expected) in [
+            ("8589934592", Some(8_589_934_592)),
+            ("64MiB", Some(67_108_864)),
+            ("1.5 GB", Some(1_500_000_000)),
+            ("2TiB", Some(2_199_023_255_552)),
+            ("10B", Some(10)),
+            ("64mib", None),
+            ("-1", None),
+            ("MB", None),
+            ("99999999TB", None),
+        ] {
+            assert_eq!(parsed_bytes(text).ok(), expected, "{text}");
         }
         assert_eq!(time(1_795_723_200_000), "2026-11-26T20:00:00Z");
     }

@@ -32,7 +32,9 @@ pub struct ShownCaches {
     pub archived_bytes: usize,
     /// What of that row groups and footers of Parquet take.
     pub parquet_bytes: usize,
-    /// What of that extents of datasets may take.
+    /// What of that extents of datasets take.
+    pub extents_bytes: usize,
+    /// What of that they may take.
     pub extents_budget_bytes: usize,
 }
 
@@ -75,6 +77,7 @@ impl Caches {
             memory_bytes: self.memory_bytes.load(Ordering::Relaxed),
             archived_bytes: self.archive.as_ref().map_or(0, |archive| archive.cache_bytes()),
             parquet_bytes: self.datasets.parquet_bytes(),
+            extents_bytes: self.datasets.held_bytes(),
             extents_budget_bytes: self.datasets.memory_bytes(),
         }
     }

@@ -36,8 +36,14 @@ impl Datasets {
         let dataset = self.dataset(topic.id).await?.ok_or_else(none)?;
         let location = locate_source(&config.url)
             .map_err(|reason| ListError(format!("{}: {reason}", config.url)))?;
-        let refreshed =
-            dataset.manifest.refresh(&location, config, self.file_roots.as_deref(), now_ms).await?;
+        let roots = self.file_roots.as_deref();
+        let (mut refreshed, missing) =
+            dataset.manifest.refresh(&location, config, roots, now_ms).await?;
+        for (name, ordinal) in refreshed.missing.iter().zip(missing) {
+            if !dataset.is_indexed(ordinal).await? {
+                refreshed.uncounted.push(name.clone());
+            }
+        }
         self.wake(topic.id);
         Ok(refreshed)
     }
@@ -97,7 +103,7 @@ impl Datasets {
     pub(super) async fn follow(&self, topic: TopicId) {
         if let Err(error) = self.take_over(topic).await {
             // Both are done at the next start.
-            tracing::warn!(%topic, %error, "a change of a dataset topic is not in effect yet");
+            tracing::warn!(topic_id = %topic, %error, "a change of a dataset topic is not in effect yet");
         }
     }
 

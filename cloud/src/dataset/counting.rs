@@ -13,7 +13,7 @@ use robustmq_common::ids::Offset;
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::fetch::{FetchError, Paced};
 use robustmq_dataset::format::{Coding, Damage, Format};
-use robustmq_dataset::index::{self, Found, ObjectIndex, Pace, extent_id};
+use robustmq_dataset::index::{self, Found, ObjectIndex, Pace, Reading, extent_id};
 use robustmq_dataset::layout::Extent;
 
 use super::partition::{DatasetPartition, PartitionError, guarded};
@@ -73,15 +73,26 @@ async fn wait_for(
     }
 }
 
+/// What is to be done where an object cannot be counted any more.
+const NOT_COUNTED: &str = "; its records have no offsets yet, so the log cannot go on behind it, with robustmq.source.on.corrupt=skip neither: put it back as it was, \
+     or create another topic";
+
 /// An object that was counted: its number, its size, what it holds.
 type Counted = (u64, u64, Arc<ObjectIndex>);
 
 impl DatasetPartition {
     fn report(&self, error: &PartitionError) {
-        let (topic, partition) = self.id();
+        let (topic_id, partition) = self.id();
+        let topic = self.dataset.name.as_str();
         let end = self.state().epochs.high_watermark();
-        if self.dataset.troubles.ends(self.id(), end, error) {
-            tracing::warn!(%topic, %partition, end, %error, "a dataset cannot be read on");
+        let reason = self.dataset.told(error);
+        let what_to_do = match error {
+            PartitionError::Fetch(FetchError::Gone(_) | FetchError::Changed { .. }) => NOT_COUNTED,
+            _ => "",
+        };
+        let reason = format!("{reason}{what_to_do}");
+        if self.dataset.troubles.ends(self.id(), end, reason.clone(), error) {
+            tracing::warn!(topic, %topic_id, %partition, end, reason, "a dataset cannot be read on");
         }
         // Whoever waits for more is told as well.
         self.counted.notify_waiters();
@@ -193,9 +204,7 @@ impl DatasetPartition {
 
     /// Whether it is known what an object holds.
     pub(super) async fn is_indexed(&self, number: u64) -> Result<bool, PartitionError> {
-        let (object, id) = self.object(number).await?;
-        let is_whole = super::reading_of(&self.dataset.config, &object).is_none();
-        Ok(is_whole || self.dataset.group.known(id).await?.is_some())
+        Ok(self.dataset.is_indexed(self.ordinal(number)).await?)
     }
 
     /// The first samples of an object that cannot be read; an error if they stop the topic.
@@ -211,11 +220,12 @@ impl DatasetPartition {
         let reason =
             index.damage.first().map(|first| format!("{} at byte {}", first.reason, first.at));
         let name = self.dataset.manifest.name(&object).to_owned();
-        let (object, reason) = (object.path.to_string(), reason.unwrap_or_default());
+        let reason = reason.unwrap_or_default();
         if self.dataset.live().on_corrupt == OnCorrupt::Stop {
-            return Err(PartitionError::Corrupt { object, reason });
+            return Err(PartitionError::Corrupt { object: name, reason });
         }
-        tracing::warn!(topic = %self.dataset.topic, object, samples = index.damaged, reason, "samples cannot be read and are left out");
+        let (topic, topic_id) = (self.dataset.name.as_str(), self.dataset.topic);
+        tracing::warn!(topic, %topic_id, object = name, places = index.damaged, reason, "samples cannot be read and are left out");
         let damaged = |damage: &Damage| Damaged {
             partition: self.partition.0,
             object: name.clone(),
@@ -266,6 +276,7 @@ impl DatasetPartition {
             return Err(PartitionError::Unwanted { object: object.path.to_string() });
         }
         let index = Arc::new(found.map_err(|error| named(error, &object))?);
+        self.dataset.troubles.note_left_out(index.damaged);
         group.save(id, &index).await?;
         Ok((number, object.size, index))
     }
@@ -289,7 +300,10 @@ impl Found for Growing<'_> {
     fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>) {
         let dataset = &self.partition.dataset;
         let Some(last) = index.extents.last() else { return };
-        dataset.cache.put(extent_id(self.object, last), dataset.user(), extent);
+        let Reading { format, coding, .. } = index.reading;
+        let is_piece = format != Format::Parquet && coding == Coding::Plain;
+        let taken_bytes = if is_piece { extent.content.len() } else { 0 };
+        dataset.cache.put(extent_id(self.object, last), dataset.user(), extent, taken_bytes);
     }
 
     fn publish(&mut self, index: &ObjectIndex) {

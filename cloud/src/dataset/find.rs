@@ -7,8 +7,6 @@
 //! **Invariant:** an offset is that of the order of its epoch, and is told only where readers may read it.
 //! **Invariant:** nothing is counted for a search that would have to be downloaded for it.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,13 +19,17 @@ use robustmq_dataset::fetch::{FetchError, Object};
 use robustmq_dataset::format::Format;
 use robustmq_dataset::index::{ExtentIndex, extent_id};
 use robustmq_dataset::layout::Extent;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::Datasets;
 use super::partition::{Dataset, DatasetPartition, Opened, PartitionError};
 use crate::store::StoreError;
 use crate::topics::Topic;
+
+mod cursor;
+
+pub use self::cursor::Cursor;
 
 /// What is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,47 +42,8 @@ pub struct Wanted {
     pub object: Option<String>,
     /// Where the last step ended.
     pub after: Option<Cursor>,
-}
-
-/// How far a search has come: written as `OBJECT.EXTENT`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Cursor {
-    /// The ordinal of an object.
-    object: u64,
-    /// The number of an extent in it.
-    extent: usize,
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}.{}", self.object, self.extent)
-    }
-}
-
-impl Serialize for Cursor {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parts = text.split_once('.').and_then(|(object, extent)| {
-            Some(Self { object: object.parse().ok()?, extent: extent.parse().ok()? })
-        });
-        parts.ok_or("it is what an earlier answer has as next")
-    }
-}
-
-impl TryFrom<String> for Cursor {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
+    /// Bytes of content after which the step ends, with the extent that they end in.
+    pub limit_bytes: Option<u64>,
 }
 
 /// A sample that has the key.
@@ -185,18 +148,24 @@ impl Datasets {
         let deadline = Instant::now() + limits::FIND_STEP;
         let objects = dataset.manifest.listed().objects;
         let found = FoundKeys { objects, ..FoundKeys::default() };
-        let mut search = Search { dataset, partitions, wanted, deadline, direct: None, found };
+        let mut search =
+            Search { dataset, partitions, wanted, deadline, direct: None, asked_bytes: 0, found };
         search.found.next = search.step().await?;
-        Ok(search.found)
+        let Search { found, wanted, .. } = search;
+        // With `auto` it is each object's name that says whether there are keys.
+        if wanted.after.is_none() && objects > 0 && found.keyless_objects == objects {
+            return Err(FindError::NoKeys(format!("the {objects} objects of {}", topic.name)));
+        }
+        Ok(found)
     }
 }
 
 /// A partition that is searched: what is known of its objects is counted meanwhile, whether or not readers have come so far. After a restart
 /// that is what had been counted before.
-struct Searched(Arc<DatasetPartition>);
+pub(super) struct Searched(pub Arc<DatasetPartition>);
 
 impl Searched {
-    fn new(partition: Arc<DatasetPartition>) -> Self {
+    pub fn new(partition: Arc<DatasetPartition>) -> Self {
         partition.searches.fetch_add(1, Ordering::Relaxed);
         partition.demand.send_modify(|_| {});
         Self(partition)
@@ -216,6 +185,8 @@ struct Search {
     deadline: Instant,
     /// The object that is named as the key is, where it is found without going through all.
     direct: Option<u64>,
+    /// Bytes of content that were asked for.
+    asked_bytes: u64,
     found: FoundKeys,
 }
 
@@ -247,7 +218,7 @@ impl Search {
             }
         }
         for ordinal in from.object..self.found.objects {
-            if Instant::now() >= self.deadline {
+            if Instant::now() >= self.deadline || (ordinal > from.object && self.is_at_limit()) {
                 return Ok(Some(Cursor { object: ordinal, extent: 0 }));
             }
             let candidate = self.candidate(ordinal).await?;
@@ -369,6 +340,11 @@ impl Search {
         Match { partition, offset, epoch, object: candidate.name.clone(), note }
     }
 
+    /// Whether no more is to be asked for.
+    fn is_at_limit(&self) -> bool {
+        self.wanted.limit_bytes.is_some_and(|limit| self.asked_bytes >= limit)
+    }
+
     /// Looks through the samples of an archive, as far as they are counted.
     async fn in_extents(
         &mut self,
@@ -391,12 +367,15 @@ impl Search {
         let opened = partition.opened(number).await?;
         let (mut running, mut at, mut next) = (FuturesOrdered::new(), from, from);
         loop {
+            // What is on its way is looked through, so a step with nothing asked for yet asks for an extent, whatever its limit.
             while running.len() < limits::FIND_LOADS
+                && !(self.is_at_limit() && self.asked_bytes > 0)
                 && let Some(extent) = opened.index.extents.get(next)
             {
                 // Of chunks the first one is where the record is.
                 let chunk = opened.index.chunk(extent.first_record);
                 let is_further = chunk.is_some_and(|chunk| chunk.number > 0);
+                self.asked_bytes += if is_further { 0 } else { u64::from(extent.bytes) };
                 running.push_back(partition.look_at(&opened, *extent, is_further));
                 next += 1;
             }
@@ -423,6 +402,9 @@ impl Search {
                 return Ok((!is_over).then(|| here(at)));
             }
         }
+        if at < opened.index.extents.len() {
+            return Ok(Some(here(at)));
+        }
         self.found.searched_objects += 1;
         Ok(None)
     }
@@ -442,7 +424,7 @@ impl Search {
     }
 
     fn note_unreadable(&mut self, error: &FetchError) {
-        let reason = error.to_string();
+        let reason = self.dataset.manifest.told(error);
         let listed = &mut self.found.unreadable;
         if listed.len() < limits::LISTED_DAMAGES && !listed.contains(&reason) {
             listed.push(reason);

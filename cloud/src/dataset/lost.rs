@@ -6,7 +6,6 @@ use std::collections::HashSet;
 
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::ExtentId;
-use robustmq_dataset::fetch::FetchError;
 
 /// What a partition has lost, as far as readers have come upon it since it was opened.
 #[derive(Debug, Default)]
@@ -18,36 +17,46 @@ pub(super) struct Lost {
     extents: HashSet<ExtentId>,
 }
 
+/// What is new of what was noted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Noted {
+    /// Records that were not known to be lost.
+    pub records: u64,
+    /// Their object is named for the first time.
+    pub is_new_object: bool,
+}
+
 impl Lost {
-    /// Notes an extent of so many records. Whether its object is named for the first time.
-    pub fn note(&mut self, extent: ExtentId, records: u32, reason: &FetchError) -> bool {
+    /// Notes an extent of so many records.
+    pub fn note(&mut self, extent: ExtentId, records: u32, reason: &str) -> Noted {
         let has_room = self.extents.len() < limits::LOST_EXTENTS;
         if !has_room || !self.extents.insert(extent) {
-            return false;
+            return Noted::default();
         }
-        self.records += u64::from(records);
-        let reason = reason.to_string();
-        let is_new = self.reasons.len() < limits::LISTED_DAMAGES && !self.reasons.contains(&reason);
-        if is_new {
-            self.reasons.push(reason);
+        let records = u64::from(records);
+        self.records += records;
+        let is_named = self.reasons.iter().any(|named| named == reason);
+        let is_new_object = self.reasons.len() < limits::LISTED_DAMAGES && !is_named;
+        if is_new_object {
+            self.reasons.push(reason.to_owned());
         }
-        is_new
+        Noted { records, is_new_object }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ExtentId, FetchError, Lost};
+    use super::{ExtentId, Lost, Noted};
 
     #[test]
     fn an_extent_counts_once_and_an_object_is_named_once() {
         let mut lost = Lost::default();
         let extent = |object, start| ExtentId { object, start, bytes: 1 };
-        let gone = |name: &str| FetchError::Gone(name.to_owned());
-        assert!(lost.note(extent(1, 0), 10, &gone("a")));
-        assert!(!lost.note(extent(1, 0), 10, &gone("a")));
-        assert!(!lost.note(extent(1, 5), 10, &gone("a")));
-        assert!(lost.note(extent(2, 0), 1, &gone("b")));
+        let noted = |records, is_new_object| Noted { records, is_new_object };
+        assert_eq!(lost.note(extent(1, 0), 10, "a is gone"), noted(10, true));
+        assert_eq!(lost.note(extent(1, 0), 10, "a is gone"), noted(0, false));
+        assert_eq!(lost.note(extent(1, 5), 10, "a is gone"), noted(10, false));
+        assert_eq!(lost.note(extent(2, 0), 1, "b is gone"), noted(1, true));
         assert_eq!((lost.records, lost.reasons.len()), (21, 2));
     }
 }

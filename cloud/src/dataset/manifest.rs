@@ -11,7 +11,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 use robustmq_common::ids::{KafkaTopic, TopicId};
 use robustmq_common::limits::dataset as limits;
-use robustmq_dataset::fetch::Object;
+use robustmq_dataset::fetch::{FetchError, Object, same_time};
 use robustmq_dataset::format::parquet::{RENDERING, RowsAs};
 use robustmq_dataset::index::Large;
 use serde::{Deserialize, Serialize};
@@ -108,12 +108,14 @@ pub struct Refreshed {
     pub missing_objects: u64,
     /// The first of their names.
     pub missing: Vec<String>,
+    /// Those of these names whose records were never counted: the topic does not go on behind them.
+    pub uncounted: Vec<String>,
 }
 
 impl Refreshed {
     /// Says what was found, and which objects are not there any more.
     pub(super) fn log(&self, topic: &KafkaTopic) {
-        let Self { objects, added_objects, missing_objects, missing, .. } = self;
+        let Self { objects, added_objects, missing_objects, missing, uncounted, .. } = self;
         let topic = topic.as_str();
         tracing::info!(topic, objects, added_objects, missing_objects, "a source was listed again");
         if *missing_objects > 0 {
@@ -122,16 +124,20 @@ impl Refreshed {
                 topic,
                 missing_objects,
                 missing,
+                uncounted = uncounted.join(", "),
                 "objects that were listed before are gone"
             );
         }
     }
 
-    fn note_missing(&mut self, name: &str) {
+    /// Whether it is among those that are named.
+    fn note_missing(&mut self, name: &str) -> bool {
         self.missing_objects += 1;
-        if self.missing.len() < limits::LISTED_DAMAGES {
+        let is_named = self.missing.len() < limits::LISTED_DAMAGES;
+        if is_named {
             self.missing.push(name.to_owned());
         }
+        is_named
     }
 }
 
@@ -139,7 +145,8 @@ impl Refreshed {
 fn check_unchanged(before: &Entry, now: &Entry) -> Result<(), ListError> {
     let is_same = match (&before.etag, &now.etag) {
         (Some(before), Some(now)) => before == now,
-        _ => before.modified_ms == now.modified_ms,
+        // Of files there is none now, though manifests of earlier releases have one.
+        _ => same_time(before.modified_ms, now.modified_ms),
     };
     if is_same && before.size == now.size {
         return Ok(());
@@ -220,7 +227,7 @@ impl Manifest {
     }
 
     /// Lists the source again, and appends what is new in the order of names. What was listed before stays what it was: it is an error that
-    /// names it if it was changed, and noted if it is gone.
+    /// names it if it was changed, and noted if it is gone; the ordinals of those that are named as missing are given as well.
     ///
     /// # Errors
     /// [`ListError`]: the manifest is as it was.
@@ -230,7 +237,7 @@ impl Manifest {
         config: &SourceConfig,
         roots: Option<&[PathBuf]>,
         now_ms: i64,
-    ) -> Result<Refreshed, ListError> {
+    ) -> Result<(Refreshed, Vec<u64>), ListError> {
         let _one_at_a_time = self.refreshing.lock().await;
         let failed = |error: StoreError| ListError(format!("the manifest: {error}"));
         let found = list(location, config, roots).await?;
@@ -241,17 +248,18 @@ impl Manifest {
             found.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         let before = self.listed();
         let chunk_objects = limits::MANIFEST_CHUNK as u64;
-        let (mut refreshed, mut last) = (Refreshed::default(), Vec::new());
+        let (mut refreshed, mut ordinals, mut last) =
+            (Refreshed::default(), Vec::new(), Vec::new());
         for number in 0..before.objects.div_ceil(chunk_objects) {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
             let chunk = self.chunk(number).await.map_err(failed)?;
             let left = before.objects - u64::from(number) * chunk_objects;
             let known = chunk.iter().take(usize::try_from(left).unwrap_or(usize::MAX));
-            for entry in known.clone() {
+            for (entry, ordinal) in known.clone().zip(u64::from(number) * chunk_objects..) {
                 match new.remove(&entry.name) {
                     Some(found) => check_unchanged(entry, &found)?,
                     None if indexes.contains(&entry.name) => {}
-                    None => refreshed.note_missing(&entry.name),
+                    None => ordinals.extend(refreshed.note_missing(&entry.name).then_some(ordinal)),
                 }
             }
             last = known.cloned().collect();
@@ -276,7 +284,7 @@ impl Manifest {
         self.lock().forget(first);
         refreshed.objects = listed.objects;
         *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = listed;
-        Ok(refreshed)
+        Ok((refreshed, ordinals))
     }
 
     /// The object with that ordinal.
@@ -343,6 +351,13 @@ impl Manifest {
         path.strip_prefix(&self.prefix).unwrap_or(path).trim_start_matches('/')
     }
 
+    /// What is wrong with an object, which the error begins with, by its name.
+    pub fn told(&self, error: &FetchError) -> String {
+        let text = error.to_string();
+        let below = text.strip_prefix(&self.prefix).and_then(|text| text.strip_prefix('/'));
+        below.map_or_else(|| text.clone(), str::to_owned)
+    }
+
     async fn chunk(&self, number: u32) -> Result<Arc<Vec<Entry>>, StoreError> {
         if let Some(entries) = self.lock().loaded.get(&number) {
             return Ok(Arc::clone(entries));
@@ -398,4 +413,45 @@ pub(super) fn identity(config: &SourceConfig, object: &Object, index: Option<&Ob
         rows_as.unwrap_or_default()
     );
     xxhash_rust::xxh3::xxh3_128(version.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Entry, FetchError, Listed, Manifest, TopicId, check_unchanged, write};
+    use crate::store::MemoryStore;
+
+    /// They were named with it in S3, and without in files.
+    #[tokio::test]
+    async fn objects_are_named_by_what_they_are_below_the_prefix() {
+        let (store, topic) = (Arc::new(MemoryStore::new()), TopicId::random());
+        write(&*store, topic, &Listed::default(), 0, &[]).await.expect("a store");
+        let manifest = Manifest::open(store, topic, "data/train").await.expect("a store");
+        let manifest = manifest.expect("it was written");
+        let check = |path: &str, name: &str| {
+            let told = manifest.told(&FetchError::Gone(path.to_owned()));
+            assert!(told.starts_with(&format!("{name} is gone")), "{told}");
+        };
+        check("data/train/a/b.tar", "a/b.tar");
+        check("data/trainer/a.tar", "data/trainer/a.tar");
+    }
+
+    /// Files were listed with ETags that have their inodes, and are not any more.
+    #[test]
+    fn what_was_listed_with_an_etag_and_has_none_now_is_compared_by_size_and_time() {
+        let entry = |etag: Option<&str>, size, modified_ms| Entry {
+            name: "a.tar".to_owned(),
+            etag: etag.map(str::to_owned),
+            size,
+            modified_ms,
+            index: None,
+        };
+        let before = entry(Some("1-2-3"), 10, 5_250);
+        assert!(check_unchanged(&before, &entry(None, 10, 5_250)).is_ok());
+        assert!(check_unchanged(&before, &entry(None, 10, 5_000)).is_ok(), "whole seconds");
+        assert!(check_unchanged(&before, &entry(None, 10, 5_251)).is_err());
+        assert!(check_unchanged(&before, &entry(None, 11, 5_250)).is_err());
+        assert!(check_unchanged(&before, &entry(Some("4"), 10, 5_250)).is_err());
+    }
 }

@@ -1,4 +1,4 @@
-//! What the cache of datasets did, as `/metrics` shows it. By topic: `GET /v1/datasets/{topic}`.
+//! What the cache of datasets did, and how many partitions are in trouble, as `/metrics` shows it. By topic: `GET /v1/datasets/{topic}`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +9,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use robustmq_dataset::cache::{Cache, Counts};
+
+use super::Datasets;
+use super::troubles::Troubles;
 
 /// A [`Collector`].
 #[derive(Clone)]
@@ -74,6 +77,48 @@ impl Collector for CacheMetrics {
         for (tier, bytes) in [("memory", memory), ("ssd", ssd)] {
             let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
             gauge.encode(metric.encode_family(&[("tier", tier)])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with datasets: a [`Collector`].
+#[derive(Debug, Clone)]
+pub struct TroubleMetrics(Arc<Troubles>);
+
+impl Datasets {
+    /// What is wrong with them, for `/metrics`.
+    #[must_use]
+    pub fn trouble_metrics(&self) -> TroubleMetrics {
+        TroubleMetrics(Arc::clone(&self.troubles))
+    }
+}
+
+impl Collector for TroubleMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Self(troubles) = self;
+        let (name, help) = (
+            "robustmq_cloud_dataset_troubled_partitions",
+            "Partitions whose logs end before their last object, or cannot be read, as far as somebody has tried",
+        );
+        let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let partitions = i64::try_from(troubles.partitions()).unwrap_or(i64::MAX);
+        ConstGauge::new(partitions).encode(metric)?;
+        let counters = [
+            (
+                "robustmq_cloud_dataset_left_out_places",
+                "Places of objects that were found to be damaged: their samples have no offsets",
+                troubles.left_out(),
+            ),
+            (
+                "robustmq_cloud_dataset_lost_records",
+                "Records that readers came upon and that are not there any more",
+                troubles.lost_records(),
+            ),
+        ];
+        for (name, help, value) in counters {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(metric)?;
         }
         Ok(())
     }

@@ -69,7 +69,7 @@ pub use caches::{Caches, NewCaches, NoBudget, ShownCaches};
 pub use find::{Cursor, FindError, FoundKeys, Match, Wanted};
 pub use listing::ListError;
 pub use manifest::{Listed, Refreshed};
-pub use metrics::CacheMetrics;
+pub use metrics::{CacheMetrics, TroubleMetrics};
 pub use partition::Warming;
 pub use refreshing::Refreshing;
 pub use status::{Damaged, Status, StatusError};
@@ -243,6 +243,12 @@ impl Datasets {
         self.cache.memory_bytes()
     }
 
+    /// What extents take of memory.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        usize::try_from(self.cache.held_bytes().0).unwrap_or(usize::MAX)
+    }
+
     /// What row groups and footers of Parquet take of memory.
     #[must_use]
     pub fn parquet_bytes(&self) -> usize {
@@ -337,6 +343,7 @@ impl Datasets {
         }
         let dataset = Arc::new(Dataset {
             topic,
+            name: found.name.clone(),
             live: Mutex::new(config.live),
             config,
             partitions: u64::from(found.partitions.max(1).cast_unsigned()),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::FutureExt as _;
-use robustmq_common::ids::{Offset, PartitionIndex, TopicId};
+use robustmq_common::ids::{KafkaTopic, Offset, PartitionIndex, TopicId};
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{Cache, UserId};
 use robustmq_dataset::epochs::{Epochs, Place, Shuffle, Stretch};
@@ -36,6 +36,7 @@ use crate::topics::{LiveSource, SourceConfig};
 /// What all partitions of a dataset topic share.
 pub(super) struct Dataset {
     pub topic: TopicId,
+    pub name: KafkaTopic,
     pub config: Arc<SourceConfig>,
     /// What of that may be changed, as it is now.
     pub(super) live: Mutex<LiveSource>,
@@ -80,6 +81,28 @@ impl Dataset {
 
     pub fn user(&self) -> UserId {
         super::changes::user(self.topic)
+    }
+
+    /// An error as people are told it: objects by their names below the source's prefix.
+    pub fn told(&self, error: &PartitionError) -> String {
+        match error {
+            PartitionError::Fetch(error) => self.manifest.told(error),
+            error => error.to_string(),
+        }
+    }
+
+    /// The object of that ordinal, as it was listed, and its identity.
+    pub async fn object(&self, ordinal: u64) -> Result<(Object, u128), StoreError> {
+        let (object, index) = self.manifest.with_index(ordinal).await?;
+        let id = identity(&self.config, &object, index.as_ref());
+        Ok((object, id))
+    }
+
+    /// Whether it is known what the object of that ordinal holds.
+    pub async fn is_indexed(&self, ordinal: u64) -> Result<bool, StoreError> {
+        let (object, id) = self.object(ordinal).await?;
+        let is_whole = super::reading_of(&self.config, &object).is_none();
+        Ok(is_whole || self.group.known(id).await?.is_some())
     }
 }
 
@@ -275,9 +298,9 @@ impl DatasetPartition {
         let ahead = self.counted_ahead_bytes();
         // An open window hides what it has: it has to be filled.
         let hidden = matches!(self.dataset.config.shuffle, Shuffle::Window(_));
-        // What is being read has a place there too, and what finds none would be fetched once more.
+        // What is being read has a place there too, and so has what is going to be fetched: what finds none would be fetched once more.
         let extent = self.dataset.cache.extent_bytes() as u64;
-        let room = self.ahead_bytes().saturating_sub(extent).max(extent);
+        let room = self.ahead_bytes().saturating_sub(2 * extent).max(extent);
         ahead.saturating_add(on_their_way) < room || (hidden && ahead == 0)
     }
 
@@ -298,11 +321,12 @@ impl DatasetPartition {
 
     /// The object of a number among this partition's, as it was listed, and its identity.
     pub(super) async fn object(&self, number: u64) -> Result<(Object, u128), StoreError> {
-        let partition = u64::from(self.partition.0.cast_unsigned());
-        let ordinal = number * self.dataset.partitions + partition;
-        let (object, index) = self.dataset.manifest.with_index(ordinal).await?;
-        let id = identity(&self.dataset.config, &object, index.as_ref());
-        Ok((object, id))
+        self.dataset.object(self.ordinal(number)).await
+    }
+
+    /// The ordinal of the object of a number among this partition's.
+    pub(super) fn ordinal(&self, number: u64) -> u64 {
+        number * self.dataset.partitions + u64::from(self.partition.0.cast_unsigned())
     }
 
     /// What is at an offset, and the object that it is in.

@@ -41,7 +41,7 @@ impl Load for ExtentLoad {
         let source = Paced::new(source, object.size, self.distance_bytes);
         let beside = |extent: &ExtentIndex, content: Bytes| {
             if let Ok(extent_found) = index::open(object, index, extent, content) {
-                cache.put(extent_id(*id, extent), user, Arc::new(extent_found));
+                cache.put(extent_id(*id, extent), user, Arc::new(extent_found), 0);
             }
         };
         let held = (&self.dataset.held, *id);
@@ -212,11 +212,14 @@ impl DatasetPartition {
         error: &FetchError,
     ) -> Result<bool, PartitionError> {
         let id = extent_id(opened.id, extent);
-        if self.state().lost.note(id, extent.records, error) {
-            tracing::warn!(topic = %self.dataset.topic, %error, "records of a dataset are lost: readers are given null records");
+        let reason = self.dataset.manifest.told(error);
+        let noted = self.state().lost.note(id, extent.records, &reason);
+        self.dataset.troubles.note_lost(noted.records);
+        if noted.is_new_object {
+            let (topic, topic_id) = (self.dataset.name.as_str(), self.dataset.topic);
+            tracing::warn!(topic, %topic_id, reason, "records of a dataset are lost: readers are given null records");
         }
         let origin = self.origin(place, opened);
-        let reason = error.to_string();
         let record = 2 * origin.object.len() + reason.len() + 128;
         let in_extent = extent.first_record + u64::from(extent.records) - place.record;
         let left = answer.end.saturating_sub(answer.at).max(0).cast_unsigned();
@@ -304,10 +307,12 @@ impl Source for super::Attached {
         this.want(from.0);
         let answer = this.answer(from.0..end.0, max_bytes.min(limits::ANSWER_BYTES)).await;
         let answer = answer.map_err(|error| {
-            let (topic, partition) = id;
+            let (topic_id, partition) = id;
             let is_ours = matches!(error, PartitionError::Store(_));
-            if !is_ours && this.dataset.troubles.is_unreadable(id, from.0, &error) {
-                tracing::warn!(%topic, %partition, offset = from.0, %error, "a record of a dataset cannot be read");
+            let (topic, reason) = (this.dataset.name.as_str(), this.dataset.told(&error));
+            let troubles = &this.dataset.troubles;
+            if !is_ours && troubles.is_unreadable(id, from.0, reason.clone(), &error) {
+                tracing::warn!(topic, %topic_id, %partition, offset = from.0, reason, "a record of a dataset cannot be read");
             }
             StoreError::from(error)
         })?;

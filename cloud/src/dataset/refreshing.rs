@@ -42,11 +42,18 @@ impl Refreshing {
         match &*outcome {
             Err(error) => Some(format!("its source was not listed again: {error}")),
             Ok(Refreshed { missing_objects: 0, .. }) => None,
-            Ok(Refreshed { missing_objects, missing, .. }) => {
+            Ok(Refreshed { missing_objects, missing, uncounted, .. }) => {
                 let names = missing.join(", ");
                 let more = missing_objects.saturating_sub(missing.len() as u64);
                 let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                Some(format!("when it was listed last, objects were gone: {names}{more}"))
+                let ends = match uncounted.is_empty() {
+                    true => String::new(),
+                    false => format!(
+                        "; the topic does not go on behind what was not counted before: put it back as it was, or create another topic ({})",
+                        uncounted.join(", ")
+                    ),
+                };
+                Some(format!("when it was listed last, objects were gone: {names}{more}{ends}"))
             }
         }
     }

@@ -83,10 +83,12 @@ impl DatasetPartition {
         if !sidecar::may_have(reading) {
             return Ok(None);
         }
-        let ordinal = number * dataset.partitions + u64::from(self.partition.0.cast_unsigned());
-        let Some(beside) = dataset.manifest.with_index(ordinal).await?.1 else { return Ok(None) };
+        let Some(beside) = dataset.manifest.with_index(self.ordinal(number)).await?.1 else {
+            return Ok(None);
+        };
         let ignored = |reason: &dyn std::fmt::Display| {
-            tracing::warn!(topic = %dataset.topic, index = %beside.path, %reason, "an index file is not used: its object is read to count it");
+            let (topic, topic_id) = (dataset.name.as_str(), dataset.topic);
+            tracing::warn!(topic, %topic_id, index = %beside.path, %reason, "an index file is not used: its object is read to count it");
         };
         // Of as many bytes as the object it saves nothing, and what is counted at once is bounded by the sizes of objects.
         if beside.size == 0 || beside.size > limits::SIDECAR_BYTES.min(object.size) {

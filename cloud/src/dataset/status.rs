@@ -9,8 +9,9 @@ use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::order::PERMUTATION;
 use serde::Serialize;
 
+use super::find::Searched;
 use super::fit::Fit;
-use super::partition::DatasetPartition;
+use super::partition::{DatasetPartition, PartitionError};
 use super::{Datasets, ListError, Warming};
 use crate::store::StoreError;
 use crate::topics::Topic;
@@ -34,8 +35,10 @@ pub struct Status {
     pub partitions: i32,
     /// Objects whose records are counted, in any epoch.
     pub indexed_objects: u64,
-    /// Records of the first epoch, once all are counted.
+    /// Records of the newest epoch of which all are counted: `records_epoch`.
     pub records: Option<u64>,
+    /// Its number. A refresh has the epochs that begin after it have more.
+    pub records_epoch: Option<u32>,
     /// All objects of the first epoch are counted.
     pub is_index_complete: bool,
     /// How often the data is repeated.
@@ -44,7 +47,7 @@ pub struct Status {
     pub published_epochs: u32,
     /// The name of the order's permutation, where there is one.
     pub permutation: Option<&'static str>,
-    /// Samples that cannot be read and are left out.
+    /// Places of objects that cannot be read: the samples there, one or many, are left out.
     pub damaged: u64,
     /// The first of them.
     pub damaged_samples: Vec<Damaged>,
@@ -121,6 +124,26 @@ impl Datasets {
         Ok(Some(partitions))
     }
 
+    /// Has a topic's partitions counted as far as that needs no reading, so that what they show after a start is what they had before; for
+    /// [`limits::SETTLES`] at most. Nothing is done for a topic without a source.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn settle(&self, topic: &Topic) -> Result<(), StoreError> {
+        if topic.config.source.is_none() {
+            return Ok(());
+        }
+        let Some(partitions) = self.looked_at(topic).await? else { return Ok(()) };
+        let counted = async {
+            for partition in partitions {
+                // What is wrong with it is told where it is asked for.
+                let _ = Searched::new(partition).0.known_counted().await;
+            }
+        };
+        let _ = tokio::time::timeout(limits::SETTLES, counted).await;
+        Ok(())
+    }
+
     /// What is known of a topic.
     ///
     /// # Errors
@@ -130,7 +153,7 @@ impl Datasets {
         let config = topic.config.source.as_ref().ok_or_else(none)?;
         let dataset = self.dataset(topic.id).await?.ok_or_else(none)?;
         let listed = dataset.manifest.listed();
-        let (mut indexed, mut records, mut damaged, mut trouble) = (0, 0, 0, Vec::new());
+        let (mut indexed, mut damaged, mut trouble) = (0, 0, Vec::new());
         let (mut is_complete, mut published) = (true, u32::MAX);
         let (mut lost_records, mut lost) = (0, Vec::new());
         let (mut begun_objects, mut damaged_samples) = (0, Vec::new());
@@ -145,7 +168,6 @@ impl Datasets {
             counted = (counted.0 + bytes, counted.1 + records_counted);
             begun_objects +=
                 state.epochs.last().map_or_else(|| partition.objects(), |last| last.objects());
-            records += first.map_or(0, |epoch| epoch.records());
             published = published.min(state.epochs.last().map_or(0, |last| last.number() + 1));
             damaged += state.damaged;
             lost_records += state.lost.records;
@@ -154,6 +176,7 @@ impl Datasets {
             drop(state);
             trouble.extend(dataset.troubles.of(partition.id()));
         }
+        let newest = newest_complete(&partitions);
         damaged_samples.truncate(limits::SHOWN_DAMAGES);
         trouble.extend(nothing_readable(&partitions, indexed, &damaged_samples));
         let fit = Fit::new(&self.cache, config, topic.partitions, &listed, counted);
@@ -167,7 +190,8 @@ impl Datasets {
             new_objects: listed.objects.saturating_sub(begun_objects),
             partitions: topic.partitions,
             indexed_objects: indexed,
-            records: is_complete.then_some(records),
+            records: newest.map(|(_, records)| records),
+            records_epoch: newest.map(|(number, _)| number),
             is_index_complete: is_complete,
             epochs: config.live.epochs,
             published_epochs: published,
@@ -183,6 +207,48 @@ impl Datasets {
             cache: self.cache.stats(Some(dataset.user())),
             cache_total: self.cache.stats(None),
         })
+    }
+}
+
+/// The newest epoch of which each partition has counted all records, and how many they are.
+fn newest_complete(partitions: &[Arc<DatasetPartition>]) -> Option<(u32, u64)> {
+    let complete = |partition: &Arc<DatasetPartition>| {
+        let state = partition.state();
+        let complete = state.epochs.iter().filter(|epoch| epoch.is_complete());
+        complete.last().map(|epoch| epoch.number())
+    };
+    let newest = partitions.iter().map(complete).min()??;
+    let records = |partition: &Arc<DatasetPartition>| {
+        let state = partition.state();
+        state.epochs.epoch(newest).map_or(0, |epoch| epoch.records())
+    };
+    Some((newest, partitions.iter().map(records).sum()))
+}
+
+impl DatasetPartition {
+    /// Waits until all is counted that is known without reading, of the epochs that have begun.
+    async fn known_counted(&self) -> Result<(), PartitionError> {
+        loop {
+            let more = self.counted.notified();
+            let next = {
+                let state = self.state();
+                let end = state.epochs.high_watermark();
+                let counting = state.epochs.counting();
+                let has_begun = state.epochs.last().is_some();
+                if (has_begun && counting.is_none())
+                    || self.dataset.troubles.has_ended(self.id(), end)
+                {
+                    return Ok(());
+                }
+                counting.and_then(|epoch| epoch.next_object())
+            };
+            if let Some(next) = next
+                && !self.is_indexed(next).await?
+            {
+                return Ok(());
+            }
+            more.await;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use robustmq_common::ids::{PartitionIndex, TopicId};
@@ -13,7 +14,13 @@ use super::partition::PartitionError;
 
 /// Of all dataset topics. One entry for each partition that has some.
 #[derive(Debug, Default)]
-pub(super) struct Troubles(Mutex<HashMap<(TopicId, PartitionIndex), Partition>>);
+pub(super) struct Troubles {
+    partitions: Mutex<HashMap<(TopicId, PartitionIndex), Partition>>,
+    /// Places that were found to be damaged since the start, and left out.
+    left_out: AtomicU64,
+    /// Records that readers have come upon since the start, and that are not there any more.
+    lost_records: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Partition {
@@ -32,9 +39,8 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn new(offset: i64, error: &PartitionError) -> Self {
-        let (reason, is_final) = (error.to_string(), error.is_final());
-        Self { offset, reason, is_final, met: Instant::now() }
+    fn new(offset: i64, reason: String, error: &PartitionError) -> Self {
+        Self { offset, reason, is_final: error.is_final(), met: Instant::now() }
     }
 
     /// What may have passed, and was not met again for long, is not told any more.
@@ -52,12 +58,48 @@ fn replace(place: &mut Option<Trouble>, trouble: Trouble) -> bool {
 
 impl Troubles {
     fn lock(&self) -> MutexGuard<'_, HashMap<(TopicId, PartitionIndex), Partition>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A partition's log ends at `offset`. Whether that is new.
-    pub fn ends(&self, id: (TopicId, PartitionIndex), offset: i64, error: &PartitionError) -> bool {
-        replace(&mut self.lock().entry(id).or_default().counting, Trouble::new(offset, error))
+    /// A partition's log ends at `offset`; `reason` is the error as people are told it. Whether that is new.
+    pub fn ends(
+        &self,
+        id: (TopicId, PartitionIndex),
+        offset: i64,
+        reason: String,
+        error: &PartitionError,
+    ) -> bool {
+        let trouble = Trouble::new(offset, reason, error);
+        replace(&mut self.lock().entry(id).or_default().counting, trouble)
+    }
+
+    /// Partitions whose logs end, or cannot be read, as far as somebody has tried.
+    pub fn partitions(&self) -> usize {
+        let is_told = |trouble: &Option<Trouble>| trouble.as_ref().is_some_and(Trouble::is_told);
+        let all = self.lock();
+        let troubled =
+            |partition: &&Partition| is_told(&partition.counting) || is_told(&partition.reading);
+        all.values().filter(troubled).count()
+    }
+
+    /// So many places of an object were found to be damaged.
+    pub fn note_left_out(&self, places: u64) {
+        self.left_out.fetch_add(places, Ordering::Relaxed);
+    }
+
+    /// How many, since the start.
+    pub fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
+    }
+
+    /// A reader has come upon so many records that are not there any more.
+    pub fn note_lost(&self, records: u64) {
+        self.lost_records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// How many, since the start.
+    pub fn lost_records(&self) -> u64 {
+        self.lost_records.load(Ordering::Relaxed)
     }
 
     /// Whether a partition's log ends at or before `end` and does not go on.
@@ -90,9 +132,11 @@ impl Troubles {
         &self,
         id: (TopicId, PartitionIndex),
         offset: i64,
+        reason: String,
         error: &PartitionError,
     ) -> bool {
-        replace(&mut self.lock().entry(id).or_default().reading, Trouble::new(offset, error))
+        let trouble = Trouble::new(offset, reason, error);
+        replace(&mut self.lock().entry(id).or_default().reading, trouble)
     }
 
     /// A reader was given these.
@@ -143,8 +187,14 @@ mod tests {
         let id = (TopicId::random(), PartitionIndex(3));
         let gone = PartitionError::Fetch(FetchError::Gone("a.tar".to_owned()));
         let busy = FetchError::Unavailable { object: "b.tar".to_owned(), reason: "503".to_owned() };
-        assert!(troubles.is_unreadable(id, 7, &gone) && !troubles.is_unreadable(id, 7, &gone));
-        assert!(troubles.ends(id, 10, &busy.into()));
+        let busy = PartitionError::from(busy);
+        let unreadable = || troubles.is_unreadable(id, 7, gone.to_string(), &gone);
+        let ends = |error: &PartitionError| troubles.ends(id, 10, error.to_string(), error);
+        assert!(unreadable() && !unreadable());
+        assert!(ends(&busy));
+        let other = (TopicId::random(), PartitionIndex(0));
+        troubles.ends(other, 1, busy.to_string(), &busy);
+        assert_eq!(troubles.partitions(), 2, "each counts once");
         let told = troubles.of(id);
         assert!(told[0].starts_with("partition 3 ends at offset 10: b.tar"), "{told:?}");
         assert!(
@@ -153,6 +203,8 @@ mod tests {
         );
         tokio::time::advance(limits::TROUBLE_TOLD).await;
         assert_eq!(troubles.of(id), told[1..], "the other may be over");
+        assert_eq!(troubles.partitions(), 1);
+        troubles.forget(other.0);
         troubles.was_read(id, &(8..12));
         assert_eq!(troubles.of(id).len(), 1, "others' reads say nothing of it");
         troubles.was_read(id, &(5..8));
@@ -160,12 +212,12 @@ mod tests {
         troubles.goes_on(id, 5, false);
         assert!(troubles.lock().is_empty(), "nothing is left");
         for (end, is_complete, left) in [(10, false, 1), (11, false, 0), (3, true, 0)] {
-            troubles.ends(id, 10, &gone);
+            ends(&gone);
             troubles.goes_on(id, end, is_complete);
             assert_eq!(troubles.of(id).len(), left, "{end} {is_complete}");
         }
-        troubles.ends(id, 10, &gone);
+        ends(&gone);
         troubles.forget(id.0);
-        assert!(troubles.of(id).is_empty());
+        assert!(troubles.of(id).is_empty() && troubles.partitions() == 0);
     }
 }

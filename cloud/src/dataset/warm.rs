@@ -46,8 +46,10 @@ impl Datasets {
             let all = async {
                 for partition in partitions {
                     if let Err(error) = guarded(partition.warm_up()).await {
-                        tracing::warn!(topic = %dataset.topic, %error, "a dataset is not brought into the cache");
-                        dataset.warming().error.get_or_insert(error.to_string());
+                        let (topic, topic_id) = (dataset.name.as_str(), dataset.topic);
+                        let reason = dataset.told(&error);
+                        tracing::warn!(topic, %topic_id, reason, "a dataset is not brought into the cache");
+                        dataset.warming().error.get_or_insert(reason);
                     }
                 }
             };

@@ -13,7 +13,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+mod lock;
 pub mod sim;
+
+pub use lock::lock_soon;
 
 /// A place with directories and files.
 pub trait Disk: Send + Sync {

@@ -139,6 +139,8 @@ pub const RETRY: Duration = Duration::from_secs(2);
 pub const RETRY_MOST: Duration = Duration::from_secs(10);
 /// How long one step of a search for a key may take: the admin listener answers within three times that.
 pub const FIND_STEP: Duration = Duration::from_secs(10);
+/// How long whoever asks for a topic's figures waits until what was counted before a start is counted again.
+pub const SETTLES: Duration = Duration::from_secs(5);
 /// Extents that a search reads at once.
 pub const FIND_LOADS: usize = 4;
 /// Searches at once. Further ones are refused.

@@ -14,7 +14,7 @@ pub const PUT: Duration = Duration::from_secs(90);
 /// The cache of blocks (`[cache] memory_bytes`).
 pub const CACHE_BYTES: usize = 128 * 1024 * 1024;
 /// The least that may be set.
-pub const CACHE_BYTES_MIN: usize = 16 * 1024 * 1024;
+pub const CACHE_BYTES_MIN: usize = super::dataset::CACHE_BYTES_MIN;
 /// Blocks that are fetched at the same time.
 pub const FETCHES: usize = 32;
 /// Blocks that wait for one of these to end. Readers of further ones are refused.

@@ -34,6 +34,7 @@ except ImportError:
 
 
 SLICE = 0.2  # seconds between two looks whether to go on
+PATIENCE_STEP = 5.0  # seconds that a broker has for an answer before it is asked again
 PROBE = 1.0  # seconds that a broker has to say that there is nothing behind an offset
 FORKED = []
 EPOCH_HEADER = "robustmq.epoch"
@@ -441,7 +442,7 @@ class EpochDataset(IterableDataset):
     collate           of a list of samples makes `Batch.data`
     rank, world       those of torch.distributed, if it is initialised when the dataset is made
     prefetch_bytes    that each worker fetches ahead, of all its partitions together
-    patience_seconds  without a record in the middle of an epoch, then it raises TimeoutError; a broker that is down is waited for
+    patience_seconds  without an answer of the broker at the start, or without a record in the middle of an epoch, then it raises TimeoutError
     config            more settings for the consumers
     """
 
@@ -595,15 +596,38 @@ class EpochDataset(IterableDataset):
         settings = {name: value for name, value in self.config.items() if name.startswith(CONNECTION_SETTINGS)}
         # 5 is NOTICE: how it is closed is of no interest.
         admin = AdminClient({"log_level": 5, **settings})
-        entries = admin.describe_configs([resource])[resource].result(timeout=30)
+        entries = self._once_there(lambda: admin.describe_configs([resource], request_timeout=self._step())[resource].result())
         if EPOCHS_CONFIG not in entries or not entries["robustmq.source"].value:
             raise ValueError(f"{self.topic} is no dataset topic")
         return int(entries[EPOCHS_CONFIG].value)
 
+    def _step(self):
+        return min(PATIENCE_STEP, self.patience_seconds)
+
+    def _once_there(self, ask):
+        """What the broker answers: one that is down is waited for, `patience_seconds`."""
+        deadline, is_told = time.monotonic() + self.patience_seconds, False
+        while True:
+            began = time.monotonic()
+            try:
+                return ask()
+            except KafkaException as failed:
+                if failed.args[0].code() not in TRANSIENT:
+                    raise
+                reason = failed.args[0].str()
+            where = f"{self.config['bootstrap.servers']} does not answer ({reason})"
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{where}, and was waited for for {self.patience_seconds:g} s (patience_seconds)")
+            if not is_told:
+                warnings.warn(f"{where}: it is waited for", stacklevel=2)
+                is_told = True
+            # What is refused at once is not to be asked for without a pause.
+            time.sleep(max(0.0, min(1.0 - (time.monotonic() - began), deadline - time.monotonic())))
+
     def _partitions(self):
         consumer = Consumer(self.config)
         try:
-            found = consumer.list_topics(self.topic, timeout=30).topics[self.topic]
+            found = self._once_there(lambda: consumer.list_topics(self.topic, timeout=self._step())).topics[self.topic]
         finally:
             consumer.close()
         if found.error:

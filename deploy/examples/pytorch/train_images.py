@@ -13,6 +13,7 @@ import argparse
 import collections
 import concurrent.futures
 import hashlib
+import importlib.util
 import io
 import json
 import math
@@ -28,9 +29,12 @@ import tempfile
 import time
 import zlib
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
-from robustmq_torch import EpochDataset
+try:
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient, NewTopic
+    from robustmq_torch import EpochDataset
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing}: pip install confluent-kafka")
 
 SIDE = 8  # pixels
 TRAINED = 1500  # images; the rest of the digits tell how good the model is
@@ -52,6 +56,8 @@ def main():
     args.topic = args.topic or ("light-images" if args.light else "images")
     # They are to last as long as the topic does, so it is no temporary directory.
     args.directory = (args.directory or pathlib.Path(__file__).parent / "data" / args.topic).resolve()
+    if not args.light:
+        check_modules()
     images = drawn() if args.light else digits()
     names = {name(number) for number in range(TRAINED)}
     fill(args, images[:TRAINED])
@@ -60,6 +66,16 @@ def main():
     if args.stop_after:
         told.append(resume(args, whole, names))
     sys.exit(0 if all(told) else 1)
+
+
+def check_modules():
+    """What is missing would be told by a process of its own, one after the other."""
+    missing = [module for module in ("torch", "sklearn", "PIL") if importlib.util.find_spec(module) is None]
+    if missing:
+        sys.exit(
+            f"there is no {', '.join(missing)}: pip install torch scikit-learn pillow confluent-kafka (for CPUs alone: README.md); "
+            "--light does without"
+        )
 
 
 def in_a_process(call, *arguments):

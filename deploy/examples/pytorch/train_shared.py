@@ -16,14 +16,17 @@ import sys
 import time
 from multiprocessing.connection import wait
 
-import numpy
-import torch
-import torch.distributed as dist
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from robustmq_torch import SharedDataset, equal_steps
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+try:
+    import numpy
+    import torch
+    import torch.distributed as dist
+    from confluent_kafka import Consumer, Producer, TopicPartition
+    from confluent_kafka.admin import AdminClient, NewTopic
+    from robustmq_torch import SharedDataset, equal_steps
+    from torch.nn.functional import cross_entropy
+    from torch.utils.data import DataLoader
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing}: pip install torch numpy scikit-learn confluent-kafka (for CPUs alone: README.md)")
 
 PIXELS = 64
 
@@ -63,7 +66,10 @@ def fill(args):
         admin.create_topics([NewTopic(args.topic, 1)])[args.topic].result()
     end = end_of(args)
     if end == 0:
-        from sklearn.datasets import load_digits
+        try:
+            from sklearn.datasets import load_digits
+        except ModuleNotFoundError as missing:
+            sys.exit(f"{missing}: pip install scikit-learn")
 
         digits = load_digits()
         rows = numpy.column_stack([digits.target, digits.data]).astype(numpy.uint8)

@@ -264,10 +264,15 @@ impl Cache {
     }
 
     /// Takes an extent that was downloaded for another reason and that a reader will want: it stays if it ranks, else it waits for its reader
-    /// where read-ahead has room. Its content must be a buffer of its own: what it is cut out of is not counted.
-    pub fn put(&self, id: ExtentId, user: UserId, extent: Arc<Extent>) {
+    /// where read-ahead has room. Its content must be a buffer of its own: what it is cut out of is not counted. `taken_bytes` of it have room as
+    /// [`Taken`](super::Taken), which is given back when it is here.
+    pub fn put(&self, id: ExtentId, user: UserId, extent: Arc<Extent>, taken_bytes: usize) {
         self.users.count(user, |counts| counts.source_bytes += u64::from(id.bytes));
-        self.change(|memory, scene, changes| memory.put(id, user, extent, scene, changes));
+        self.change(|memory, scene, changes| {
+            memory.instead_of_pieces(taken_bytes, |memory| {
+                memory.put(id, user, extent, scene, changes);
+            });
+        });
     }
 
     /// The content of an extent, parts of which are going to be sent while it may leave the cache. It takes room until all of them are dropped;

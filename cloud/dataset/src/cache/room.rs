@@ -19,29 +19,10 @@ impl fmt::Debug for Taken {
     }
 }
 
-impl Taken {
-    /// Keeps so much of it, at most.
-    pub fn shrink_to(&mut self, bytes: usize) {
-        let less = self.bytes.saturating_sub(bytes);
-        self.bytes -= less;
-        self.give_back(less);
-    }
-
-    /// Takes over what another one has.
-    pub fn add(&mut self, mut other: Self) {
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
-
-    fn give_back(&self, bytes: usize) {
-        if bytes > 0 {
-            self.cache.change(|memory, _, _| memory.give_back_piece(bytes));
-        }
-    }
-}
-
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.give_back(self.bytes);
+        let bytes = self.bytes;
+        self.cache.change(|memory, _, _| memory.give_back_piece(bytes));
     }
 }
 
@@ -89,6 +70,12 @@ impl Cache {
             self.pieces_awaited.notify_waiters();
         }
         has_room.then(|| Taken { cache: Arc::clone(self), bytes })
+    }
+
+    /// Room for what is left of what had room until now.
+    pub(crate) fn keep_room(self: &Arc<Self>, bytes: usize) -> Taken {
+        self.change(|memory, _, _| memory.keep_piece(bytes));
+        Taken { cache: Arc::clone(self), bytes }
     }
 
     /// Returns when somebody needs more room than there is: who has some and does not go on is to give it back.

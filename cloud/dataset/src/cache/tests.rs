@@ -381,7 +381,7 @@ async fn what_an_indexer_downloaded_is_there_for_its_reader() {
     let put = |start| {
         let id = id(start, MIB);
         let extent = origin.load(id).open(content(id).into()).expect("whole");
-        cache.put(id, READER, Arc::new(extent));
+        cache.put(id, READER, Arc::new(extent), 0);
     };
     // Nobody reads this topic yet, so that nothing is pushed out for it.
     (0..60).for_each(put);
@@ -444,6 +444,33 @@ async fn loads_that_readers_wait_for_wait_for_room_where_there_is_none() {
     }
     assert!(cache.stats(None).memory_bytes <= 48 << 20);
     assert_eq!(301, origin.loads());
+}
+
+/// What was fetched and indexed had room twice for a moment, as a piece and as an extent: where there was not, it was thrown away, and its reader
+/// had it fetched again.
+#[tokio::test(start_paused = true)]
+async fn what_was_fetched_to_be_indexed_takes_the_place_of_its_piece() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    for start in 0..500 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let room = cache.try_take_room(8 << 20).expect("a third of the pool");
+    let ahead = (1000..1100).map(|start| id(start, MIB));
+    let begun = ahead.filter(|id| cache.ahead(*id, READER, origin.load(*id)) == Ahead::Begun);
+    assert_eq!(15, begun.count());
+    settle().await;
+    let put = |id: ExtentId, taken_bytes| {
+        let extent = Extent { content: content(id).into(), layout: Layout::default() };
+        cache.put(id, READER, Arc::new(extent), taken_bytes);
+        cache.contains(id).is_some()
+    };
+    // Those that do not rank.
+    let others: Vec<_> =
+        (2000..2100).map(|start| id(start, MIB)).filter(|id| !put(*id, 0)).collect();
+    assert!(!put(others[0], 0) && put(others[0], MIB as usize + 512));
+    drop(room);
+    assert!(cache.stats(None).memory_bytes <= 48 << 20);
 }
 
 /// Where there were more readers than extents that the cache could hold, each had its own fetched anew for each of its Fetches, and pushed out

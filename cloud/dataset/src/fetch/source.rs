@@ -117,18 +117,24 @@ impl ObjectSource {
         self.limiter.limit()
     }
 
+    /// The ETag that an object has to have. That of a file has its inode, and one that was put back has another: its size and time tell it from
+    /// others. Manifests of earlier releases have ETags of files.
+    fn etag<'a>(&self, object: &'a Object) -> Option<&'a str> {
+        object.etag.as_deref().filter(|_| self.files.is_none())
+    }
+
     /// One GET for what is still to come of `body`.
     async fn attempt(&self, object: &Object, body: &mut Body) -> Result<Brought, Failure> {
         let rest = body.rest();
         let options = GetOptions {
-            if_match: object.etag.clone().filter(|etag| !is_weak(etag)),
+            if_match: self.etag(object).filter(|etag| !is_weak(etag)).map(str::to_owned),
             range: Some(GetRange::Bounded(rest.clone())),
             ..GetOptions::default()
         };
         // What is no file any more is not opened: a pipe would be waited for without end.
         let stamp = self.stamp(object).await?;
         let (found, first_byte) = self.answer(object, options).await?;
-        verify(object, &rest, &found)?;
+        verify(object, self.etag(object), &rest, &found)?;
         let mut chunks = found.into_stream();
         while let Some(chunk) = in_time(chunks.next()).await? {
             let chunk = chunk.map_err(|error| failure(object, &error))?;
@@ -330,14 +336,20 @@ fn bare(etag: &str) -> &str {
 }
 
 /// Whether two times of a last change are the same: HTTP's headers say whole seconds, listings may say milliseconds.
-fn same_time(one_ms: i64, other_ms: i64) -> bool {
+#[must_use]
+pub fn same_time(one_ms: i64, other_ms: i64) -> bool {
     let is_whole = one_ms % 1000 == 0 || other_ms % 1000 == 0;
     one_ms == other_ms || (is_whole && one_ms.div_euclid(1000) == other_ms.div_euclid(1000))
 }
 
 /// Whether an answer is of the version that was listed, and begins and ends where it was asked to.
-fn verify(object: &Object, asked: &Range<u64>, found: &GetResult) -> Result<(), Failure> {
-    if let Some(reason) = difference(object, &found.meta) {
+fn verify(
+    object: &Object,
+    etag: Option<&str>,
+    asked: &Range<u64>,
+    found: &GetResult,
+) -> Result<(), Failure> {
+    if let Some(reason) = difference(object, etag, &found.meta) {
         let object = object.path.to_string();
         return Err(Failure::Final(FetchError::Changed { object, reason }));
     }
@@ -352,15 +364,15 @@ fn verify(object: &Object, asked: &Range<u64>, found: &GetResult) -> Result<(), 
     Ok(())
 }
 
-fn difference(object: &Object, found: &ObjectMeta) -> Option<String> {
+fn difference(object: &Object, etag: Option<&str>, found: &ObjectMeta) -> Option<String> {
     let differs = |what: &str, was: &dyn Display, is: &dyn Display| {
         Some(format!("its {what} was {was} and is {is}"))
     };
     if found.size != object.size {
         return differs("size", &object.size, &found.size);
     }
-    if let (Some(was), Some(is)) = (&object.etag, &found.e_tag) {
-        return if bare(was) == bare(is) { None } else { differs("ETag", was, is) };
+    if let (Some(was), Some(is)) = (etag, &found.e_tag) {
+        return if bare(was) == bare(is) { None } else { differs("ETag", &was, is) };
     }
     let modified_ms = found.last_modified.timestamp_millis();
     if same_time(object.modified_ms, modified_ms) {

@@ -28,6 +28,7 @@ mod chunks;
 mod find;
 mod fit;
 mod panics;
+mod trouble;
 mod unread;
 
 /// A tar archive as WebDataset has it.
@@ -551,6 +552,7 @@ async fn a_refresh_appends_what_is_new_and_refuses_what_was_changed() {
     assert_eq!(second.iter().map(key).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     let shown = status(&broker, "images").await;
     assert_eq!((shown.objects, shown.new_objects, shown.indexed_objects), (3, 0, 3));
+    assert_eq!((shown.records, shown.records_epoch), (Some(21), Some(1)), "it was the first's");
     std::fs::write(directory.path().join("train-001.tar"), "another").expect("a disk");
     let refused = broker.kafka.datasets.refresh(&*topic().await, 8).await.expect_err("it changed");
     assert!(refused.to_string().contains("train-001.tar was changed"), "{refused}");

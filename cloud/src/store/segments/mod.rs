@@ -29,7 +29,7 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rand::RngExt as _;
-use robustmq_common::disk::Disk;
+use robustmq_common::disk::{Disk, lock_soon};
 use robustmq_common::limits;
 use tokio::sync::Semaphore;
 
@@ -141,8 +141,8 @@ impl SegmentStore {
                     .to_owned(),
             ));
         }
-        let lock =
-            disk.lock(&dir.join("segments.lock")).map_err(|error| failed(error.to_string()))?;
+        let lock = lock_soon(&*disk, &dir.join("segments.lock"));
+        let lock = lock.map_err(|error| failed(error.to_string()))?;
         let lock = lock.ok_or_else(|| {
             failed("a broker that runs has it locked: stop that one first".to_owned())
         })?;

@@ -119,6 +119,23 @@ impl Memory {
         !self.turns.pieces.is_empty() || self.turns.has_loads()
     }
 
+    /// Does something while so much of what pieces have taken counts as free: it takes their place.
+    pub(in crate::cache) fn instead_of_pieces(
+        &mut self,
+        bytes: usize,
+        then: impl FnOnce(&mut Self),
+    ) {
+        let bytes = bytes.min(self.turns.pieces_bytes);
+        self.turns.pieces_bytes -= bytes;
+        then(self);
+        self.turns.pieces_bytes += bytes;
+    }
+
+    /// What is left of a piece takes room, whether there is some or not.
+    pub(in crate::cache) fn keep_piece(&mut self, bytes: usize) {
+        self.turns.pieces_bytes += bytes;
+    }
+
     pub(in crate::cache) fn give_back_piece(&mut self, bytes: usize) {
         self.turns.pieces_bytes -= bytes;
     }

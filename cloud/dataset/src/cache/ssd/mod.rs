@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
-use robustmq_common::disk::{Disk, DiskFile, is_full, read_up_to};
+use robustmq_common::disk::{Disk, DiskFile, is_full, lock_soon, read_up_to};
 use robustmq_common::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
@@ -78,7 +78,7 @@ impl Ssd {
         let dir = settings.dir.clone();
         let failed = |source| CacheError::Io { dir: dir.clone(), source };
         disk.create_dir(&dir).map_err(failed)?;
-        let lock = disk.lock(&dir.join("lock")).map_err(failed)?;
+        let lock = lock_soon(&*disk, &dir.join("lock")).map_err(failed)?;
         let lock = lock.ok_or_else(|| CacheError::Locked(dir.clone()))?;
         let (slab, index, journal) = recover(&settings, &disk).map_err(failed)?;
         // Who read before the restart has some time to come back.

@@ -248,7 +248,11 @@ impl Renderer {
 }
 
 fn reason(error: ArrowError) -> String {
-    error.to_string()
+    match error {
+        // It has what Parquet says, which begins alike.
+        ArrowError::ParquetError(text) => text,
+        error => error.to_string(),
+    }
 }
 
 impl Decoded {
@@ -350,5 +354,16 @@ impl Written {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ArrowError, reason};
+
+    #[test]
+    fn what_parquet_says_is_told_once() {
+        let error = ArrowError::ParquetError("Parquet error: column \"a\": cut off".to_owned());
+        assert_eq!(reason(error), "Parquet error: column \"a\": cut off");
     }
 }

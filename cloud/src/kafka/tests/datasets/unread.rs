@@ -76,8 +76,8 @@ async fn what_cannot_be_brought_into_the_cache_is_told_and_does_not_go_on_for_ev
     let listed = listed.clone().outcome(Duration::from_secs(60)).await.expect("it ends");
     assert!(listed.is_ok(), "{listed:?}");
     let trouble = status(&broker, "images").await.trouble;
-    let said = "when it was listed last, objects were gone: train-002.tar";
-    assert!(trouble.iter().any(|trouble| trouble == said), "{trouble:?}");
+    let said = "when it was listed last, objects were gone: train-002.tar; the topic does not go on behind what was not counted before";
+    assert!(trouble.iter().any(|trouble| trouble.starts_with(said)), "{trouble:?}");
 }
 
 /// It was counted, and downloaded, to its end for nobody.
