@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use robustmq_common::limits::dataset as limits;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,7 @@ use crate::format::{Coding, Damage, Format, Input, Limits, Parser, parser};
 use crate::layout::Extent;
 
 mod again;
+mod buffer;
 mod chunks;
 mod opened;
 mod pieces;
@@ -209,6 +210,8 @@ struct Cutter<'a> {
     /// Where `buffer` begins in the content.
     at: u64,
     buffer: BytesMut,
+    /// Memory of the whole of it, with what was cut off its front.
+    allocated: usize,
     /// Bytes that are of no record.
     skip: u64,
     is_end: bool,
@@ -255,6 +258,7 @@ pub async fn index(
         index: ObjectIndex::new(reading),
         at: 0,
         buffer: BytesMut::new(),
+        allocated: 0,
         skip: 0,
         is_end: false,
         room: None,
@@ -329,40 +333,6 @@ async fn wanted(
 }
 
 impl Cutter<'_> {
-    fn take(&mut self, content: &[u8]) {
-        let skipped = self.skip.min(content.len() as u64);
-        self.skip -= skipped;
-        self.at += skipped;
-        let skipped = usize::try_from(skipped).unwrap_or(content.len());
-        let content = content.get(skipped..).unwrap_or_default();
-        let bytes = self.buffer.len() + content.len();
-        if self.buffer.capacity() < bytes {
-            // Exactly as much as is needed, but for a record that grows on and on.
-            let more = if self.buffer.len() > self.most_bytes { self.buffer.len() } else { 0 };
-            let mut joined = BytesMut::with_capacity(bytes + more);
-            joined.extend_from_slice(&self.buffer);
-            self.buffer = joined;
-        }
-        self.buffer.extend_from_slice(content);
-    }
-
-    /// What is left of a piece keeps its room, if it is much, and what was cut off before it goes.
-    fn keep(&mut self, cache: &Arc<Cache>, is_cut: bool) {
-        let rest = self.buffer.len();
-        if is_cut {
-            self.buffer = BytesMut::from(&self.buffer[..]);
-        }
-        self.room = (rest >= limits::REST_BYTES).then(|| cache.keep_room(rest));
-    }
-
-    /// Gives up what is left of a piece if it has room in the cache's memory: so many bytes have to be fetched again.
-    fn let_go(&mut self) -> u64 {
-        if self.room.take().is_none() {
-            return 0;
-        }
-        std::mem::take(&mut self.buffer).len() as u64
-    }
-
     /// What a piece of an object that is compressed holds. It waits until more is wanted wherever enough has come of it.
     async fn decode<S: Found>(
         &mut self,
@@ -432,9 +402,7 @@ impl Cutter<'_> {
             if parsed.layout.records.is_empty() {
                 self.buffer.advance(consumed);
             } else {
-                // A buffer of its own: what stays in the cache is not to hold what was around it.
-                let content = Bytes::copy_from_slice(&self.buffer[..consumed]);
-                self.buffer.advance(consumed);
+                let content = self.content(consumed);
                 let mut extent = Extent { content, layout: parsed.layout };
                 if add_extent(&mut self.index, start, &mut extent) {
                     found.extent(&self.index, Arc::new(extent));
