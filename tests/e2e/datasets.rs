@@ -192,7 +192,7 @@ async fn an_object_that_was_replaced_or_deleted_is_named_and_the_others_are_read
         let what = format!("the status says {said:?}");
         eventually(&what, PATIENCE, async || {
             let status = stage.status("train").await?;
-            let says = |text: &String| text.contains(&key) && text.contains(said);
+            let says = |text: &String| text.contains(&file.name) && text.contains(said);
             Ok(status.trouble.iter().any(says).then_some(()))
         })
         .await

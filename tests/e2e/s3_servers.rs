@@ -120,11 +120,12 @@ impl Stage {
         Ok(Ok(answer.error_for_status()?.json().await?))
     }
 
-    /// Waits until the status says this of that object.
+    /// Waits until the status says this of that object, which it names below the prefix.
     async fn is_named(&self, topic: &str, key: &str, said: &str) -> anyhow::Result<()> {
+        let (_, name) = key.split_once('/').context("a prefix")?;
         eventually(&format!("{topic}'s status says {said:?} of {key}"), PATIENCE, async || {
             let status = self.status(topic).await?;
-            let says = |text: &String| text.contains(key) && text.contains(said);
+            let says = |text: &String| text.contains(name) && text.contains(said);
             Ok(status.trouble.iter().any(says).then_some(()))
         })
         .await
