@@ -28,6 +28,7 @@ pub(crate) use self::opened::layout_of;
 pub use self::opened::open;
 pub use self::pieces::Pace;
 use self::pieces::{Piece, Pieces};
+pub use self::sound::Lost;
 
 /// How an object is read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -98,9 +99,9 @@ pub struct ObjectIndex {
     /// Records that are in chunks, by their numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunked: Vec<Chunked>,
-    /// Records from this number on were published before it was known that their content is damaged: they are lost.
+    /// Records from this number on have offsets, and their content is damaged: they are lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost_from: Option<u64>,
+    pub lost: Option<Lost>,
     /// Samples that cannot be read.
     #[serde(default)]
     pub damaged: u64,
@@ -117,7 +118,7 @@ impl ObjectIndex {
             prelude: Vec::new(),
             rows: Vec::new(),
             chunked: Vec::new(),
-            lost_from: None,
+            lost: None,
             damaged: 0,
             damage: Vec::new(),
         }
@@ -342,25 +343,30 @@ impl Cutter<'_> {
         found: &mut S,
     ) -> Result<Result<(), DecodeError>, FetchError> {
         let mut content = Vec::new();
-        loop {
-            content.clear();
-            let taken = decoder.push(raw, &mut content, self.most_bytes);
-            // What came before an error is good.
+        while !raw.is_empty() {
+            // Of what is damaged, how much is given before that is known depends on how it is cut: always in the same way.
+            let step = raw.len().min(limits::CODED_STEP_BYTES);
+            let pushed = decoder.push(&raw[..step], &mut content, usize::MAX);
+            raw = raw.get(step..).unwrap_or_default();
+            if content.len() < self.most_bytes && !raw.is_empty() && pushed.is_ok() {
+                continue;
+            }
+            // What came before an error may be good.
             self.take(&content);
+            content.clear();
             self.cut(false, found);
             self.publish_sound(decoder.sound(), found);
-            let taken = match taken {
-                Ok(taken) => taken,
-                Err(error) => return Ok(Err(error)),
-            };
-            raw = raw.get(taken..).unwrap_or_default();
-            if self.is_end || (raw.is_empty() && content.len() < self.most_bytes) {
-                return Ok(Ok(()));
+            if let Err(error) = pushed {
+                return Ok(Err(error));
             }
-            if !wanted(pieces, true, self, found).await {
+            if self.is_end {
+                break;
+            }
+            if !raw.is_empty() && !wanted(pieces, true, self, found).await {
                 return Err(stopped(self.object));
             }
         }
+        Ok(Ok(()))
     }
 
     /// The rest cannot be had: what is there is read to its end.

@@ -54,7 +54,7 @@ impl DatasetPartition {
                 let begin = opened.index.extents.partition_point(|extent| {
                     extent.first_record + u64::from(extent.records) <= first
                 });
-                for extent in opened.index.extents.iter().skip(begin) {
+                for extent in opened.index.readable().skip(begin) {
                     if extent.first_record >= first + records {
                         break;
                     }

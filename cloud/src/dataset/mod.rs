@@ -419,7 +419,9 @@ impl DatasetPartition {
         let opened = self.state().at_hand(place.object);
         let Some((id, index)) = opened else { return Some(false) };
         let (_, extent) = index.extent_of(place.record)?;
-        Some(self.dataset.cache.contains(extent_id(id, &extent)) == Some(Tier::Memory))
+        // What is lost is not loaded.
+        let is_lost = index.is_lost(place.record);
+        Some(is_lost || self.dataset.cache.contains(extent_id(id, &extent)) == Some(Tier::Memory))
     }
 
     /// The first record whose object was changed at `timestamp_ms` or later; for the latest time the first of the object that was changed

@@ -337,6 +337,9 @@ impl Source for super::Attached {
         let warmed = async {
             let Some((place, opened)) = this.find(from.0).await? else { return Ok(()) };
             let Some((_, extent)) = opened.index.extent_of(place.record) else { return Ok(()) };
+            if opened.index.check(&opened.object, place.record).is_err() {
+                return Ok(());
+            }
             this.extent(&opened, &extent, &mut Vec::new(), false).await.map(drop)
         };
         let warmed: Result<(), PartitionError> = warmed.await;

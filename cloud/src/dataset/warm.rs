@@ -79,7 +79,7 @@ impl DatasetPartition {
             place += 1;
             let opened = self.opened(object).await?;
             let mut loads = FuturesUnordered::new();
-            for extent in &opened.index.extents {
+            for extent in opened.index.readable() {
                 if loads.len() >= limits::INDEXING_GETS
                     && let Some(loaded) = loads.next().await
                 {

@@ -105,6 +105,8 @@ pub const FIRST_EXTENT_BYTES: usize = 1024 * 1024;
 pub const READ_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
 /// What is fetched at once of an object that is compressed: it becomes some times as much.
 pub const CODED_PIECE_BYTES: usize = 4 * 1024 * 1024;
+/// And decompressed at once; all pieces are multiples of it.
+pub const CODED_STEP_BYTES: usize = 16 * 1024;
 /// Records of an object that is compressed wait for the checksum that comes after them, as long as they have no more content than this.
 pub const UNSOUND_BYTES: u64 = 64 * 1024 * 1024;
 /// The rest of a piece that waits for what follows it has a place in the cache's books if it is as large as this.

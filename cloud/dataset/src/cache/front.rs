@@ -331,7 +331,8 @@ impl Cache {
     #[must_use]
     pub fn extent_bytes(&self) -> usize {
         let (least, most) = limits::dataset::EXTENT_BYTES_RANGE.into_inner();
-        (self.ahead_bytes() / limits::dataset::EXTENTS_AHEAD).clamp(least, most)
+        let bytes = self.ahead_bytes() / limits::dataset::EXTENTS_AHEAD;
+        (bytes - bytes % least).clamp(least, most)
     }
 
     /// What may be read ahead now: what is for that, and what nothing has taken yet that stays. The last quarter of that is left to fill with

@@ -37,8 +37,13 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.turn.close();
-        if !self.has_heard && self.turn.try_recv().is_ok() {
-            drop(Taken { cache: Arc::clone(self.cache), bytes: self.bytes });
+        if self.has_heard {
+            return;
+        }
+        match self.turn.try_recv() {
+            Ok(()) => drop(Taken { cache: Arc::clone(self.cache), bytes: self.bytes }),
+            // Those behind it need not wait for it any more.
+            Err(_) => self.cache.change(|_, _, _| {}),
         }
     }
 }

@@ -112,8 +112,10 @@ impl<'a> Pieces<'a> {
             self.get(next, room);
         }
         if self.count() == 0 && !self.is_begun() {
-            let next = (self.at + self.bytes).min(self.object.size);
-            self.rewind(let_go());
+            // At least as much more as is fetched again: else a record that grows would be fetched again with each piece.
+            let kept = let_go();
+            let next = (self.at + self.bytes.max(kept)).min(self.object.size);
+            self.rewind(kept);
             let room = self.cache.take_room(bytes_of(self.at..next)).await;
             self.get(next, room);
         }

@@ -2,11 +2,20 @@
 //! read ahead of that: a checksum comes after all that it is of.
 
 use robustmq_common::limits::dataset as limits;
+use serde::{Deserialize, Serialize};
 
-use super::{Cutter, Found, ObjectIndex};
+use super::{Cutter, ExtentIndex, Found, ObjectIndex};
 use crate::fetch::{FetchError, Object};
-use crate::format::Damage;
 use crate::format::decode::DecodeError;
+
+/// Records whose content is damaged, as was found after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The number of the first.
+    pub from: u64,
+    /// Why.
+    pub reason: String,
+}
 
 impl Cutter<'_> {
     /// All that was found may be read.
@@ -33,20 +42,17 @@ impl Cutter<'_> {
         }
     }
 
-    /// The content cannot be had any further. What is not `sound` is left out if it is damaged, unless it was published: then it is lost.
+    /// The content cannot be had any further. What is not `sound` is lost if it is damaged: it keeps its offsets, since how much of it was published
+    /// already, by whoever began to read the object before, is not known.
     pub(super) fn fails(&mut self, error: &DecodeError, sound: u64) {
         if !matches!(error, DecodeError::Damaged { .. }) {
             return self.broken(&error.to_string());
         }
-        let extents = sound_extents(&self.index, sound);
-        if self.published > extents {
-            self.index.lost_from = self.index.extents.get(extents).map(|first| first.first_record);
-        }
-        self.index.extents.truncate(self.published.max(extents));
-        let reason = format!("{error}; what it holds from byte {sound} on is left out");
-        self.index.note(Damage { at: sound, reason });
-        self.buffer.clear();
-        self.is_end = true;
+        let first_lost = self.index.extents.get(sound_extents(&self.index, sound));
+        let first_lost = first_lost.map_or(self.index.records(), |first| first.first_record);
+        let reason = format!("{error}; what it holds from about byte {sound} on is lost");
+        self.broken(&reason);
+        self.index.lost = Some(Lost { from: first_lost, reason });
     }
 }
 
@@ -56,15 +62,25 @@ fn sound_extents(index: &ObjectIndex, sound: u64) -> usize {
 }
 
 impl ObjectIndex {
+    /// Whether a record has an offset, and no content that is whole.
+    #[must_use]
+    pub fn is_lost(&self, record: u64) -> bool {
+        self.lost.as_ref().is_some_and(|lost| record >= lost.from)
+    }
+
+    /// Extents whose records can be read.
+    pub fn readable(&self) -> impl Iterator<Item = &ExtentIndex> {
+        self.extents.iter().take_while(|extent| !self.is_lost(extent.first_record))
+    }
+
     /// Why a record cannot be read that was published.
     ///
     /// # Errors
     /// [`FetchError::Damaged`].
     pub fn check(&self, object: &Object, record: u64) -> Result<(), FetchError> {
-        match self.lost_from {
-            Some(from) if record >= from => {
-                let reason = self.damage.last().map(|damage| damage.reason.clone());
-                let reason = reason.unwrap_or_else(|| "its content is damaged".to_owned());
+        match &self.lost {
+            Some(lost) if record >= lost.from => {
+                let reason = lost.reason.clone();
                 Err(FetchError::Damaged { object: object.path.to_string(), reason })
             }
             _ => Ok(()),

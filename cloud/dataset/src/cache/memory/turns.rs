@@ -156,6 +156,10 @@ impl Memory {
             self.make_room(bytes, Some(scene.now), scene, changes);
             return true;
         }
+        if self.turns.has_loads() {
+            // Whoever reads comes before who counts ahead.
+            return false;
+        }
         let free = self.resident_room().saturating_sub(self.residents.bytes());
         let free = usize::try_from(free / 2).unwrap_or(usize::MAX);
         let most = ahead_bytes(self.budget_bytes) / 2;
