@@ -187,8 +187,9 @@ async fn check_published(stage: &mut Stage) -> anyhow::Result<()> {
     let read = stage.read("train", "train/", &[]).await?;
     let name = |key: &str| key.trim_start_matches("train/").to_owned();
     let said = |key: &str, count, what: &str| {
-        let lost = read.lost.get(&name(key));
-        lost.is_some_and(|(lost, why)| *lost == count && why.contains(key) && why.contains(what))
+        let key = name(key);
+        let lost = read.lost.get(&key);
+        lost.is_some_and(|(lost, why)| *lost == count && why.contains(&key) && why.contains(what))
     };
     let is_said = said(REPLACED[1], 20, "changed") && said(DELETED[1], 1, "gone");
     ensure!(is_said && read.lost.len() == 2, "{read:?}");
