@@ -27,7 +27,7 @@ pub struct Cache {
     pub(super) memory: Mutex<Memory>,
     pub(super) users: Arc<Users>,
     trace: Mutex<Trace>,
-    /// Somebody needs room for a piece of an object.
+    /// Somebody needs room: for a piece of an object, or for a load that a reader waits for.
     pub(super) pieces_awaited: Notify,
     pub(super) ssd: Option<Arc<Ssd>>,
 }

@@ -132,7 +132,8 @@ impl Decoder {
     /// full. A call that fills the room may have more to give without any more `raw`: call again.
     ///
     /// # Errors
-    /// [`DecodeError`]; what was added to `out` by this call is good up to there, and nothing comes after it.
+    /// [`DecodeError`]; what was added to `out` by this call came before it, and nothing comes after it. Of what is not [`sound`](Decoder::sound)
+    /// the checksum is not known.
     pub fn push(
         &mut self,
         raw: &[u8],

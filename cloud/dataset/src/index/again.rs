@@ -85,7 +85,7 @@ pub async fn fetch(
         loop {
             content.clear();
             let taken = decoder.push(raw, &mut content, limits::CODED_PIECE_BYTES);
-            // What came before an error is good, and was published as such.
+            // What came before an error was indexed, and is checked against what it was then.
             whole.add(&content);
             while let Some((next, found)) = whole.next() {
                 if next.start == extent.start {
