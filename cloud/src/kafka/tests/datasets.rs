@@ -351,14 +351,19 @@ async fn status(broker: &Broker, name: &str) -> crate::dataset::Status {
     broker.kafka.datasets.status(&topic).await.expect("its status")
 }
 
+/// Half of a file is left.
+fn cut_off(path: &std::path::Path) {
+    let whole = std::fs::read(path).expect("a disk");
+    std::fs::write(path, &whole[..whole.len() / 2]).expect("a disk");
+}
+
 /// A consumer stood still, and the status had nothing to say; what was left out was in the log only.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_lists_what_is_left_out_and_where_a_log_ends_and_why() {
     let directory = tempfile::tempdir().expect("a directory");
     shards(directory.path(), 3);
     let cut = directory.path().join("train-001.tar");
-    let archive = std::fs::read(&cut).expect("a disk");
-    std::fs::write(&cut, &archive[..archive.len() / 2]).expect("a disk");
+    cut_off(&cut);
     let memory = Arc::new(MemoryStore::new());
     let broker = broker_on(&memory).await;
     let mut client = broker.client().await;

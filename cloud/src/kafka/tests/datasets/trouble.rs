@@ -106,8 +106,7 @@ async fn what_is_left_out_and_what_is_lost_is_counted() {
     let directory = tempfile::tempdir().expect("a directory");
     shards(directory.path(), 2);
     let cut = directory.path().join("train-001.tar");
-    let archive = std::fs::read(&cut).expect("a disk");
-    std::fs::write(&cut, &archive[..archive.len() / 2]).expect("a disk");
+    cut_off(&cut);
     let memory = Arc::new(MemoryStore::new());
     let broker = broker_on(&memory).await;
     let mut client = broker.client().await;
