@@ -271,7 +271,7 @@ impl DatasetPartition {
         let from = if reading.format == Format::Parquet { object.size } else { 0 };
         let source = Paced::new(Arc::clone(&group.source), from, distance_bytes);
         let found =
-            index::index(&source, &object, reading, pace, &dataset.cache, &mut growing).await;
+            index::index(&source, &object, reading, pace, &dataset.between, &mut growing).await;
         if found.is_err() && !growing.is_wanted {
             return Err(PartitionError::Unwanted { object: object.path.to_string() });
         }

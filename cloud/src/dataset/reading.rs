@@ -13,7 +13,7 @@ use robustmq_dataset::cache::{ExtentId, Load, Tier};
 use robustmq_dataset::epochs::{Place, Shuffle};
 use robustmq_dataset::fetch::{FetchError, Paced};
 use robustmq_dataset::format::Format;
-use robustmq_dataset::index::{self, ExtentIndex, extent_id};
+use robustmq_dataset::index::{self, ExtentIndex, Reread, extent_id};
 use robustmq_dataset::layout::Extent;
 use tokio::time::Instant;
 
@@ -38,14 +38,14 @@ impl Load for ExtentLoad {
         let Opened { object, id, index } = &*self.opened;
         let (cache, user) = (&self.dataset.cache, self.dataset.user());
         let source = Arc::clone(&self.dataset.group.source);
-        let source = Paced::new(source, object.size, self.distance_bytes);
+        let source = Arc::new(Paced::new(source, object.size, self.distance_bytes));
         let beside = |extent: &ExtentIndex, content: Bytes| {
             if let Ok(extent_found) = index::open(object, index, extent, content) {
                 cache.put(extent_id(*id, extent), user, Arc::new(extent_found), 0);
             }
         };
-        let held = (&self.dataset.held, *id);
-        index::fetch(&source, object, index, &self.extent, held, beside).await
+        let reread = Reread { source, object, id: *id, index };
+        index::fetch(&reread, &self.extent, &self.dataset.between, beside).await
     }
 
     fn open(&self, content: Bytes) -> Result<Extent, FetchError> {

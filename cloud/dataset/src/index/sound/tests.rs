@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::cache::in_memory;
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::{Coding, Format};
-use crate::index::{Found, ObjectIndex, Pace, Reading, index};
+use crate::index::{Between, Found, ObjectIndex, Pace, Reading, index};
 use crate::layout::Extent;
 
 struct Memory(Vec<u8>);
@@ -86,7 +86,8 @@ async fn read_at(coding: Coding, raw: Vec<u8>, most: u64, pace: Pace) -> (Object
     let mut published = Published { records: Vec::new(), most };
     let reading = Reading::plain(Format::Jsonl, coding);
     let cache = in_memory(256 << 20);
-    let index = index(&Memory(raw), &object, reading, pace, &cache, &mut published).await;
+    let between = Between::new(&cache);
+    let index = index(&Memory(raw), &object, reading, pace, &between, &mut published).await;
     (index.expect("it can be read"), published.records)
 }
 
