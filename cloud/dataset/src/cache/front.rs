@@ -29,7 +29,7 @@ pub struct Cache {
     pub(super) users: Arc<Users>,
     trace: Mutex<Trace>,
     /// Somebody needs room: for a piece of an object, or for a load that a reader waits for.
-    pub(super) pieces_awaited: Notify,
+    pub(super) room_awaited: Notify,
     pub(super) ssd: Option<Arc<Ssd>>,
     /// What is worked in beside the cache.
     pub(super) working: Arc<AtomicUsize>,
@@ -107,7 +107,7 @@ impl Cache {
             memory: Mutex::new(Memory::new(memory_bytes, queue_bytes)),
             users,
             trace: Mutex::default(),
-            pieces_awaited: Notify::new(),
+            room_awaited: Notify::new(),
             ssd,
             working: Arc::default(),
         }))
@@ -235,7 +235,7 @@ impl Cache {
         let turn = enter(memory, outcome.clone());
         if turn.is_some() {
             // Who counts ahead of readers gives up what it has fetched.
-            self.pieces_awaited.notify_waiters();
+            self.room_awaited.notify_waiters();
         }
         let task = LoadTask::new(self, id, user, load, sender, turn);
         Answer::Begun { task, outcome }
