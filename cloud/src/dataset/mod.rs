@@ -255,6 +255,11 @@ impl Datasets {
         self.between.groups.footers_bytes() + self.cache.working_bytes()
     }
 
+    /// Row groups of Parquet may take a part of so much memory from now on.
+    fn set_decoding_bytes(&self, bytes: usize) {
+        self.between.groups.set_memory_bytes(bytes);
+    }
+
     /// What the cache may take of memory from now on.
     pub fn set_memory_bytes(&self, bytes: usize) {
         self.cache.set_memory_bytes(bytes);

@@ -43,7 +43,7 @@ pub(super) struct Dataset {
     pub manifest: Manifest,
     pub group: Arc<Group>,
     pub cache: Arc<Cache>,
-    /// Row groups of Parquet that are read again.
+    /// What is kept between one extent and the next.
     pub between: Between,
     pub store: Arc<dyn Store>,
     pub cancel: CancellationToken,

@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits::dataset as limits;
-use robustmq_common::limits::tier::FETCH_WAIT;
 use robustmq_common::record::WireBatch;
 use robustmq_dataset::cache::{ExtentId, Load, Tier};
 use robustmq_dataset::epochs::{Place, Shuffle};
@@ -152,7 +151,7 @@ impl DatasetPartition {
         Ok(answer)
     }
 
-    /// An extent of an object; `None` where it does not come in time. With `only_ready` it is not waited for.
+    /// An extent of an object; with `only_ready` it is not waited for.
     async fn extent(
         self: &Arc<Self>,
         opened: &Arc<Opened>,
@@ -168,10 +167,7 @@ impl DatasetPartition {
         if only_ready && cache.contains(id) != Some(Tier::Memory) {
             return Ok(None);
         }
-        let got = cache.get(id, self.dataset.user(), self.load(opened, extent, 0));
-        // It is waited for before a read begins, but may have left meanwhile. Its load goes on: the next read finds it.
-        let Ok(got) = tokio::time::timeout(FETCH_WAIT, got).await else { return Ok(None) };
-        let (found, _) = got?;
+        let (found, _) = cache.get(id, self.dataset.user(), self.load(opened, extent, 0)).await?;
         if held.len() >= HELD {
             held.remove(0);
         }

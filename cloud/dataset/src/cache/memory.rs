@@ -330,7 +330,10 @@ impl Memory {
     /// is less room in the end.
     fn may_have_room(&self, bytes: usize, gently: Option<Instant>) -> bool {
         let room = ahead_bytes(self.budget_bytes);
-        let current = self.current.values().filter(|(_, since)| is_idle(*since, gently));
+        if self.pool_bytes + self.beside_bytes() + bytes <= room {
+            return true;
+        }
+        let current = self.current.values().take_while(|(_, since)| is_idle(*since, gently));
         let may_go =
             current.chain(self.passed.values()).filter(|(id, _)| !self.lent.is_within(*id));
         let may_go = may_go.chain(self.ahead.values());

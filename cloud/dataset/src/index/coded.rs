@@ -1,7 +1,8 @@
 //! Extents of compressed objects that are read again. What lies in the middle of one cannot be had without what is before it: so decoders stay
 //! for a while where they stopped, and whoever asks for what comes next goes on from there.
 //!
-//! **Invariant:** one decoder of an object works at a time. What it passes on its way goes to those who wait for it, else to the cache.
+//! **Invariant:** one decoder of an object works at a time. What it passes on its way goes to those who wait for it here, else to the cache, if
+//! that has room for it.
 //! **Invariant:** what decoders hold is counted ([`Cache::working_bytes`]), and they go when nobody uses them, or idle ones hold too much.
 
 use std::collections::HashMap;
@@ -38,10 +39,11 @@ impl Reread<'_> {
     /// Where in the object the extent ends whose content begins at `start`, about.
     fn raw_end(&self, start: u64) -> u64 {
         let extents = &self.index.extents;
-        let end = |extent: &ExtentIndex| extent.start + u64::from(extent.bytes);
-        let all = extents.last().map_or(0, end);
+        let end_of = |extent: &ExtentIndex| extent.start + u64::from(extent.bytes);
+        // Of an object that is being counted it is what is known: then it is too far, by no more than the GETs that are made at once.
+        let all = extents.last().map_or(0, end_of);
         let number = extents.partition_point(|extent| extent.start < start);
-        let end = extents.get(number).map_or(all, end);
+        let end = extents.get(number).map_or(all, end_of);
         let raw = u128::from(self.object.size) * u128::from(end) / u128::from(all.max(1));
         u64::try_from(raw).unwrap_or(self.object.size)
     }
@@ -70,8 +72,8 @@ struct Inner {
 struct Decoders {
     /// Those that do not work now; the one that was used last comes last.
     idle: tokio::sync::Mutex<Vec<Stream>>,
-    /// Who waits for content, by where it begins.
-    waiting: Mutex<HashMap<u64, Vec<oneshot::Sender<Bytes>>>>,
+    /// Who waits for content, by where it begins and how long it is: what was counted anew may be cut in other places.
+    waiting: Mutex<HashMap<(u64, u32), Vec<oneshot::Sender<Bytes>>>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -79,15 +81,16 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Decoders {
-    fn wait_for(&self, start: u64) -> oneshot::Receiver<Bytes> {
+    fn wait_for(&self, extent: &ExtentIndex) -> oneshot::Receiver<Bytes> {
         let (sender, receiver) = oneshot::channel();
-        locked(&self.waiting).entry(start).or_default().push(sender);
+        locked(&self.waiting).entry((extent.start, extent.bytes)).or_default().push(sender);
         receiver
     }
 
     /// Gives content to those who wait for it. Whether somebody did.
-    fn give(&self, start: u64, content: &Bytes) -> bool {
-        let waiting = locked(&self.waiting).remove(&start).unwrap_or_default();
+    fn give(&self, extent: &ExtentIndex, content: &Bytes) -> bool {
+        let waiting = locked(&self.waiting).remove(&(extent.start, extent.bytes));
+        let waiting = waiting.unwrap_or_default();
         let given = waiting.into_iter().filter_map(|waits| waits.send(content.clone()).ok());
         given.count() > 0
     }
@@ -99,7 +102,7 @@ impl Decoders {
             waits.retain(|waits| !waits.is_closed());
             !waits.is_empty()
         });
-        waiting.keys().max().copied()
+        waiting.keys().map(|(start, _)| *start).max()
     }
 }
 
@@ -122,7 +125,7 @@ impl Streams {
         mut beside: impl FnMut(&ExtentIndex, Bytes) + Send,
     ) -> Result<Bytes, FetchError> {
         let decoders = self.decoders(reread.id);
-        let mut mine = decoders.wait_for(extent.start);
+        let mut mine = decoders.wait_for(extent);
         let mut idle = tokio::select! {
             biased;
             Ok(content) = &mut mine => return Ok(content),
@@ -131,8 +134,10 @@ impl Streams {
         if let Ok(content) = mine.try_recv() {
             return Ok(content);
         }
-        let before = |stream: &Stream| stream.at() <= extent.start;
-        let nearest = (0..idle.len()).filter(|at| before(&idle[*at]));
+        // One before that would read more than one that begins there.
+        let begin = reread.index.begin_before(extent.start).content;
+        let is_between = |stream: &Stream| (begin..=extent.start).contains(&stream.at());
+        let nearest = (0..idle.len()).filter(|at| is_between(&idle[*at]));
         let nearest = nearest.max_by_key(|at| idle[*at].at());
         let mut stream = match nearest {
             Some(at) => idle.remove(at),
@@ -144,7 +149,7 @@ impl Streams {
             stream = next;
             let mut found = None;
             for (passed, content) in passed {
-                let is_given = decoders.give(passed.start, &content);
+                let is_given = decoders.give(&passed, &content);
                 if passed.start == extent.start {
                     found = Some(content);
                 } else if !is_given {
@@ -188,6 +193,8 @@ impl Streams {
                 }
             }
         }
+        // The one that was used last goes on however large it is.
+        idle.pop();
         for streams in &mut idle {
             while bytes > most && !streams.is_empty() {
                 bytes -= streams.remove(0).bytes();

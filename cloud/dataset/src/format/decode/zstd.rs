@@ -132,15 +132,18 @@ const DECODER_BYTES: usize = 320 * 1024;
 /// The window of a frame that begins here (RFC 8878, 3.1.1.1); `None` where not enough of it is there.
 fn window_bytes(frame: &[u8]) -> Option<u64> {
     let (descriptor, rest) = frame.get(4..)?.split_first()?;
-    let dictionary_bytes = [0, 1, 2, 4][usize::from(descriptor & 3)];
-    if descriptor & 0x20 == 0 {
+    let window_bytes = if descriptor & 0x20 == 0 {
         let window = *rest.first()?;
         let base = 1_u64 << (10 + (window >> 3));
-        return Some(base + base / 8 * u64::from(window & 7));
-    }
-    // All of its content is one window, and its size is said.
-    let mut size = [0; 8];
-    let (bytes, least) = [(1, 0), (2, 256), (4, 0), (8, 0)][usize::from(descriptor >> 6)];
-    size[..bytes].copy_from_slice(rest.get(dictionary_bytes..)?.get(..bytes)?);
-    Some(u64::from_le_bytes(size).saturating_add(least).min(1 << ZSTD_WINDOW_LOG))
+        base + base / 8 * u64::from(window & 7)
+    } else {
+        // All of its content is one window, and its size is said.
+        let dictionary_bytes = [0, 1, 2, 4][usize::from(descriptor & 3)];
+        let (bytes, least) = [(1, 0), (2, 256), (4, 0), (8, 0)][usize::from(descriptor >> 6)];
+        let mut size = [0; 8];
+        size[..bytes].copy_from_slice(rest.get(dictionary_bytes..)?.get(..bytes)?);
+        u64::from_le_bytes(size).saturating_add(least)
+    };
+    // The library refuses larger ones.
+    Some(window_bytes.min(1 << ZSTD_WINDOW_LOG))
 }

@@ -48,15 +48,14 @@ async fn group(
     table: &Arc<Table>,
     number: usize,
     gets: usize,
-    room: Option<Arc<Room>>,
+    room: Arc<Room>,
 ) -> Result<Result<Group, String>, FetchError> {
     let fetched = match group::fetch(source, object, table, number, gets).await? {
         Ok(fetched) => fetched,
         Err(fault) => return Ok(Err(fault)),
     };
     let (table, size) = (Arc::clone(table), object.size);
-    let opened = decode(move || fetched.open(&table, number, size)).await;
-    Ok(opened.map(|group| Group { _room: room, ..group }))
+    Ok(decode(move || fetched.open(&table, number, size, room)).await)
 }
 
 /// The row groups of a file that is counted.
@@ -75,9 +74,9 @@ impl Groups<'_> {
         let size = self.from.1.size;
         let bytes = numbers.iter().map(|number| self.table.group_bytes(*number, size)).sum();
         let room = self.held.room(bytes).await;
-        let groups = numbers.iter().map(|number| {
-            group(self.from, &self.table, *number, self.gets, room.as_ref().map(Arc::clone))
-        });
+        let groups = numbers
+            .iter()
+            .map(|number| group(self.from, &self.table, *number, self.gets, Arc::clone(&room)));
         for (number, group) in numbers.iter().zip(join_all(groups).await) {
             self.ready.insert(*number, group?);
         }

@@ -30,7 +30,7 @@ pub(super) struct Group {
     pub step_rows: usize,
     pub chunks: Vec<(usize, Arc<Chunk>)>,
     /// Its room among those that are held.
-    pub _room: Option<Arc<Room>>,
+    pub _room: Arc<Room>,
 }
 
 /// A row group whose bytes have come.
@@ -93,7 +93,13 @@ impl Fetched {
     }
 
     /// Looks through all pages' headers.
-    pub fn open(self, table: &Arc<Table>, number: usize, file_bytes: u64) -> Result<Group, String> {
+    pub fn open(
+        self,
+        table: &Arc<Table>,
+        number: usize,
+        file_bytes: u64,
+        room: Arc<Room>,
+    ) -> Result<Group, String> {
         let (_, rows) = table.group(number)?;
         let mut chunks = Vec::new();
         let (mut row_bytes, mut open_bytes) = (0_u64, 0_u64);
@@ -126,7 +132,7 @@ impl Fetched {
         let step_rows = (limits::EXTENT_BYTES as u64 / row_bytes.max(1)).max(1);
         let step_rows = usize::try_from(step_rows).unwrap_or(usize::MAX);
         let step_rows = step_rows.min(limits::PARQUET_STEP_ROWS);
-        Ok(Group { table: Arc::clone(table), number, rows, step_rows, chunks, _room: None })
+        Ok(Group { table: Arc::clone(table), number, rows, step_rows, chunks, _room: room })
     }
 }
 

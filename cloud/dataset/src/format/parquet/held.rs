@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use robustmq_common::limits::dataset as limits;
 use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
@@ -24,6 +25,8 @@ pub(super) type Cell<T> = Arc<OnceCell<Arc<T>>>;
 pub struct Held {
     cache: Arc<Cache>,
     room: Arc<Semaphore>,
+    /// What there is, of which it has a part.
+    memory_bytes: AtomicUsize,
     /// How many wait for room.
     waiting: AtomicUsize,
     awaited: Notify,
@@ -102,8 +105,9 @@ impl Held {
     #[must_use]
     pub fn new(cache: Arc<Cache>) -> Self {
         let room = Arc::new(Semaphore::new(PERMITS as usize));
-        let (waiting, awaited) = (AtomicUsize::new(0), Notify::new());
-        Self { cache, room, waiting, awaited, inner: Mutex::default() }
+        let (memory_bytes, waiting) = (cache.memory_bytes().into(), AtomicUsize::new(0));
+        let (awaited, inner) = (Notify::new(), Mutex::default());
+        Self { cache, room, memory_bytes, waiting, awaited, inner }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -140,34 +144,38 @@ impl Held {
         footers.map(|table| table.bytes).sum()
     }
 
+    /// All together have three quarters of so much memory from now on, but for what is there.
+    pub fn set_memory_bytes(&self, bytes: usize) {
+        self.memory_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// Of all room, what so many bytes need: one row group goes on however large it is.
     fn permits(&self, bytes: u64) -> u32 {
-        let all = (self.cache.memory_bytes() + self.cache.working_bytes()) as u64;
+        let all = self.memory_bytes.load(Ordering::Relaxed) as u64;
         let most = (all / 4 * limits::PARQUET_HELD_QUARTERS).max(1);
         let permits = u128::from(bytes.min(most)) * u128::from(PERMITS) / u128::from(most);
         u32::try_from(permits).unwrap_or(PERMITS)
     }
 
     /// Room for row groups of so many bytes. Others go for it.
-    pub(super) async fn room(&self, bytes: u64) -> Option<Arc<Room>> {
-        let permits = self.permits(bytes);
-        let room = loop {
-            if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(permits) {
-                break room;
+    pub(super) async fn room(&self, bytes: u64) -> Arc<Room> {
+        // It keeps its place in the queue: who needs much is not passed by those who need little.
+        let permits = Arc::clone(&self.room).acquire_many_owned(self.permits(bytes));
+        tokio::pin!(permits);
+        let mut waiting = None;
+        let permits = loop {
+            let look = if waiting.is_some() { limits::PARQUET_HELD_LOOK } else { Duration::ZERO };
+            if let Ok(permits) = tokio::time::timeout(look, &mut permits).await {
+                break permits.expect("never closed");
             }
-            let oldest = self.lock().groups.oldest();
-            if oldest.is_none() {
+            if self.lock().groups.oldest().is_none() {
                 // All are in use: whoever is done makes room, and who waits for readers.
-                let _waiting = Waiting::begin(self);
-                let room = Arc::clone(&self.room).acquire_many_owned(permits);
-                if let Ok(room) = tokio::time::timeout(limits::PARQUET_HELD_LOOK, room).await {
-                    break room.ok()?;
-                }
+                waiting.get_or_insert_with(|| Waiting::begin(self));
             }
         };
         let mut working = self.cache.work();
         working.set(usize::try_from(bytes).unwrap_or(usize::MAX));
-        Some(Arc::new(Room { _permits: room, _working: working }))
+        Arc::new(Room { _permits: permits, _working: working })
     }
 
     /// Returns when somebody waits for room.

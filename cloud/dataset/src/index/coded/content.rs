@@ -25,6 +25,11 @@ impl Content {
         self.buffer.capacity()
     }
 
+    /// Gives back what was cut off before the rest.
+    pub(super) fn shrink(&mut self) {
+        self.buffer = BytesMut::from(&self.buffer[..]);
+    }
+
     /// Takes what comes next.
     pub(super) fn add(&mut self, index: &ObjectIndex, mut content: &[u8]) {
         if self.buffer.is_empty()
@@ -59,16 +64,13 @@ impl Content {
         let skip = next.start.saturating_sub(self.at).min(self.buffer.len() as u64);
         self.buffer.advance(usize::try_from(skip).unwrap_or(usize::MAX));
         self.at += skip;
-        let bytes = next.bytes as usize;
-        if self.at < next.start || self.buffer.len() < bytes {
+        if !self.has_next(index) {
             return None;
         }
+        let bytes = next.bytes as usize;
         let found = Bytes::copy_from_slice(&self.buffer[..bytes]);
         self.buffer.advance(bytes);
         self.at += u64::from(next.bytes);
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
-        }
         Some((next, found))
     }
 }

@@ -38,8 +38,9 @@ type Passed = Vec<(ExtentIndex, Bytes)>;
 #[derive(Debug)]
 pub(super) struct Stream {
     decoder: Decoder,
-    /// What has come and is not decoded.
+    /// What has come and is not decoded: the rest of a piece, which is in memory as a whole.
     raw: Bytes,
+    raw_bytes: usize,
     /// GETs for what comes after it.
     gets: VecDeque<Get>,
     /// Where the next GET begins.
@@ -63,6 +64,7 @@ impl Stream {
         Ok(Self {
             decoder,
             raw: Bytes::new(),
+            raw_bytes: 0,
             gets: VecDeque::new(),
             next: begin.raw,
             piece_bytes: cache.extent_bytes().min(limits::CODED_PIECE_BYTES) as u64,
@@ -89,8 +91,7 @@ impl Stream {
     /// Gives up what has come and is not decoded: it is fetched once more when somebody goes on. How many bytes that were.
     pub(super) fn slim(&mut self) -> usize {
         let before = self.bytes();
-        let gets: usize = self.gets.iter().map(|get| get.bytes).sum();
-        self.next -= (gets + self.raw.len()) as u64;
+        self.next -= (self.gets_bytes() + self.raw.len()) as u64;
         self.gets.clear();
         self.raw = Bytes::new();
         self.count();
@@ -145,6 +146,7 @@ impl Stream {
             object: reread.object.path.to_string(),
             reason: format!("a GET ended early: {error}"),
         })??;
+        self.raw_bytes = self.raw.len();
         Ok(true)
     }
 
@@ -162,6 +164,7 @@ impl Stream {
                 passed.push(next);
             }
             if !passed.is_empty() {
+                self.content.shrink();
                 return (self, passed, Ok(()));
             }
             content.clear();
@@ -179,9 +182,15 @@ impl Stream {
         }
     }
 
+    fn gets_bytes(&self) -> usize {
+        self.gets.iter().map(|get| get.bytes).sum()
+    }
+
     fn count(&mut self) {
-        let gets: usize = self.gets.iter().map(|get| get.bytes).sum();
-        let bytes = self.raw.len() + gets + self.content.memory_bytes();
+        if self.raw.is_empty() {
+            (self.raw, self.raw_bytes) = (Bytes::new(), 0);
+        }
+        let bytes = self.raw_bytes + self.gets_bytes() + self.content.memory_bytes();
         self.working.set(bytes + self.decoder.memory_bytes());
     }
 }
