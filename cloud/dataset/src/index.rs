@@ -194,8 +194,12 @@ pub trait Found: Send {
     /// One more extent: the index so far, which has it last, and what it holds. It is not to be read yet.
     fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>);
 
-    /// The records of so much of the index may be read.
-    fn publish(&mut self, index: &ObjectIndex);
+    /// The records of so much of the index may be read, once this returns. Whether they may: the rest is not wanted otherwise.
+    fn publish(&mut self, index: &ObjectIndex) -> impl Future<Output = bool> + Send;
+
+    /// So many of its first records have offsets, which they keep: those that may be read by now, or by who read it before and did not come to
+    /// its end.
+    fn promised(&self) -> u64;
 
     /// Whether more is wanted than the bytes that are on their way already.
     fn wants(&self, on_their_way: u64) -> bool;
@@ -249,6 +253,19 @@ pub async fn index(
     cache: &Arc<Cache>,
     found: &mut impl Found,
 ) -> Result<ObjectIndex, FetchError> {
+    let mut index = read(source, object, reading, pace, cache, found).await?;
+    index.keep_promised(found.promised());
+    Ok(index)
+}
+
+async fn read(
+    source: &dyn Source,
+    object: &Object,
+    reading: Reading,
+    pace: Pace,
+    cache: &Arc<Cache>,
+    found: &mut impl Found,
+) -> Result<ObjectIndex, FetchError> {
     let coding = reading.coding;
     if reading.format == Format::Parquet {
         let index = ObjectIndex::new(reading);
@@ -289,7 +306,7 @@ pub async fn index(
                 cutter.take(&content);
                 drop(content);
                 cutter.cut(false, found);
-                cutter.publish(found);
+                cutter.publish(found).await?;
                 drop(room);
                 cutter.keep(cache, cutter.at > before);
             }
@@ -297,7 +314,7 @@ pub async fn index(
                 drop(room);
                 let decoded = cutter.decode(decoder, &content, &mut pieces, found).await;
                 if let Err(error) = decoded? {
-                    cutter.fails(&error, decoder.sound());
+                    cutter.fails(&error, decoder.sound(), found);
                 }
             }
         }
@@ -354,11 +371,14 @@ impl Cutter<'_> {
             // What came before an error may be good.
             self.take(&content);
             content.clear();
-            self.cut(false, found);
-            self.publish_sound(decoder.sound(), found);
             if let Err(error) = pushed {
                 return Ok(Err(error));
             }
+            if self.buffer.len() >= self.enough {
+                self.cut_sound(decoder.sound(), found);
+            }
+            self.cut(false, found);
+            self.publish_sound(decoder.sound(), found).await?;
             if self.is_end {
                 break;
             }
@@ -418,8 +438,8 @@ impl Cutter<'_> {
                 Some(large) => self.begin_chunks(large, parsed.skip),
                 None => self.pass(parsed.skip),
             }
-            self.is_end |= parsed.is_end;
-            if self.is_end {
+            if parsed.is_end {
+                self.is_end = true;
                 self.buffer.clear();
             }
             let moved = self.at > start;

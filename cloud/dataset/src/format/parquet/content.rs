@@ -203,8 +203,7 @@ impl File<'_> {
         }
         self.index.rows.push(first);
         found.extent(&self.index, Arc::new(extent));
-        found.publish(&self.index);
-        found.wanted().await
+        found.publish(&self.index).await && found.wanted().await
     }
 }
 
