@@ -62,24 +62,13 @@ impl Cutter<'_> {
         if !matches!(error, DecodeError::Damaged { .. }) {
             return self.broken(&error.to_string());
         }
-        let with_offsets = found.promised();
         self.cut_sound(sound, found);
-        let good = sound_extents(&self.index, sound);
-        let first_lost = self.index.extents.get(good);
-        let first_lost = first_lost.map_or(self.index.records(), |first| first.first_record);
-        if self.index.records() < with_offsets {
-            self.cut(true, found);
-        }
+        self.index.extents.truncate(sound_extents(&self.index, sound));
         self.buffer.clear();
         self.is_end = true;
         let reason = format!("{error}; what it holds from about byte {sound} on cannot be read");
         self.index.note(Damage { at: sound, reason: reason.clone() });
-        let extents = &mut self.index.extents;
-        let kept = extents.partition_point(|extent| extent.first_record < with_offsets);
-        extents.truncate(kept.max(good));
-        if self.index.records() > first_lost {
-            self.index.lost = Some(Lost { from: first_lost, reason });
-        }
+        self.index.lose(found.promised(), reason);
     }
 
     /// Cuts what is sound of what is there, and no record that goes beyond that: an extent that has both would go with what is not.
