@@ -6,9 +6,9 @@ use bytes::{Buf as _, BytesMut};
 use robustmq_common::limits::dataset as limits;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, ExtentId, Taken};
+use crate::cache::{ExtentId, Taken, Working};
 use crate::fetch::{FetchError, Object, Source};
-use crate::format::decode::{DecodeError, Decoder};
+use crate::format::decode::{Begin, DecodeError, Decoder};
 use crate::format::parquet::{self, RowsAs};
 use crate::format::{Coding, Damage, Format, Input, Limits, Parser, parser};
 use crate::layout::Extent;
@@ -16,14 +16,20 @@ use crate::layout::Extent;
 mod again;
 mod buffer;
 mod chunks;
+mod coded;
+mod found;
 mod opened;
 mod pieces;
 pub mod sidecar;
 mod sound;
 
-pub use self::again::fetch;
+pub use self::again::{Between, fetch};
 use self::chunks::Chunking;
 pub use self::chunks::{Chunk, Chunked, Large};
+pub use self::coded::{Reread, Streams};
+pub use self::found::Found;
+pub(crate) use self::found::stopped;
+use self::found::wanted;
 pub(crate) use self::opened::layout_of;
 pub use self::opened::open;
 pub use self::pieces::Pace;
@@ -50,6 +56,12 @@ impl Reading {
     #[must_use]
     pub fn plain(format: Format, coding: Coding) -> Self {
         Self { format, coding, rows_as: None, large: Large::default() }
+    }
+
+    /// Whether an extent cannot be fetched without much of the others.
+    #[must_use]
+    pub fn is_together(&self) -> bool {
+        self.format == Format::Parquet || self.coding != Coding::Plain
     }
 
     /// What its parser may rely on.
@@ -102,6 +114,9 @@ pub struct ObjectIndex {
     /// Records from this number on have offsets, and their content is damaged: they are lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Lost>,
+    /// Of what is compressed, where a decoder can begin, beside the beginning: some places, in the order of the content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub begins: Vec<Begin>,
     /// Samples that cannot be read.
     #[serde(default)]
     pub damaged: u64,
@@ -118,6 +133,7 @@ impl ObjectIndex {
             prelude: Vec::new(),
             rows: Vec::new(),
             chunked: Vec::new(),
+            begins: Vec::new(),
             lost: None,
             damaged: 0,
             damage: Vec::new(),
@@ -161,6 +177,20 @@ impl ObjectIndex {
         self.extents.iter().map(|extent| u64::from(extent.bytes)).sum()
     }
 
+    /// A decoder can begin here: noted if it is `far` enough from the last such place.
+    fn note_begin(&mut self, begin: Begin, far: usize) {
+        let last = self.begins.last().map_or(0, |last| last.content);
+        if begin.content >= last + far as u64 {
+            self.begins.push(begin);
+        }
+    }
+
+    /// Where a decoder begins that is to come to the content at `start`.
+    fn begin_before(&self, start: u64) -> Begin {
+        let before = self.begins.partition_point(|begin| begin.content <= start);
+        before.checked_sub(1).and_then(|at| self.begins.get(at)).copied().unwrap_or_default()
+    }
+
     /// The extent that holds a record, by its number.
     #[must_use]
     pub fn extent_of(&self, record: u64) -> Option<(usize, ExtentIndex)> {
@@ -185,27 +215,9 @@ impl ObjectIndex {
             + self.prelude.capacity()
             + self.rows.capacity() * size_of::<(u32, u64)>()
             + self.chunked.iter().map(Chunked::memory_bytes).sum::<usize>()
+            + self.begins.capacity() * size_of::<Begin>()
             + self.damage.iter().map(|damage| damage.reason.len() + 32).sum::<usize>()
     }
-}
-
-/// Who has an object indexed.
-pub trait Found: Send {
-    /// One more extent: the index so far, which has it last, and what it holds. It is not to be read yet.
-    fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>);
-
-    /// The records of so much of the index may be read, once this returns. Whether they may: the rest is not wanted otherwise.
-    fn publish(&mut self, index: &ObjectIndex) -> impl Future<Output = bool> + Send;
-
-    /// So many of its first records have offsets, which they keep: those that may be read by now, or by who read it before and did not come to
-    /// its end.
-    fn promised(&self) -> u64;
-
-    /// Whether more is wanted than the bytes that are on their way already.
-    fn wants(&self, on_their_way: u64) -> bool;
-
-    /// Returns when more is wanted; `false` where the rest is not.
-    fn wanted(&mut self) -> impl Future<Output = bool> + Send;
 }
 
 /// What makes extents of content as it comes.
@@ -222,6 +234,8 @@ struct Cutter<'a> {
     is_end: bool,
     /// What `buffer` takes, if that is much.
     room: Option<Taken>,
+    /// What decompressing takes.
+    working: Working,
     /// So many extents may be read.
     published: usize,
     /// What the parser's next call has to know of its last.
@@ -235,11 +249,6 @@ struct Cutter<'a> {
     chunking: Option<Chunking>,
 }
 
-pub(crate) fn stopped(object: &Object) -> FetchError {
-    let reason = "nobody wants the rest of it".to_owned();
-    FetchError::Unavailable { object: object.path.to_string(), reason }
-}
-
 /// Reads an object and says what it holds. What is fetched for that has its room in the cache's memory, and is given up for others while
 /// nobody wants more of this object.
 ///
@@ -250,10 +259,10 @@ pub async fn index(
     object: &Object,
     reading: Reading,
     pace: Pace,
-    cache: &Arc<Cache>,
+    between: &Between,
     found: &mut impl Found,
 ) -> Result<ObjectIndex, FetchError> {
-    let mut index = read(source, object, reading, pace, cache, found).await?;
+    let mut index = read(source, object, reading, pace, between, found).await?;
     index.keep_promised(found.promised());
     Ok(index)
 }
@@ -263,13 +272,14 @@ async fn read(
     object: &Object,
     reading: Reading,
     pace: Pace,
-    cache: &Arc<Cache>,
+    between: &Between,
     found: &mut impl Found,
 ) -> Result<ObjectIndex, FetchError> {
+    let cache = &between.cache;
     let coding = reading.coding;
     if reading.format == Format::Parquet {
         let index = ObjectIndex::new(reading);
-        return parquet::index(source, object, index, pace, found).await;
+        return parquet::index(source, object, index, pace, &between.groups, found).await;
     }
     let mut cutter = Cutter {
         object,
@@ -280,6 +290,7 @@ async fn read(
         skip: 0,
         is_end: false,
         room: None,
+        working: cache.work(),
         published: 0,
         carry: Vec::new(),
         extent_bytes: pace.first_bytes,
@@ -333,23 +344,6 @@ async fn read(
     Ok(cutter.index)
 }
 
-/// Waits until more is wanted, and gives up what was fetched if others need its room meanwhile. Whether more is.
-async fn wanted(
-    pieces: &mut Pieces<'_>,
-    is_coded: bool,
-    cutter: &mut Cutter<'_>,
-    found: &mut impl Found,
-) -> bool {
-    tokio::select! {
-        biased;
-        is_wanted = found.wanted() => return is_wanted,
-        () = pieces.is_room_awaited() => {}
-    }
-    // What is compressed cannot be had again from where it is.
-    pieces.rewind(if is_coded { 0 } else { cutter.let_go() });
-    found.wanted().await
-}
-
 impl Cutter<'_> {
     /// What a piece of an object that is compressed holds. It waits until more is wanted wherever enough has come of it.
     async fn decode<S: Found>(
@@ -360,6 +354,7 @@ impl Cutter<'_> {
         found: &mut S,
     ) -> Result<Result<(), DecodeError>, FetchError> {
         let mut content = Vec::new();
+        self.count(decoder, raw, &content);
         while !raw.is_empty() {
             // Of what is damaged, how much is given before that is known depends on how it is cut: always in the same way.
             let step = raw.len().min(limits::CODED_STEP_BYTES);
@@ -371,6 +366,7 @@ impl Cutter<'_> {
             // What came before an error may be good.
             self.take(&content);
             content.clear();
+            self.index.note_begin(decoder.begin(), self.most_bytes);
             if let Err(error) = pushed {
                 return Ok(Err(error));
             }
@@ -382,11 +378,19 @@ impl Cutter<'_> {
             if self.is_end {
                 break;
             }
+            self.count(decoder, raw, &content);
             if !raw.is_empty() && !wanted(pieces, true, self, found).await {
                 return Err(stopped(self.object));
             }
         }
+        self.count(decoder, &[], &[]);
         Ok(Ok(()))
+    }
+
+    /// Counts what is worked in while waiting.
+    fn count(&mut self, decoder: &Decoder, raw: &[u8], content: &[u8]) {
+        let made = content.len().max(self.buffer.capacity());
+        self.working.set(decoder.memory_bytes() + raw.len() + made);
     }
 
     /// The rest cannot be had: what is there is read to its end.

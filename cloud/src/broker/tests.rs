@@ -97,7 +97,7 @@ async fn what_caches_may_take_is_changed_while_the_broker_runs() {
     let broker = running(&shutdown).await;
     // (method, body) -> status, what the answer has
     let cases = [
-        ("GET", "", 200, r#""memory_bytes":134217728,"archived_bytes":0,"parquet_bytes":0,"#),
+        ("GET", "", 200, r#""memory_bytes":134217728,"archived_bytes":0,"decoding_bytes":0,"#),
         ("PUT", r#"{"memory_bytes": 268435456}"#, 200, r#""extents_budget_bytes":268435456"#),
         ("GET", "", 200, r#""memory_bytes":268435456"#),
         ("PUT", r#"{"memory_bytes": 1000}"#, 400, "memory_bytes is 1000, and at least 33554432"),

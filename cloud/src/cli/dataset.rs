@@ -135,10 +135,10 @@ pub(super) async fn run(args: Dataset) -> Result<(), CommandError> {
 fn caches(shown: &Value) -> String {
     let of = |name| bytes(number(shown, name));
     format!(
-        "{} in all; archived blocks take {}, row groups of Parquet {}, extents {} of {} that they may take\n",
+        "{} in all; archived blocks take {}, decoders and tables {}, extents {} of {} that they may take\n",
         of("memory_bytes"),
         of("archived_bytes"),
-        of("parquet_bytes"),
+        of("decoding_bytes"),
         of("extents_bytes"),
         of("extents_budget_bytes")
     )
@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn caches_are_shown_with_who_takes_what() {
-        let shown = json!({"memory_bytes": 8_000_000_000_u64, "archived_bytes": 1_500_000, "parquet_bytes": 0, "extents_bytes": 2_000_000, "extents_budget_bytes": 7_998_500_000_u64});
-        let expected = "8.0 GB in all; archived blocks take 1.5 MB, row groups of Parquet 0 B, extents 2.0 MB of 7.9 GB that they may take\n";
+        let shown = json!({"memory_bytes": 8_000_000_000_u64, "archived_bytes": 1_500_000, "decoding_bytes": 0, "extents_bytes": 2_000_000, "extents_budget_bytes": 7_998_500_000_u64});
+        let expected = "8.0 GB in all; archived blocks take 1.5 MB, decoders and tables 0 B, extents 2.0 MB of 7.9 GB that they may take\n";
         assert_eq!(caches(&shown), expected);
     }
 }

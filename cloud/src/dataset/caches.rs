@@ -1,8 +1,8 @@
 //! The memory that extents of datasets and blocks of archived records have together: `[cache] memory_bytes`, until it is changed while the
 //! broker runs.
 //!
-//! **Invariant:** blocks have at most three quarters of it. Extents have what blocks, and row groups and footers of Parquet, do not take; at
-//! least a quarter, since a row group may be larger than all of it.
+//! **Invariant:** blocks have at most three quarters of it. Extents have what blocks, and what is decompressed and rendered, do not take; at least a quarter, since a
+//! row group may be larger than all of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,8 +30,8 @@ pub struct ShownCaches {
     pub memory_bytes: usize,
     /// What of that blocks of archived records take.
     pub archived_bytes: usize,
-    /// What of that row groups and footers of Parquet take.
-    pub parquet_bytes: usize,
+    /// What of that decompressing and rendering take: decoders and what they work on, row groups and footers of Parquet.
+    pub decoding_bytes: usize,
     /// What of that extents of datasets take.
     pub extents_bytes: usize,
     /// What of that they may take.
@@ -76,7 +76,7 @@ impl Caches {
         ShownCaches {
             memory_bytes: self.memory_bytes.load(Ordering::Relaxed),
             archived_bytes: self.archive.as_ref().map_or(0, |archive| archive.cache_bytes()),
-            parquet_bytes: self.datasets.parquet_bytes(),
+            decoding_bytes: self.datasets.decoding_bytes(),
             extents_bytes: self.datasets.held_bytes(),
             extents_budget_bytes: self.datasets.memory_bytes(),
         }
@@ -105,7 +105,7 @@ impl Caches {
     pub fn share(&self) {
         let all = self.memory_bytes.load(Ordering::Relaxed);
         let archived = self.archive.as_ref().map_or(0, |archive| archive.cache_bytes());
-        let left = all.saturating_sub(archived).saturating_sub(self.datasets.parquet_bytes());
+        let left = all.saturating_sub(archived).saturating_sub(self.datasets.decoding_bytes());
         let left = left.max(all / 4);
         self.datasets.set_memory_bytes(left);
     }

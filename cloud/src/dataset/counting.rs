@@ -275,7 +275,7 @@ impl DatasetPartition {
         let from = if reading.format == Format::Parquet { object.size } else { 0 };
         let source = Paced::new(Arc::clone(&group.source), from, distance_bytes);
         let found =
-            index::index(&source, &object, reading.clone(), pace, &dataset.cache, &mut growing)
+            index::index(&source, &object, reading.clone(), pace, &dataset.between, &mut growing)
                 .await;
         let index = match found {
             Ok(index) => index,

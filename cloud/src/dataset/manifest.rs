@@ -11,9 +11,10 @@ use bytes::Bytes;
 use object_store::path::Path;
 use robustmq_common::ids::{KafkaTopic, TopicId};
 use robustmq_common::limits::dataset as limits;
+use robustmq_dataset::cache::ExtentId;
 use robustmq_dataset::fetch::{FetchError, Object, same_time};
 use robustmq_dataset::format::parquet::{RENDERING, RowsAs};
-use robustmq_dataset::index::Large;
+use robustmq_dataset::index::{Large, Reading};
 use serde::{Deserialize, Serialize};
 
 use super::listing::{ListError, check_format, list};
@@ -391,6 +392,7 @@ pub(super) fn identity(config: &SourceConfig, object: &Object, index: Option<&Ob
         ObjectStoreUrl::File { dir } => dir.display().to_string(),
     };
     let reading = super::reading_of(config, object);
+    let is_together = reading.as_ref().is_some_and(Reading::is_together);
     let rows_as = reading.and_then(|reading| reading.rows_as);
     let rows_as =
         rows_as.map(|RowsAs { rows, columns }| format!("\0{RENDERING}\0{rows:?}\0{columns:?}"));
@@ -412,7 +414,8 @@ pub(super) fn identity(config: &SourceConfig, object: &Object, index: Option<&Ob
         config.format,
         rows_as.unwrap_or_default()
     );
-    xxhash_rust::xxh3::xxh3_128(version.as_bytes())
+    let id = xxhash_rust::xxh3::xxh3_128(version.as_bytes());
+    if is_together { ExtentId::together(id) } else { id }
 }
 
 #[cfg(test)]

@@ -25,9 +25,8 @@ use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{Cache, Tier};
 use robustmq_dataset::fetch::{Object, ObjectSource, Source as ByteSource};
 use robustmq_dataset::format::detect::detect;
-use robustmq_dataset::format::parquet::Held;
 use robustmq_dataset::format::{Coding, Format};
-use robustmq_dataset::index::{Reading, extent_id};
+use robustmq_dataset::index::{Between, Reading, extent_id};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +82,7 @@ pub struct Datasets {
     store: Arc<dyn Store>,
     topics: Weak<Catalogue>,
     cache: Arc<Cache>,
-    held: Arc<Held>,
+    between: Between,
     /// Directories whose files may become topics; `None` for all.
     file_roots: Option<Vec<PathBuf>>,
     cancel: CancellationToken,
@@ -178,11 +177,12 @@ impl Datasets {
         }
         let inner = Mutex::new(Inner { topics: found, ..Inner::default() });
         let topics = Arc::downgrade(topics);
+        let between = Between::new(&cache);
         let this = Arc::new(Self {
             store,
             topics,
             cache,
-            held: Arc::default(),
+            between,
             file_roots,
             cancel,
             active: Arc::default(),
@@ -255,10 +255,10 @@ impl Datasets {
         usize::try_from(self.cache.held_bytes().0).unwrap_or(usize::MAX)
     }
 
-    /// What row groups and footers of Parquet take of memory.
+    /// What decompressing and rendering take of memory: decoders and what they work on, row groups and footers of Parquet.
     #[must_use]
-    pub fn parquet_bytes(&self) -> usize {
-        usize::try_from(self.held.bytes()).unwrap_or(usize::MAX)
+    pub fn decoding_bytes(&self) -> usize {
+        self.between.groups.footers_bytes() + self.cache.working_bytes()
     }
 
     /// What the cache may take of memory from now on.
@@ -356,7 +356,7 @@ impl Datasets {
             manifest,
             group,
             cache: Arc::clone(&self.cache),
-            held: Arc::clone(&self.held),
+            between: self.between.clone(),
             store: Arc::clone(&self.store),
             cancel: self.cancel.child_token(),
             warming: inner.warming.get(&topic).map(Arc::clone).unwrap_or_default(),

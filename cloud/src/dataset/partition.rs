@@ -14,8 +14,7 @@ use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::{Cache, UserId};
 use robustmq_dataset::epochs::{Epochs, Place, Shuffle, Stretch};
 use robustmq_dataset::fetch::{FetchError, Object};
-use robustmq_dataset::format::parquet::Held;
-use robustmq_dataset::index::ObjectIndex;
+use robustmq_dataset::index::{Between, ObjectIndex};
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +44,7 @@ pub(super) struct Dataset {
     pub group: Arc<Group>,
     pub cache: Arc<Cache>,
     /// Row groups of Parquet that are read again.
-    pub held: Arc<Held>,
+    pub between: Between,
     pub store: Arc<dyn Store>,
     pub cancel: CancellationToken,
     /// It is being brought into the cache.

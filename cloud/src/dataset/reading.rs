@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits::dataset as limits;
+use robustmq_common::limits::tier::FETCH_WAIT;
 use robustmq_common::record::WireBatch;
 use robustmq_dataset::cache::{ExtentId, Load, Tier};
 use robustmq_dataset::epochs::{Place, Shuffle};
 use robustmq_dataset::fetch::{FetchError, Paced};
 use robustmq_dataset::format::Format;
-use robustmq_dataset::index::{self, ExtentIndex, extent_id};
+use robustmq_dataset::index::{self, ExtentIndex, Reread, extent_id};
 use robustmq_dataset::layout::Extent;
 use tokio::time::Instant;
 
@@ -39,14 +40,14 @@ impl Load for ExtentLoad {
         let Opened { object, id, index } = &*self.opened;
         let (cache, user) = (&self.dataset.cache, self.dataset.user());
         let source = Arc::clone(&self.dataset.group.source);
-        let source = Paced::new(source, object.size, self.distance_bytes);
+        let source = Arc::new(Paced::new(source, object.size, self.distance_bytes));
         let beside = |extent: &ExtentIndex, content: Bytes| {
             if let Ok(extent_found) = index::open(object, index, extent, content) {
                 cache.put(extent_id(*id, extent), user, Arc::new(extent_found), 0);
             }
         };
-        let held = (&self.dataset.held, *id);
-        index::fetch(&source, object, index, &self.extent, held, beside).await
+        let reread = Reread { source, object, id: *id, index };
+        index::fetch(&reread, &self.extent, &self.dataset.between, beside).await
     }
 
     fn open(&self, content: Bytes) -> Result<Extent, FetchError> {
@@ -152,7 +153,7 @@ impl DatasetPartition {
         Ok(answer)
     }
 
-    /// An extent of an object; with `only_ready` it is not waited for.
+    /// An extent of an object; `None` where it does not come in time. With `only_ready` it is not waited for.
     async fn extent(
         self: &Arc<Self>,
         opened: &Arc<Opened>,
@@ -168,7 +169,10 @@ impl DatasetPartition {
         if only_ready && cache.contains(id) != Some(Tier::Memory) {
             return Ok(None);
         }
-        let (found, _) = cache.get(id, self.dataset.user(), self.load(opened, extent, 0)).await?;
+        let got = cache.get(id, self.dataset.user(), self.load(opened, extent, 0));
+        // It is waited for before a read begins, but may have left meanwhile. Its load goes on: the next read finds it.
+        let Ok(got) = tokio::time::timeout(FETCH_WAIT, got).await else { return Ok(None) };
+        let (found, _) = got?;
         if held.len() >= HELD {
             held.remove(0);
         }

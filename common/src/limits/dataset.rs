@@ -77,8 +77,8 @@ pub const ARROW_BATCH_BYTES: u64 = 512 * 1024;
 pub const ARROW_BATCH_ROWS: usize = 1024;
 /// The content of a small Parquet file may be that large, whatever [`EXPANSION`] says: rows of a few values compress well.
 pub const PARQUET_CONTENT_BYTES: u64 = 1024 * 1024 * 1024;
-/// Row groups whose extents are read again, in memory, of all topics together. One has to fit.
-pub const PARQUET_HELD_BYTES: u64 = PARQUET_GROUP_BYTES + PARQUET_GROUP_BYTES / 2;
+/// Row groups in memory have so many quarters of the cache's memory at most, those of all topics together. One is there however large it is.
+pub const PARQUET_HELD_QUARTERS: u64 = 3;
 /// The footers of their files, in memory.
 pub const PARQUET_FOOTERS_BYTES: usize = 64 * 1024 * 1024;
 /// A row group that nobody has read for so long is not held any more.
@@ -111,6 +111,14 @@ pub const CODED_PIECE_BYTES: usize = 4 * 1024 * 1024;
 pub const CODED_STEP_BYTES: usize = 16 * 1024;
 /// Records of an object that is compressed wait for the checksum that comes after them, as long as they have no more content than this.
 pub const UNSOUND_BYTES: u64 = 64 * 1024 * 1024;
+/// GETs of a compressed object that is read again, at once.
+pub const CODED_GETS: usize = 3;
+/// Decoders that stay between two reads of a compressed object: one for each of so many readers.
+pub const CODED_STREAMS: usize = 3;
+/// A decoder that nobody has read on with for so long goes.
+pub const CODED_IDLE: Duration = Duration::from_secs(30);
+/// What decoders hold that nobody reads on with just now may be this part of the cache's memory.
+pub const CODED_IDLE_SHARE: usize = 4;
 /// The rest of a piece that waits for what follows it has a place in the cache's books if it is as large as this.
 pub const REST_BYTES: usize = 1024 * 1024;
 /// GETs for one object that is indexed.

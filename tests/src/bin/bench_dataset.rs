@@ -67,22 +67,19 @@ async fn main() -> anyhow::Result<()> {
         "S3: {} ms and on top {} ms at the median, {} times that in {} of 1",
         options.least_ms, options.median_ms, options.tail_factor, options.tail
     );
-    let on_data = [What::Scan, What::Stall, What::Cold, What::Warm, What::Crash, What::Jumps];
-    if on_data.into_iter().any(wants) {
-        let data = options.data(options.gigabytes, 1)?;
-        println!(
-            "dataset: {:.3} GB in {} shards of {} samples of {} B",
-            data.dataset().bytes() as f64 / 1e9,
-            data.dataset().files.len(),
-            options.shard_samples,
-            options.sample_bytes
-        );
+    if [What::Scan, What::Stall].into_iter().any(wants) {
+        let data = options.data_of(options.format, options.gigabytes, 1)?;
+        tell(options, &data);
         if wants(What::Scan) {
             scan(options, &data).await?;
         }
         if wants(What::Stall) {
             stall(options, &data).await?;
         }
+    }
+    if [What::Cold, What::Warm, What::Crash, What::Jumps].into_iter().any(wants) {
+        let data = options.data(options.gigabytes, 1)?;
+        tell(options, &data);
         if wants(What::Cold) {
             cold(options, &data).await?;
         }
@@ -105,6 +102,22 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Says what a dataset is.
+fn tell(options: &Options, data: &Catalogue) {
+    let dataset = data.dataset();
+    println!(
+        "dataset: {:.3} GB in {} shards of {} samples of {} B",
+        dataset.bytes() as f64 / 1e9,
+        dataset.files.len(),
+        options.shard_samples,
+        options.sample_bytes
+    );
+}
+
+fn of_format(options: &Options, topic: Topic) -> Topic {
+    Topic { format: options.format.name(), ..topic }
+}
+
 async fn scan(options: &Options, data: &Arc<Catalogue>) -> anyhow::Result<()> {
     let Options { share, epochs, besides_mib, .. } = *options;
     let dataset = data.dataset();
@@ -116,7 +129,7 @@ async fn scan(options: &Options, data: &Arc<Catalogue>) -> anyhow::Result<()> {
     );
     for shuffle in ["none", "shards"] {
         let stage = options.stage(dataset, share, 0).await?;
-        let topic = Topic::over("scan", epochs, shuffle, 1);
+        let topic = of_format(options, Topic::over("scan", epochs, shuffle, 1));
         let run = read(&stage, data, &topic, None).await?;
         let measured = run.share_of_later_epochs(dataset);
         let print = |policy: &str, of_data: f64, rate: &str| {
@@ -156,7 +169,7 @@ async fn stall(options: &Options, data: &Arc<Catalogue>) -> anyhow::Result<()> {
     );
     for shuffle in ["none", "shards"] {
         let stage = options.stage(data.dataset(), share, whole(link * MEGABYTE)).await?;
-        let topic = Topic::over("stall", epochs, shuffle, 1);
+        let topic = of_format(options, Topic::over("stall", epochs, shuffle, 1));
         let run = read(&stage, data, &topic, Some(demand * MEGABYTE)).await?;
         let over = run.share_of_later_epochs(data.dataset()) / (1.0 - share);
         let waited: Duration = run.epochs.iter().skip(1).map(|epoch| epoch.waited).sum();

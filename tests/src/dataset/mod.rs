@@ -147,6 +147,13 @@ impl Dataset {
         self.files.iter().map(|file| file.bytes.len() as u64).sum()
     }
 
+    /// Bytes of what is in them, which may be compressed.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        let samples: u64 = self.samples.iter().map(|sample| sample.bytes as u64 + 1).sum();
+        self.bytes().max(samples)
+    }
+
     /// Puts the files below `prefix`, which ends with a slash. Nothing is copied.
     pub fn put(&self, s3: &FakeS3, bucket: &str, prefix: &str) {
         for file in &self.files {

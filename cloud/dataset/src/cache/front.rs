@@ -1,5 +1,6 @@
 //! The cache as readers see it: one lock around memory, a task for each load, and the SSD behind.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use super::belady::{Access, Trace, least_source_bytes};
 use super::lent::Loan;
 use super::load::LoadTask;
 use super::memory::{Hit, Memory};
-use super::ranks::Rank;
+use super::ranks::hash_of;
 use super::scene::{Changes, Scene};
 use super::ssd::Ssd;
 use super::stats::{CacheStats, Counts};
@@ -28,8 +29,10 @@ pub struct Cache {
     pub(super) users: Arc<Users>,
     trace: Mutex<Trace>,
     /// Somebody needs room: for a piece of an object, or for a load that a reader waits for.
-    pub(super) pieces_awaited: Notify,
+    pub(super) room_awaited: Notify,
     pub(super) ssd: Option<Arc<Ssd>>,
+    /// What is worked in beside the cache.
+    pub(super) working: Arc<AtomicUsize>,
 }
 
 /// What is done for who asks.
@@ -104,8 +107,9 @@ impl Cache {
             memory: Mutex::new(Memory::new(memory_bytes, queue_bytes)),
             users,
             trace: Mutex::default(),
-            pieces_awaited: Notify::new(),
+            room_awaited: Notify::new(),
             ssd,
+            working: Arc::default(),
         }))
     }
 
@@ -231,7 +235,7 @@ impl Cache {
         let turn = enter(memory, outcome.clone());
         if turn.is_some() {
             // Who counts ahead of readers gives up what it has fetched.
-            self.pieces_awaited.notify_waiters();
+            self.room_awaited.notify_waiters();
         }
         let task = LoadTask::new(self, id, user, load, sender, turn);
         Answer::Begun { task, outcome }
@@ -408,7 +412,7 @@ impl Cache {
     /// Counts a read of an extent.
     pub(super) fn count_read(&self, id: ExtentId, user: UserId, tier: Tier, source_bytes: u32) {
         self.users.count(user, |counts| counts.read(tier));
-        let extent = Rank::of(id).0;
+        let extent = hash_of(id);
         locked(&self.trace).push(Access { extent, bytes: id.bytes, user, source_bytes });
     }
 }

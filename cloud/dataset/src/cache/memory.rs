@@ -97,6 +97,11 @@ pub(super) fn ahead_bytes(budget_bytes: usize) -> usize {
     (budget_bytes / limits::dataset::AHEAD_SHARE).clamp(least, limits::dataset::AHEAD_BYTES)
 }
 
+/// Whether what was asked for then is not being read any more; with no time at all, it does not matter.
+fn is_idle(since: Instant, now: Option<Instant>) -> bool {
+    now.is_none_or(|now| now.duration_since(since) >= limits::dataset::BEING_READ)
+}
+
 /// Memory that an extent takes.
 pub(super) fn cost(extent: &Extent) -> usize {
     extent.content.len() + extent.layout.memory_bytes() + limits::dataset::EXTENT_COST_BYTES
@@ -311,7 +316,7 @@ impl Memory {
         scene: Scene<'_>,
         changes: &mut Changes,
     ) -> bool {
-        if bytes > ahead_bytes(self.budget_bytes) {
+        if !self.may_have_room(bytes, gently) {
             return false;
         }
         while !self.has_room(bytes, scene, changes) {
@@ -321,14 +326,24 @@ impl Memory {
         true
     }
 
+    /// Whether there is room when all goes that may go: else nothing has to. What goes may have taken a place among those that stay, so that there
+    /// is less room in the end.
+    fn may_have_room(&self, bytes: usize, gently: Option<Instant>) -> bool {
+        let room = ahead_bytes(self.budget_bytes);
+        let current = self.current.values().filter(|(_, since)| is_idle(*since, gently));
+        let may_go =
+            current.chain(self.passed.values()).filter(|(id, _)| !self.lent.is_within(*id));
+        let may_go = may_go.chain(self.ahead.values());
+        let may_go = may_go.filter_map(|(id, _)| self.held.get(id)).map(|held| held.bytes);
+        let stays = self.pool_bytes.saturating_sub(may_go.sum()) + self.beside_bytes();
+        bytes <= room && stays + bytes <= room
+    }
+
     /// What goes where all is needed: what will be read last, then what was not asked for for longest among what is being read. With the time,
     /// what was asked for just now is not: its reader would have it fetched again for its next few records, and take that of another.
     fn least_needed(&self, now: Option<Instant>) -> Option<ExtentId> {
-        let is_idle = |since: Instant| {
-            now.is_none_or(|now| now.duration_since(since) >= limits::dataset::BEING_READ)
-        };
         // Of what is being sent nothing is won.
-        let current = self.current.values().take_while(|(_, since)| is_idle(*since));
+        let current = self.current.values().take_while(|(_, since)| is_idle(*since, now));
         let mut current = current.filter(|(id, _)| !self.lent.is_within(*id));
         let last = self.ahead.values().next_back().or_else(|| current.next());
         last.map(|(id, _)| *id)

@@ -2,11 +2,12 @@
 //!
 //! What stays is a spread sample of what is read, chosen by a hash of what an extent is: memory holds those that rank first, the
 //! SSD the next. A scan that goes round, in whatever order, hits the cache's share of the data, which is the most that any cache could; and
-//! once the set is found, hardly anything is written. What is read ahead has room of its own beside it.
+//! once the set is found, hardly anything is written. Extents of which one cannot be fetched without the others, since their object is compressed
+//! or a table, stay or go together. What is read ahead has room of its own beside it.
 //!
 //! **Invariant:** an extent is loaded once at a time, however many ask for it, and was checked before anybody gets it.
 //! **Invariant:** what is in memory and on its way there, what is fetched to be indexed and what is being written to SSD are within the
-//! budget together, but for one extent that is larger than read-ahead's room, what is being decompressed, and what was begun while the cache was not full, which may come
+//! budget together, but for one extent that is larger than read-ahead's room, and what was begun while the cache was not full, which may come
 //! when it is: as many bytes as are for read-ahead, at most.
 //! **Invariant:** reading ahead pushes out nothing that stays, and what is lent takes room from reading ahead alone.
 //! **Invariant:** the SSD never makes a read fail: what is wrong there is fetched again, and a failing SSD is not used any more.
@@ -33,6 +34,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod users;
+mod working;
 
 #[cfg(test)]
 pub(crate) use tests::in_memory;
@@ -41,6 +43,7 @@ pub use front::Cache;
 pub use room::Taken;
 pub use stats::{CacheStats, Counts};
 pub use users::UserId;
+pub use working::Working;
 
 use crate::fetch::FetchError;
 use crate::layout::Extent;
@@ -55,6 +58,21 @@ pub struct ExtentId {
     /// Bytes of content.
     pub bytes: u32,
 }
+
+impl ExtentId {
+    /// The hash of an object of which an extent cannot be fetched without much of the others: it is marked, and they stay or go together.
+    #[must_use]
+    pub const fn together(object: u128) -> u128 {
+        (object & (u128::MAX >> 16)) | (TOGETHER << 112)
+    }
+
+    const fn is_together(self) -> bool {
+        self.object >> 112 == TOGETHER
+    }
+}
+
+/// Another object that has it by chance is not worse off.
+const TOGETHER: u128 = 0x746f;
 
 /// How an extent is had when it is not in the cache.
 #[async_trait]

@@ -19,12 +19,20 @@ pub(super) struct Rank(pub u64);
 
 impl Rank {
     pub(super) fn of(id: ExtentId) -> Self {
-        let mut bytes = [0; 28];
-        bytes[..16].copy_from_slice(&id.object.to_le_bytes());
-        bytes[16..24].copy_from_slice(&id.start.to_le_bytes());
-        bytes[24..].copy_from_slice(&id.bytes.to_le_bytes());
-        Self(xxh3_64_with_seed(&bytes, SEED))
+        match id.is_together() {
+            true => Self(xxh3_64_with_seed(&id.object.to_le_bytes(), SEED)),
+            false => Self(hash_of(id)),
+        }
     }
+}
+
+/// Of what an extent is.
+pub(super) fn hash_of(id: ExtentId) -> u64 {
+    let mut bytes = [0; 28];
+    bytes[..16].copy_from_slice(&id.object.to_le_bytes());
+    bytes[16..24].copy_from_slice(&id.start.to_le_bytes());
+    bytes[24..].copy_from_slice(&id.bytes.to_le_bytes());
+    xxh3_64_with_seed(&bytes, SEED)
 }
 
 /// The extents that stay in one tier.
@@ -123,7 +131,22 @@ impl Ranks {
     /// All of them, those that rank first at the front, without regard to users.
     pub(super) fn in_order(&self) -> Vec<ExtentId> {
         let mut ids: Vec<_> = self.users.keys().copied().collect();
-        ids.sort_by_cached_key(|id| Rank::of(*id));
+        ids.sort_by_cached_key(|id| (Rank::of(*id), *id));
         ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ExtentId, Rank, hash_of};
+
+    #[test]
+    fn extents_of_an_object_rank_each_for_itself_or_all_alike() {
+        let at = |object, start| ExtentId { object, start, bytes: 8 };
+        assert_ne!(Rank::of(at(7, 0)), Rank::of(at(7, 8)));
+        let (one, other) = (ExtentId::together(7), ExtentId::together(8));
+        assert_eq!(Rank::of(at(one, 0)), Rank::of(at(one, 8)));
+        assert_ne!(Rank::of(at(one, 0)), Rank::of(at(other, 0)));
+        assert_ne!(hash_of(at(one, 0)), hash_of(at(one, 8)), "what is counted is each for itself");
     }
 }

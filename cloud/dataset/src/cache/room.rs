@@ -57,7 +57,7 @@ impl Cache {
                 false => Some(memory.wait_for_piece(bytes)),
             });
         if let Some(turn) = turn {
-            self.pieces_awaited.notify_waiters();
+            self.room_awaited.notify_waiters();
             let mut waiting = Waiting { cache: self, bytes, turn, has_heard: false };
             // It is told: the cache is here.
             (&mut waiting.turn).await.ok();
@@ -72,7 +72,7 @@ impl Cache {
         let has_room =
             self.change(|memory, scene, changes| memory.take_piece(bytes, scene, changes));
         if !has_room {
-            self.pieces_awaited.notify_waiters();
+            self.room_awaited.notify_waiters();
         }
         has_room.then(|| Taken { cache: Arc::clone(self), bytes })
     }
@@ -85,7 +85,7 @@ impl Cache {
 
     /// Returns when somebody needs more room than there is: who has some and does not go on is to give it back.
     pub async fn is_room_awaited(&self) {
-        let told = self.pieces_awaited.notified();
+        let told = self.room_awaited.notified();
         tokio::pin!(told);
         told.as_mut().enable();
         if !locked(&self.memory).is_room_awaited() {

@@ -554,3 +554,27 @@ fn a_cache_that_is_too_small_is_refused() {
     let error = Cache::open(CacheSettings { memory_bytes: 64 << 20, ssd }).expect_err("too small");
     assert_eq!("the cache's SSD is 5 bytes; at least 67108864 are needed", error.to_string());
 }
+
+/// A load that there was not enough room for threw out what was read ahead, and waited all the same: that was fetched twice.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_ahead_stays_where_its_going_is_not_enough() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    for start in 0..500 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let ahead: Vec<_> = (1000..1006).map(|start| id(start, MIB / 2)).collect();
+    for id in &ahead {
+        assert_eq!(Ahead::Begun, cache.ahead(*id, READER, origin.load(*id)));
+    }
+    for start in 2000..2004 {
+        get(&cache, &origin, id(start, 5 * MIB)).await.expect("it is there");
+    }
+    let large = id(3000, 8 * MIB);
+    let (waits, from) = (cache.clone(), origin.clone());
+    let waits = tokio::spawn(async move { get(&waits, &from, large).await });
+    settle().await;
+    assert_eq!(None, cache.contains(large), "others are being read");
+    assert!(ahead.iter().all(|id| cache.contains(*id) == Some(Tier::Memory)));
+    assert_eq!(Ok(Tier::Source), waits.await.expect("no panic"), "when they are not any more");
+}

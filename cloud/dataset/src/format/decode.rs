@@ -9,9 +9,14 @@ mod zstd;
 
 use robustmq_common::limits::dataset::{EXPANSION, EXTENT_BYTES};
 
+use serde::{Deserialize, Serialize};
+
 use self::gzip::Gzip;
 use self::zstd::Zstd;
 use super::Coding;
+
+/// What deflate's window and tables take.
+const GZIP_BYTES: usize = 48 * 1024;
 
 /// Output is made in pieces of at most this.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -64,12 +69,22 @@ struct Moved {
     given: usize,
 }
 
+/// Where a part of an object begins that can be decompressed without what is before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// In the object.
+    pub raw: u64,
+    /// In its content.
+    pub content: u64,
+}
+
 /// What a piece may fail with.
 enum Fault {
     Damaged(String),
     Trailing,
 }
 
+#[derive(Debug)]
 enum Kind {
     Plain,
     Gzip(Box<Gzip>),
@@ -77,6 +92,7 @@ enum Kind {
 }
 
 /// Decompresses one object.
+#[derive(Debug)]
 pub struct Decoder {
     kind: Kind,
     taken: u64,
@@ -190,6 +206,26 @@ impl Decoder {
             Kind::Plain => self.given,
             Kind::Gzip(gzip) => gzip.sound(),
             Kind::Zstd(zstd) => zstd.sound(),
+        }
+    }
+
+    /// Where the last member of gzip or frame of zstd began.
+    #[must_use]
+    pub fn begin(&self) -> Begin {
+        match &self.kind {
+            Kind::Plain => Begin { raw: self.taken, content: self.given },
+            Kind::Gzip(gzip) => gzip.begin(),
+            Kind::Zstd(zstd) => zstd.begin(),
+        }
+    }
+
+    /// Memory that it takes, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Plain => 0,
+            Kind::Gzip(_) => GZIP_BYTES,
+            Kind::Zstd(zstd) => zstd.memory_bytes(),
         }
     }
 

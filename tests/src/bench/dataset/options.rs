@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::bench::dataset::stage::{BUCKET, CacheBytes, PREFIX, Stage};
 use crate::bench::dataset::{accelerator, whole};
 use crate::dataset::account::Catalogue;
-use crate::dataset::{Dataset, Kind, Shape};
+use crate::dataset::{Coding, Dataset, Kind, Shape};
 use crate::s3::{Faults, Latency};
 
 /// How large, how fast, how far.
@@ -16,6 +16,9 @@ pub struct Options {
     /// The size of the dataset, in GB
     #[arg(long, default_value_t = 0.5)]
     pub gigabytes: f64,
+    /// What its shards are, in the rows scan and stall
+    #[arg(long, value_enum, default_value_t = Format::Webdataset)]
+    pub format: Format,
     /// Bytes of a sample; resnet50's are 114,660
     #[arg(long, default_value_t = accelerator::SAMPLE_BYTES)]
     pub sample_bytes: usize,
@@ -78,6 +81,38 @@ pub struct Options {
     pub dir: PathBuf,
 }
 
+/// How shards hold samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Tars
+    Webdataset,
+    /// JSON lines in gzip: an extent of one cannot be fetched without what is before it
+    #[value(name = "jsonl.gz")]
+    JsonlGzip,
+    /// JSON lines in zstd
+    #[value(name = "jsonl.zst")]
+    JsonlZstd,
+}
+
+impl Format {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Webdataset => Kind::WebDataset,
+            Self::JsonlGzip => Kind::JsonLines(Coding::Gzip),
+            Self::JsonlZstd => Kind::JsonLines(Coding::Zstd),
+        }
+    }
+
+    /// `robustmq.source.format`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Webdataset => "webdataset",
+            Self::JsonlGzip | Self::JsonlZstd => "jsonl",
+        }
+    }
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("it has to be KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -89,12 +124,25 @@ impl Options {
     /// # Errors
     /// When samples are too small to be told apart.
     pub fn data(&self, gigabytes: f64, parts: usize) -> anyhow::Result<Arc<Catalogue>> {
+        self.data_of(Format::Webdataset, gigabytes, parts)
+    }
+
+    /// The same in another format.
+    ///
+    /// # Errors
+    /// As [`Options::data`].
+    pub fn data_of(
+        &self,
+        format: Format,
+        gigabytes: f64,
+        parts: usize,
+    ) -> anyhow::Result<Arc<Catalogue>> {
         let Self { shard_samples, sample_bytes, .. } = *self;
         let shard_bytes = shard_samples.max(1) as f64 * sample_bytes.max(1) as f64;
         let files = usize::try_from(whole(gigabytes * 1e9 / shard_bytes))?;
         let files = files.max(1).next_multiple_of(parts);
         let shape = Shape { seed: 1, files, samples: shard_samples, sample_bytes };
-        Ok(Arc::new(Catalogue::of(Arc::new(Dataset::make(Kind::WebDataset, &shape)))?))
+        Ok(Arc::new(Catalogue::of(Arc::new(Dataset::make(format.kind(), &shape)))?))
     }
 
     /// What S3 is like.
@@ -128,7 +176,7 @@ impl Options {
         ssd_share: f64,
         link: u64,
     ) -> anyhow::Result<Stage> {
-        let of_data = |share: f64| whole(data.bytes() as f64 * share);
+        let of_data = |share: f64| whole(data.content_bytes() as f64 * share);
         let cache = CacheBytes {
             memory: of_data(share) + (self.besides_mib << 20),
             ssd: of_data(ssd_share),

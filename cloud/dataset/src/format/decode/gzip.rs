@@ -3,10 +3,11 @@
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use robustmq_common::limits::dataset::GZIP_HEADER_BYTES;
 
-use super::{Fault, Moved, zeros};
+use super::{Begin, Fault, Moved, zeros};
 
 const TRAILER_BYTES: usize = 8;
 
+#[derive(Debug)]
 enum State {
     /// A member's header, as far as it is there.
     Header(Vec<u8>),
@@ -19,15 +20,19 @@ enum State {
     Zeros,
 }
 
+#[derive(Debug)]
 pub(super) struct Gzip {
     state: State,
+    begin: Begin,
+    taken: u64,
     given: u64,
     sound: u64,
 }
 
 impl Default for Gzip {
     fn default() -> Self {
-        Self { state: State::Header(Vec::new()), given: 0, sound: 0 }
+        let (state, begin) = (State::Header(Vec::new()), Begin::default());
+        Self { state, begin, taken: 0, given: 0, sound: 0 }
     }
 }
 
@@ -41,6 +46,11 @@ impl Gzip {
         self.sound
     }
 
+    /// Where the last member began.
+    pub(super) fn begin(&self) -> Begin {
+        self.begin
+    }
+
     pub(super) fn piece(&mut self, raw: &[u8], out: &mut [u8]) -> Result<Moved, Fault> {
         let mut taken = 0;
         // Only data gives anything, and so many members without any may follow each other as there are bytes for.
@@ -48,6 +58,7 @@ impl Gzip {
             let rest = &raw[taken..];
             let moved = self.step(rest, out)?;
             taken += moved.taken;
+            self.taken += moved.taken as u64;
             if moved.given > 0 || moved.taken == 0 {
                 return Ok(Moved { taken, given: moved.given });
             }
@@ -106,6 +117,7 @@ impl Gzip {
                 None => return Ok(Moved::default()),
                 Some(0x1f) => {
                     self.state = State::Header(Vec::new());
+                    self.begin = Begin { raw: self.taken, content: self.given };
                     return self.step(raw, out);
                 }
                 Some(_) => (State::Zeros, zeros(raw)?),

@@ -1,5 +1,6 @@
 //! A file's content: all of it once, and extents of it again.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use futures_util::future::join_all;
 use robustmq_common::limits::dataset as limits;
 
 use super::group::{self, Group};
-use super::held::Held;
+use super::held::{Held, Room};
 use super::render::{Part, Renderer, Stop};
 use super::table::Table;
 use super::{decode, footer};
@@ -43,18 +44,61 @@ async fn table(
 
 /// A row group in memory, or what is wrong with it.
 async fn group(
-    source: &dyn Source,
-    object: &Object,
+    (source, object): (&dyn Source, &Object),
     table: &Arc<Table>,
     number: usize,
     gets: usize,
+    room: Option<Arc<Room>>,
 ) -> Result<Result<Group, String>, FetchError> {
     let fetched = match group::fetch(source, object, table, number, gets).await? {
         Ok(fetched) => fetched,
         Err(fault) => return Ok(Err(fault)),
     };
     let (table, size) = (Arc::clone(table), object.size);
-    Ok(decode(move || fetched.open(&table, number, size)).await)
+    let opened = decode(move || fetched.open(&table, number, size)).await;
+    Ok(opened.map(|group| Group { _room: room, ..group }))
+}
+
+/// The row groups of a file that is counted.
+struct Groups<'a> {
+    from: (&'a dyn Source, &'a Object),
+    table: Arc<Table>,
+    held: &'a Held,
+    gets: usize,
+    /// Those that have come and are not read yet.
+    ready: HashMap<usize, Result<Group, String>>,
+}
+
+impl Groups<'_> {
+    /// Has some come together.
+    async fn bring(&mut self, numbers: &[usize]) -> Result<(), FetchError> {
+        let size = self.from.1.size;
+        let bytes = numbers.iter().map(|number| self.table.group_bytes(*number, size)).sum();
+        let room = self.held.room(bytes).await;
+        let groups = numbers.iter().map(|number| {
+            group(self.from, &self.table, *number, self.gets, room.as_ref().map(Arc::clone))
+        });
+        for (number, group) in numbers.iter().zip(join_all(groups).await) {
+            self.ready.insert(*number, group?);
+        }
+        Ok(())
+    }
+
+    /// Reads one from a row on, or says what is wrong with it.
+    async fn read(
+        &mut self,
+        number: usize,
+        first: u64,
+    ) -> Result<Result<Renderer, String>, FetchError> {
+        if !self.ready.contains_key(&number) {
+            self.bring(&[number]).await?;
+        }
+        Ok(match self.ready.remove(&number) {
+            Some(Ok(group)) => decode(move || Renderer::new(Arc::new(group), first)).await,
+            Some(Err(fault)) => Err(fault),
+            None => Err("it did not come".into()),
+        })
+    }
 }
 
 /// One step: the renderer comes back with what it has written.
@@ -75,6 +119,7 @@ pub(crate) async fn index(
     object: &Object,
     mut index: ObjectIndex,
     pace: Pace,
+    held: &Held,
     found: &mut impl Found,
 ) -> Result<ObjectIndex, FetchError> {
     let table = match table(source, object, &index.reading).await? {
@@ -84,6 +129,8 @@ pub(crate) async fn index(
             return Ok(index);
         }
     };
+    let (from, gets, ready) = ((source, object), pace.gets, HashMap::new());
+    let mut groups = Groups { from, table: Arc::clone(&table), held, gets, ready };
     let mut file = File { object, index, at: 0, extent_bytes: pace.extent_bytes };
     let (mut numbers, mut read_bytes) = (0..table.groups(), 0_u64);
     while !numbers.is_empty() && !file.is_bomb() {
@@ -95,18 +142,9 @@ pub(crate) async fn index(
             file.damaged(0, fault.into());
             break;
         }
-        let groups = bundle.iter().map(|number| group(source, object, &table, *number, pace.gets));
-        let groups = join_all(groups).await;
-        for (number, group) in bundle.into_iter().zip(groups) {
-            let renderer = match group? {
-                Ok(group) => decode(move || Renderer::new(Arc::new(group), 0)).await,
-                Err(fault) => Err(fault),
-            };
-            let read = match renderer {
-                Ok(renderer) => file.read(renderer, number, found).await?,
-                Err(fault) => Err(fault),
-            };
-            if let Err(fault) = read {
+        groups.bring(&bundle).await?;
+        for number in bundle {
+            if let Err(fault) = file.read(&mut groups, number, found).await? {
                 file.damaged(0, format!("row group {number}: {fault}"));
             }
         }
@@ -156,21 +194,27 @@ impl File<'_> {
         self.at > most.max(limits::PARQUET_CONTENT_BYTES)
     }
 
-    /// Reads a row group to its end.
+    /// Reads a row group to its end. It is given up while others wait for its room and nobody wants more of it.
     async fn read(
         &mut self,
-        mut renderer: Renderer,
+        groups: &mut Groups<'_>,
         number: usize,
         found: &mut impl Found,
     ) -> Result<Result<(), String>, FetchError> {
         let records = u32::try_from(limits::EXTENT_RECORDS).unwrap_or(u32::MAX);
         let stop = Stop { bytes: self.extent_bytes, records };
+        let mut next_row = 0;
+        let mut reading = None;
         loop {
-            let part = match step(renderer, stop).await {
-                Ok((back, part)) => {
-                    renderer = back;
-                    part
-                }
+            let renderer = match reading.take() {
+                Some(renderer) => renderer,
+                None => match groups.read(number, next_row).await? {
+                    Ok(renderer) => renderer,
+                    Err(fault) => return Ok(Err(fault)),
+                },
+            };
+            let (renderer, part) = match step(renderer, stop).await {
+                Ok(read) => read,
                 Err(fault) => return Ok(Err(fault)),
             };
             let listed = part.damage.len() as u64;
@@ -178,32 +222,46 @@ impl File<'_> {
                 self.damaged(at as u64, format!("row group {number}, {fault}"));
             }
             self.index.damaged += part.damaged.saturating_sub(listed);
-            let is_end = part.is_end;
-            if part.records > 0 {
-                let group = u32::try_from(number).unwrap_or(u32::MAX);
-                let goes_on =
-                    self.extent(part.content.into(), (group, part.first_row), found).await;
+            let is_found = part.records > 0
+                && self.extent(
+                    part.content.into(),
+                    (u32::try_from(number).unwrap_or(u32::MAX), part.first_row),
+                    found,
+                );
+            next_row = renderer.next_row();
+            reading = (!part.is_end).then_some(renderer);
+            if is_found {
+                let goes_on = found.publish(&self.index).await
+                    && tokio::select! {
+                        biased;
+                        goes_on = found.wanted() => goes_on,
+                        () = groups.held.is_room_awaited() => {
+                            reading = None;
+                            groups.ready.clear();
+                            found.wanted().await
+                        }
+                    };
                 if !goes_on {
                     return Err(stopped(self.object));
                 }
             }
-            if is_end || self.is_bomb() {
+            if part.is_end || self.is_bomb() {
                 return Ok(Ok(()));
             }
         }
     }
 
-    /// Adds an extent. Whether to go on.
-    async fn extent(&mut self, content: Bytes, first: (u32, u64), found: &mut impl Found) -> bool {
+    /// Adds an extent. Whether it has records.
+    fn extent(&mut self, content: Bytes, first: (u32, u64), found: &mut impl Found) -> bool {
         let (object, index, start) = (self.object, &self.index, self.at);
         let mut extent = layout_of(object, index, start, content);
         self.at += extent.content.len() as u64;
         if extent.layout.records.is_empty() || !add_extent(&mut self.index, start, &mut extent) {
-            return true;
+            return false;
         }
         self.index.rows.push(first);
         found.extent(&self.index, Arc::new(extent));
-        found.publish(&self.index).await && found.wanted().await
+        true
     }
 }
 
@@ -230,10 +288,8 @@ pub(crate) async fn fetch(
         });
         let (table, number) = (table.await?, number as usize);
         let room = held.room(table.group_bytes(number, object.size)).await;
-        let group = group(source, object, table, number, limits::INDEXING_GETS).await?;
-        let mut group = group.map_err(damaged)?;
-        group.room = room;
-        Ok::<_, FetchError>(Arc::new(group))
+        let group = group((source, object), table, number, limits::INDEXING_GETS, room).await?;
+        Ok::<_, FetchError>(Arc::new(group.map_err(damaged)?))
     });
     let group = Arc::clone(group.await?);
     let renderer = decode(move || Renderer::new(group, first)).await.map_err(damaged)?;

@@ -12,9 +12,9 @@ use parquet::column::page::{PageIterator, PageReader};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use robustmq_common::limits::dataset as limits;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::codec::Codec;
+use super::held::Room;
 use super::pages::{Chunk, Pages};
 use super::table::{Placed, Table};
 use crate::fetch::{FetchError, Object, Source};
@@ -30,7 +30,7 @@ pub(super) struct Group {
     pub step_rows: usize,
     pub chunks: Vec<(usize, Arc<Chunk>)>,
     /// Its room among those that are held.
-    pub room: Option<OwnedSemaphorePermit>,
+    pub _room: Option<Arc<Room>>,
 }
 
 /// A row group whose bytes have come.
@@ -126,7 +126,7 @@ impl Fetched {
         let step_rows = (limits::EXTENT_BYTES as u64 / row_bytes.max(1)).max(1);
         let step_rows = usize::try_from(step_rows).unwrap_or(usize::MAX);
         let step_rows = step_rows.min(limits::PARQUET_STEP_ROWS);
-        Ok(Group { table: Arc::clone(table), number, rows, step_rows, chunks, room: None })
+        Ok(Group { table: Arc::clone(table), number, rows, step_rows, chunks, _room: None })
     }
 }
 

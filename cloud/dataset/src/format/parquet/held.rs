@@ -1,24 +1,40 @@
-//! Row groups that are in memory because their extents are read again: an extent is a small part of its row group, and what comes next is
-//! mostly another part of it. And their files' footers, for the row groups after them.
+//! Row groups that are in memory: those whose files are counted, and those of which extents are read again, since an extent is a small part of
+//! its row group, and what comes next is mostly another part of it. And their files' footers, for the row groups after them.
+//!
+//! **Invariant:** nobody has room while it waits for readers and others wait for room.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use robustmq_common::limits::dataset as limits;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::group::Group;
 use super::table::Table;
+use crate::cache::{Cache, Working};
 
 /// Who comes first fetches it, and others wait for that.
 pub(super) type Cell<T> = Arc<OnceCell<Arc<T>>>;
 
-/// Row groups in memory, all together within [`limits::PARQUET_HELD_BYTES`], and footers, within [`limits::PARQUET_FOOTERS_BYTES`].
+/// Row groups in memory, all together within [`limits::PARQUET_HELD_QUARTERS`] quarters of the cache's memory, but for one, and footers, within
+/// [`limits::PARQUET_FOOTERS_BYTES`].
 #[derive(Debug)]
 pub struct Held {
+    cache: Arc<Cache>,
     room: Arc<Semaphore>,
+    /// How many wait for room.
+    waiting: AtomicUsize,
+    awaited: Notify,
     inner: Mutex<Inner>,
+}
+
+/// The room of row groups, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    _permits: OwnedSemaphorePermit,
+    _working: Working,
 }
 
 #[derive(Debug, Default)]
@@ -61,18 +77,35 @@ impl<K: PartialEq, T> Recent<K, T> {
     }
 }
 
-/// Permits are for so many bytes each.
-const PERMIT_BYTES: u64 = 4096;
+/// All that there is.
+const PERMITS: u32 = 1 << 24;
 
-impl Default for Held {
-    fn default() -> Self {
-        let permits = usize::try_from(limits::PARQUET_HELD_BYTES / PERMIT_BYTES);
-        let room = Arc::new(Semaphore::new(permits.unwrap_or(Semaphore::MAX_PERMITS)));
-        Self { room, inner: Mutex::default() }
+/// Somebody who waits for room.
+struct Waiting<'a>(&'a Held);
+
+impl<'a> Waiting<'a> {
+    fn begin(held: &'a Held) -> Self {
+        held.waiting.fetch_add(1, Ordering::Relaxed);
+        held.awaited.notify_waiters();
+        Self(held)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Held {
+    /// Nothing yet; its room is of this cache.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>) -> Self {
+        let room = Arc::new(Semaphore::new(PERMITS as usize));
+        let (waiting, awaited) = (AtomicUsize::new(0), Notify::new());
+        Self { cache, room, waiting, awaited, inner: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,32 +132,51 @@ impl Held {
         cell
     }
 
-    /// What row groups and footers take of memory.
+    /// What footers take of memory; row groups are counted in [`Cache::working_bytes`].
     #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let all = usize::try_from(limits::PARQUET_HELD_BYTES / PERMIT_BYTES).unwrap_or(usize::MAX);
-        let groups = all.saturating_sub(self.room.available_permits()) as u64 * PERMIT_BYTES;
+    pub fn footers_bytes(&self) -> usize {
         let inner = self.lock();
         let footers = inner.tables.0.iter().filter_map(|(_, cell, _)| cell.get());
-        groups + footers.map(|table| table.bytes as u64).sum::<u64>()
+        footers.map(|table| table.bytes).sum()
     }
 
-    /// Room for a row group of so many bytes. Others go for it.
-    pub(super) async fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let bytes = bytes.min(limits::PARQUET_HELD_BYTES);
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        loop {
+    /// Of all room, what so many bytes need: one row group goes on however large it is.
+    fn permits(&self, bytes: u64) -> u32 {
+        let all = (self.cache.memory_bytes() + self.cache.working_bytes()) as u64;
+        let most = (all / 4 * limits::PARQUET_HELD_QUARTERS).max(1);
+        let permits = u128::from(bytes.min(most)) * u128::from(PERMITS) / u128::from(most);
+        u32::try_from(permits).unwrap_or(PERMITS)
+    }
+
+    /// Room for row groups of so many bytes. Others go for it.
+    pub(super) async fn room(&self, bytes: u64) -> Option<Arc<Room>> {
+        let permits = self.permits(bytes);
+        let room = loop {
             if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(permits) {
-                return Some(room);
+                break room;
             }
             let oldest = self.lock().groups.oldest();
             if oldest.is_none() {
-                // All are in use: whoever is done makes room.
+                // All are in use: whoever is done makes room, and who waits for readers.
+                let _waiting = Waiting::begin(self);
                 let room = Arc::clone(&self.room).acquire_many_owned(permits);
                 if let Ok(room) = tokio::time::timeout(limits::PARQUET_HELD_LOOK, room).await {
-                    return room.ok();
+                    break room.ok()?;
                 }
             }
+        };
+        let mut working = self.cache.work();
+        working.set(usize::try_from(bytes).unwrap_or(usize::MAX));
+        Some(Arc::new(Room { _permits: room, _working: working }))
+    }
+
+    /// Returns when somebody waits for room.
+    pub(super) async fn is_room_awaited(&self) {
+        let told = self.awaited.notified();
+        tokio::pin!(told);
+        told.as_mut().enable();
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            told.await;
         }
     }
 

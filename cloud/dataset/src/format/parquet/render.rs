@@ -94,6 +94,11 @@ impl Renderer {
         Ok(Self { group, reader, goes_over_rows, decoded, next, written, is_end })
     }
 
+    /// The row that the next part begins with.
+    pub fn next_row(&self) -> u64 {
+        self.written.records.front().map_or(self.next, |record| record.rows.start)
+    }
+
     /// Content until `stop`, or to the end.
     pub fn part(&mut self, stop: Stop) -> Part {
         let mut part = Part::default();

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
-use super::{Held, Rows, RowsAs};
+use super::{Rows, RowsAs};
 use crate::cache::in_memory;
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::{Coding, Format};
-use crate::index::{self, Found, ObjectIndex, Pace, Reading};
+use crate::index::{self, Between, Found, ObjectIndex, Pace, Reading, Reread};
 use crate::layout::Extent;
 
 mod hostile;
+mod room;
 mod types;
 
 /// A file in memory, and what was read of it.
@@ -61,7 +62,7 @@ impl Found for Kept {
 
 /// What a file holds.
 struct Seen {
-    index: ObjectIndex,
+    index: Arc<ObjectIndex>,
     records: Vec<Bytes>,
     /// Ranges that indexing read.
     asked: Vec<Range<u64>>,
@@ -95,25 +96,24 @@ fn values(extent: &Extent) -> impl Iterator<Item = Bytes> {
 
 /// Indexes a file, and reads each extent again, the last ones first: that has to give the same.
 async fn read(file: impl Into<Bytes>, rows_as: RowsAs) -> Seen {
-    let source = Memory { bytes: file.into(), asked: Mutex::default() };
+    let source = Arc::new(Memory { bytes: file.into(), asked: Mutex::default() });
     let size = source.bytes.len() as u64;
     let object = Object { path: "a.parquet".into(), etag: None, size, modified_ms: 0 };
     let reading =
         Reading { rows_as: Some(rows_as), ..Reading::plain(Format::Parquet, Coding::Plain) };
     let mut kept = Kept::default();
-    let index =
-        index::index(&source, &object, reading, Pace::even(3), &in_memory(64 << 20), &mut kept)
-            .await;
-    let index = index.unwrap();
+    let between = Between::new(&in_memory(64 << 20));
+    let index = index::index(&*source, &object, reading, Pace::even(3), &between, &mut kept).await;
+    let index = Arc::new(index.unwrap());
     let asked = std::mem::take(&mut *source.asked.lock().unwrap());
     assert_eq!(index.extents.len(), kept.0.len());
-    let stored = serde_json::to_vec(&index).unwrap();
-    assert_eq!(serde_json::from_slice::<ObjectIndex>(&stored).unwrap(), index);
-    let held = Arc::new(Held::default());
+    let stored = serde_json::to_vec(&*index).unwrap();
+    assert_eq!(serde_json::from_slice::<ObjectIndex>(&stored).unwrap(), *index);
     let mut start = 0;
     for (extent, found) in index.extents.iter().zip(&kept.0).rev() {
-        let held = (&held, 7);
-        let again = index::fetch(&source, &object, &index, extent, held, |_, _| {}).await.unwrap();
+        let source: Arc<dyn Source> = Arc::clone(&source) as _;
+        let reread = Reread { source, object: &object, id: 7, index: &index };
+        let again = index::fetch(&reread, extent, &between, |_, _| {}).await.unwrap();
         let again = index::open(&object, &index, extent, again).unwrap();
         assert_eq!(again.content, found.content);
         assert_eq!(again.layout, found.layout);

@@ -12,7 +12,7 @@ use crate::cache::in_memory;
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::testing::{Style, TarFile};
 use crate::format::{Coding, Format};
-use crate::index::{Found, ObjectIndex, Pace, Reading, index, open};
+use crate::index::{Between, Found, ObjectIndex, Pace, Reading, index, open};
 use crate::layout::Extent;
 
 struct Memory(Vec<u8>);
@@ -88,9 +88,10 @@ async fn read(
     let reading = Reading { large, ..Reading::plain(Format::Tar, coding) };
     let source = Memory(content);
     let mut kept = Kept::default();
-    let index = index(&source, &object, reading, pace, &in_memory(64 << 20), &mut kept)
-        .await
-        .expect("readable");
+    let index =
+        index(&source, &object, reading, pace, &Between::new(&in_memory(64 << 20)), &mut kept)
+            .await
+            .expect("readable");
     assert_eq!(index.extents.len(), kept.0.len());
     let stored = serde_json::to_vec(&index).expect("plain");
     assert_eq!(serde_json::from_slice::<ObjectIndex>(&stored).expect("the same"), index);

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::{Bytes, FetchError, Object, Pieces, Source, limits};
 use crate::cache::in_memory;
 use crate::format::{Coding, Format};
-use crate::index::{Found, ObjectIndex, Pace, Reading, index};
+use crate::index::{Between, Found, ObjectIndex, Pace, Reading, index};
 use crate::layout::Extent;
 
 const LINE: [u8; 1000] = {
@@ -145,7 +145,8 @@ async fn who_waits_has_the_first_records_with_a_small_get_and_extents_grow() {
     let source = Noted(Narrow(Semaphore::new(1)), Mutex::default());
     let reading = Reading::plain(Format::Jsonl, Coding::Plain);
     let cache = in_memory(256 << 20);
-    let index = index(&source, &object, reading, Pace::urgent(2), &cache, &mut Nobody).await;
+    let between = Between::new(&cache);
+    let index = index(&source, &object, reading, Pace::urgent(2), &between, &mut Nobody).await;
     let index = index.expect("it can be read");
     let megabytes = |bytes: u64| (bytes + 512 * 1024) / (1024 * 1024);
     let gets = source.1.into_inner().expect("nobody panics");
@@ -190,10 +191,11 @@ async fn who_is_ahead_of_readers_gives_up_what_was_fetched_for_who_is_not() {
     let object = lines(50 * 1024 * 1024 / LINE.len() as u64);
     let source = Noted(Narrow(Semaphore::new(100)), Mutex::default());
     let cache = in_memory(64 << 20);
+    let between = Between::new(&cache);
     let reading = Reading::plain(Format::Jsonl, Coding::Plain);
     let mut ahead = Told::new(u64::MAX);
     let wanted = Arc::clone(&ahead.wanted);
-    let slow = index(&source, &object, reading.clone(), Pace::even(8), &cache, &mut ahead);
+    let slow = index(&source, &object, reading.clone(), Pace::even(8), &between, &mut ahead);
     let mut slow = Box::pin(slow);
     tokio::select! {
         biased;
@@ -202,7 +204,7 @@ async fn who_is_ahead_of_readers_gives_up_what_was_fetched_for_who_is_not() {
     }
     assert!(cache.room_bytes() >= 2 * limits::EXTENT_BYTES, "{}", cache.room_bytes());
     let mut nobody = Nobody;
-    let quick = index(&source, &object, reading, Pace::even(8), &cache, &mut nobody);
+    let quick = index(&source, &object, reading, Pace::even(8), &between, &mut nobody);
     let quick = async { tokio::time::timeout(Duration::from_secs(60), quick).await };
     let found = tokio::select! {
         biased;
@@ -226,9 +228,10 @@ async fn no_more_is_on_its_way_than_is_wanted() {
     let object = lines(50 * 1024 * 1024 / LINE.len() as u64);
     let source = Noted(Narrow(Semaphore::new(100)), Mutex::default());
     let cache = in_memory(64 << 20);
+    let between = Between::new(&cache);
     let reading = Reading::plain(Format::Jsonl, Coding::Plain);
     let mut told = Told::new(limits::EXTENT_BYTES as u64 + 1);
-    let found = index(&source, &object, reading, Pace::even(8), &cache, &mut told);
+    let found = index(&source, &object, reading, Pace::even(8), &between, &mut told);
     tokio::pin!(found);
     tokio::select! {
         biased;
@@ -260,11 +263,12 @@ async fn the_part_of_a_large_record_is_given_up_and_had_again() {
     let object = Object { path: Path::from("a.jsonl"), etag: None, size, modified_ms: 0 };
     let source = Large(Narrow(Semaphore::new(100)));
     let cache = in_memory(32 << 20);
+    let between = Between::new(&cache);
     let reading = Reading::plain(Format::Jsonl, Coding::Plain);
     let read = || async {
         let mut told = Told::new(u64::MAX);
         told.wanted.add_permits(1000);
-        let index = index(&source, &object, reading.clone(), Pace::even(8), &cache, &mut told);
+        let index = index(&source, &object, reading.clone(), Pace::even(8), &between, &mut told);
         (index.await.expect("it can be read"), told.found)
     };
     let all = async { tokio::join!(read(), read(), read(), read()) };
@@ -291,7 +295,8 @@ async fn who_waits_for_readers_takes_no_turn_from_them() {
     let reading = Reading::plain(Format::Jsonl, Coding::Plain);
     let mut waits = Waits(&source, &object);
     let cache = in_memory(256 << 20);
-    let found = index(&source, &object, reading, Pace::even(8), &cache, &mut waits);
+    let between = Between::new(&cache);
+    let found = index(&source, &object, reading, Pace::even(8), &between, &mut waits);
     let found = tokio::time::timeout(Duration::from_secs(60), found).await;
     let found = found.expect("it goes on").expect("it can be read");
     assert_eq!(found.records(), count);

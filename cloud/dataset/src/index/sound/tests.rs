@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::cache::in_memory;
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::{Coding, Format};
-use crate::index::{ExtentIndex, Found, ObjectIndex, Pace, Reading, index};
+use crate::index::{Between, ExtentIndex, Found, ObjectIndex, Pace, Reading, index};
 use crate::layout::Extent;
 
 struct Memory(Vec<u8>);
@@ -100,7 +100,8 @@ async fn read(
     let object = Object { path: Path::from("a.jsonl"), etag: None, size, modified_ms: 0 };
     let reading = Reading::plain(Format::Jsonl, coding);
     let cache = in_memory(256 << 20);
-    let index = index(&Memory(raw), &object, reading, pace, &cache, &mut published).await;
+    let between = Between::new(&cache);
+    let index = index(&Memory(raw), &object, reading, pace, &between, &mut published).await;
     (index, published.records)
 }
 
