@@ -75,6 +75,14 @@ pub enum FetchError {
         /// What is different.
         reason: String,
     },
+    /// It had offsets when it was found that it cannot be read.
+    #[error("{object} has lost records: {reason}")]
+    Lost {
+        /// The object.
+        object: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl FetchError {
@@ -82,7 +90,7 @@ impl FetchError {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Gone(_) | Self::Changed { .. } | Self::Damaged { .. } => true,
+            Self::Gone(_) | Self::Changed { .. } | Self::Damaged { .. } | Self::Lost { .. } => true,
             Self::Forbidden { .. } | Self::Unavailable { .. } => false,
         }
     }

@@ -17,6 +17,7 @@ mod again;
 mod buffer;
 mod chunks;
 mod coded;
+mod found;
 mod opened;
 mod pieces;
 pub mod sidecar;
@@ -26,6 +27,9 @@ pub use self::again::{Between, fetch};
 use self::chunks::Chunking;
 pub use self::chunks::{Chunk, Chunked, Large};
 pub use self::coded::{Reread, Streams};
+pub use self::found::Found;
+pub(crate) use self::found::stopped;
+use self::found::wanted;
 pub(crate) use self::opened::layout_of;
 pub use self::opened::open;
 pub use self::pieces::Pace;
@@ -216,21 +220,6 @@ impl ObjectIndex {
     }
 }
 
-/// Who has an object indexed.
-pub trait Found: Send {
-    /// One more extent: the index so far, which has it last, and what it holds. It is not to be read yet.
-    fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>);
-
-    /// The records of so much of the index may be read.
-    fn publish(&mut self, index: &ObjectIndex);
-
-    /// Whether more is wanted than the bytes that are on their way already.
-    fn wants(&self, on_their_way: u64) -> bool;
-
-    /// Returns when more is wanted; `false` where the rest is not.
-    fn wanted(&mut self) -> impl Future<Output = bool> + Send;
-}
-
 /// What makes extents of content as it comes.
 struct Cutter<'a> {
     object: &'a Object,
@@ -260,17 +249,25 @@ struct Cutter<'a> {
     chunking: Option<Chunking>,
 }
 
-pub(crate) fn stopped(object: &Object) -> FetchError {
-    let reason = "nobody wants the rest of it".to_owned();
-    FetchError::Unavailable { object: object.path.to_string(), reason }
-}
-
 /// Reads an object and says what it holds. What is fetched for that has its room in the cache's memory, and is given up for others while
 /// nobody wants more of this object.
 ///
 /// # Errors
 /// [`FetchError`]: nothing is known of it then.
 pub async fn index(
+    source: &dyn Source,
+    object: &Object,
+    reading: Reading,
+    pace: Pace,
+    between: &Between,
+    found: &mut impl Found,
+) -> Result<ObjectIndex, FetchError> {
+    let mut index = read(source, object, reading, pace, between, found).await?;
+    index.keep_promised(found.promised());
+    Ok(index)
+}
+
+async fn read(
     source: &dyn Source,
     object: &Object,
     reading: Reading,
@@ -320,7 +317,7 @@ pub async fn index(
                 cutter.take(&content);
                 drop(content);
                 cutter.cut(false, found);
-                cutter.publish(found);
+                cutter.publish(found).await?;
                 drop(room);
                 cutter.keep(cache, cutter.at > before);
             }
@@ -328,7 +325,7 @@ pub async fn index(
                 drop(room);
                 let decoded = cutter.decode(decoder, &content, &mut pieces, found).await;
                 if let Err(error) = decoded? {
-                    cutter.fails(&error, decoder.sound());
+                    cutter.fails(&error, decoder.sound(), found);
                 }
             }
         }
@@ -345,23 +342,6 @@ pub async fn index(
     }
     cutter.cut(true, found);
     Ok(cutter.index)
-}
-
-/// Waits until more is wanted, and gives up what was fetched if others need its room meanwhile. Whether more is.
-async fn wanted(
-    pieces: &mut Pieces<'_>,
-    is_coded: bool,
-    cutter: &mut Cutter<'_>,
-    found: &mut impl Found,
-) -> bool {
-    tokio::select! {
-        biased;
-        is_wanted = found.wanted() => return is_wanted,
-        () = pieces.is_room_awaited() => {}
-    }
-    // What is compressed cannot be had again from where it is.
-    pieces.rewind(if is_coded { 0 } else { cutter.let_go() });
-    found.wanted().await
 }
 
 impl Cutter<'_> {
@@ -387,11 +367,14 @@ impl Cutter<'_> {
             self.take(&content);
             content.clear();
             self.index.note_begin(decoder.begin(), self.most_bytes);
-            self.cut(false, found);
-            self.publish_sound(decoder.sound(), found);
             if let Err(error) = pushed {
                 return Ok(Err(error));
             }
+            if self.buffer.len() >= self.enough {
+                self.cut_sound(decoder.sound(), found);
+            }
+            self.cut(false, found);
+            self.publish_sound(decoder.sound(), found).await?;
             if self.is_end {
                 break;
             }
@@ -459,8 +442,8 @@ impl Cutter<'_> {
                 Some(large) => self.begin_chunks(large, parsed.skip),
                 None => self.pass(parsed.skip),
             }
-            self.is_end |= parsed.is_end;
-            if self.is_end {
+            if parsed.is_end {
+                self.is_end = true;
                 self.buffer.clear();
             }
             let moved = self.at > start;

@@ -179,7 +179,7 @@ fn missing(refreshed: &Value) -> String {
     let ends = match uncounted.is_empty() {
         true => String::new(),
         false => format!(
-            "not counted before: {}: the topic does not go on behind that; put it back as it was, or create another topic\n",
+            "not counted before: {}: it is left out, or the topic ends there (robustmq.source.on.corrupt, dataset status), until it is put back as it was\n",
             uncounted.join(", ")
         ),
     };
@@ -268,7 +268,7 @@ mod tests {
         let one = json!({"missing_objects": 1, "missing": ["a.tar"], "uncounted": ["a.tar"]});
         assert_eq!(
             missing(&one),
-            "gone, though listed before: 1 object: a.tar\nnot counted before: a.tar: the topic does not go on behind that; put it back as it was, or create another topic\n"
+            "gone, though listed before: 1 object: a.tar\nnot counted before: a.tar: it is left out, or the topic ends there (robustmq.source.on.corrupt, dataset status), until it is put back as it was\n"
         );
     }
 

@@ -11,13 +11,15 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use robustmq_common::ids::Offset;
 use robustmq_common::limits::dataset as limits;
-use robustmq_dataset::fetch::{FetchError, Paced};
-use robustmq_dataset::format::{Coding, Damage, Format};
-use robustmq_dataset::index::{self, Found, ObjectIndex, Pace, Reading, extent_id};
-use robustmq_dataset::layout::Extent;
+use robustmq_dataset::fetch::Paced;
+use robustmq_dataset::format::{Damage, Format};
+use robustmq_dataset::index::{self, ObjectIndex, Pace};
 
+use super::growing::Growing;
+use super::left_out::{is_gone, what_to_do};
 use super::partition::{DatasetPartition, PartitionError, guarded};
 use super::status::Damaged;
+use super::troubles::Doing;
 use crate::store::keys::dataset::StoredEpoch;
 use crate::store::{self, WriteBatch};
 use crate::topics::OnCorrupt;
@@ -73,10 +75,6 @@ async fn wait_for(
     }
 }
 
-/// What is to be done where an object cannot be counted any more.
-const NOT_COUNTED: &str = "; its records have no offsets yet, so the log cannot go on behind it, with robustmq.source.on.corrupt=skip neither: put it back as it was, \
-     or create another topic";
-
 /// An object that was counted: its number, its size, what it holds.
 type Counted = (u64, u64, Arc<ObjectIndex>);
 
@@ -87,11 +85,13 @@ impl DatasetPartition {
         let end = self.state().epochs.high_watermark();
         let reason = self.dataset.told(error);
         let what_to_do = match error {
-            PartitionError::Fetch(FetchError::Gone(_) | FetchError::Changed { .. }) => NOT_COUNTED,
+            PartitionError::Fetch(error) if is_gone(error) => {
+                what_to_do(self.dataset.live().on_corrupt)
+            }
             _ => "",
         };
         let reason = format!("{reason}{what_to_do}");
-        if self.dataset.troubles.ends(self.id(), end, reason.clone(), error) {
+        if self.dataset.troubles.meets(self.id(), Doing::Counting, end, reason.clone(), error) {
             tracing::warn!(topic, %topic_id, %partition, end, reason, "a dataset cannot be read on");
         }
         // Whoever waits for more is told as well.
@@ -261,77 +261,33 @@ impl DatasetPartition {
         };
         let pace = pace.with_extents(dataset.cache.extent_bytes());
         let distance = (distance_bytes, pace);
-        if let Some(index) = self.index_beside(number, &object, &reading, distance).await? {
+        let promised = group.promised(id).await?;
+        // Records that have offsets were found in the object itself.
+        if promised == 0
+            && let Some(index) = self.index_beside(number, &object, &reading, distance).await?
+        {
             let index = Arc::new(index);
             group.save(id, &index).await?;
             return Ok((number, object.size, index));
         }
-        let mut growing = Growing { partition: &self, number, object: id, is_wanted: true };
+        let mut growing = Growing::new(&self, number, id, promised);
         // Of Parquet, what lies last is read first.
         let from = if reading.format == Format::Parquet { object.size } else { 0 };
         let source = Paced::new(Arc::clone(&group.source), from, distance_bytes);
         let found =
-            index::index(&source, &object, reading, pace, &dataset.between, &mut growing).await;
-        if found.is_err() && !growing.is_wanted {
-            return Err(PartitionError::Unwanted { object: object.path.to_string() });
-        }
-        let index = Arc::new(found.map_err(|error| named(error, &object))?);
+            index::index(&source, &object, reading.clone(), pace, &dataset.between, &mut growing)
+                .await;
+        let index = match found {
+            Ok(index) => index,
+            Err(error) => {
+                tracing::debug!(object = %object.path, %error, "an object cannot be indexed");
+                let promised = growing.ended(&object)?;
+                self.without(number, &object, reading, promised, error).await?
+            }
+        };
+        let index = Arc::new(index);
         self.dataset.troubles.note_left_out(index.damaged);
         group.save(id, &index).await?;
         Ok((number, object.size, index))
-    }
-}
-
-fn named(error: FetchError, object: &robustmq_dataset::fetch::Object) -> FetchError {
-    tracing::debug!(object = %object.path, %error, "an object cannot be indexed");
-    error
-}
-
-/// Takes over what is found while an object is indexed.
-struct Growing<'a> {
-    partition: &'a Arc<DatasetPartition>,
-    number: u64,
-    object: u128,
-    /// Somebody may still read it.
-    is_wanted: bool,
-}
-
-impl Found for Growing<'_> {
-    fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>) {
-        let dataset = &self.partition.dataset;
-        let Some(last) = index.extents.last() else { return };
-        let Reading { format, coding, .. } = index.reading;
-        let is_piece = format != Format::Parquet && coding == Coding::Plain;
-        let taken_bytes = if is_piece { extent.content.len() } else { 0 };
-        dataset.cache.put(extent_id(self.object, last), dataset.user(), extent, taken_bytes);
-    }
-
-    fn publish(&mut self, index: &ObjectIndex) {
-        let dataset = &self.partition.dataset;
-        // Whether what is compressed is good, and no bomb, is known at its end.
-        let may_be_damaged = index.damaged > 0 || index.reading.coding != Coding::Plain;
-        if may_be_damaged && dataset.live().on_corrupt == OnCorrupt::Stop {
-            return;
-        }
-        self.partition.state().grow(self.number, index);
-        self.partition.publish();
-    }
-
-    fn wants(&self, on_their_way: u64) -> bool {
-        // Whoever else waits for this object is not to wait for our readers.
-        self.partition.has_demand_beside(on_their_way)
-            || self.partition.dataset.group.is_wanted(self.object)
-    }
-
-    async fn wanted(&mut self) -> bool {
-        let mut demand = self.partition.demand.subscribe();
-        while !self.wants(0) {
-            let _ = tokio::time::timeout(limits::RETRY, demand.changed()).await;
-            if !self.partition.is_shown() {
-                self.is_wanted = false;
-                return false;
-            }
-        }
-        true
     }
 }

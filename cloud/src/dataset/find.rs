@@ -375,7 +375,8 @@ impl Search {
                 // Of chunks the first one is where the record is.
                 let chunk = opened.index.chunk(extent.first_record);
                 let is_further = chunk.is_some_and(|chunk| chunk.number > 0);
-                self.asked_bytes += if is_further { 0 } else { u64::from(extent.bytes) };
+                let is_lost = opened.index.is_lost(extent.first_record);
+                self.asked_bytes += if is_further || is_lost { 0 } else { extent.bytes.into() };
                 running.push_back(partition.look_at(&opened, *extent, is_further));
                 next += 1;
             }
@@ -462,7 +463,7 @@ impl DatasetPartition {
         }
     }
 
-    /// An extent of a counted object, and what it holds.
+    /// An extent of a counted object, and what it holds; an error where its records are lost.
     async fn look_at(
         &self,
         opened: &Arc<Opened>,
@@ -471,6 +472,9 @@ impl DatasetPartition {
     ) -> (ExtentIndex, Result<Option<Arc<Extent>>, FetchError>) {
         if is_passed_over {
             return (extent, Ok(None));
+        }
+        if let Err(lost) = opened.index.check(&opened.object, extent.first_record) {
+            return (extent, Err(lost));
         }
         let (cache, user) = (&self.dataset.cache, self.dataset.user());
         let id = extent_id(opened.id, &extent);

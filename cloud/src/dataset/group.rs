@@ -9,7 +9,7 @@ use robustmq_dataset::index::ObjectIndex;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::store::keys::damaged;
-use crate::store::keys::dataset::index_key;
+use crate::store::keys::dataset::{decode_promise, encode_promise, index_key, promise_key};
 use crate::store::{self, Store, StoreError, WriteBatch};
 
 /// What is known of a source's objects, and the way to them.
@@ -82,7 +82,27 @@ impl Group {
         self.lock().busy.get(&object).is_some_and(|turn| Arc::strong_count(turn) > 2)
     }
 
-    /// Keeps what was found.
+    /// So many records of an object have offsets that is not all indexed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn promised(&self, object: u128) -> Result<u64, StoreError> {
+        let key = promise_key(self.key, object);
+        let Some(value) = self.store.get(&key).await? else { return Ok(0) };
+        decode_promise(&value).map_err(|error| damaged(&key, error))
+    }
+
+    /// So many are going to have them, once this is durable.
+    ///
+    /// # Errors
+    /// [`StoreError`]: they may not be read.
+    pub async fn promise(&self, object: u128, records: u64) -> Result<(), StoreError> {
+        let mut write = WriteBatch::new();
+        write.put(promise_key(self.key, object), encode_promise(records));
+        store::write(&*self.store, write).await
+    }
+
+    /// Keeps what was found. What was promised of it is part of that.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -90,6 +110,7 @@ impl Group {
         let mut write = WriteBatch::new();
         let value = serde_json::to_vec(&**index).expect("numbers and text");
         write.put(index_key(self.key, object), value);
+        write.delete(promise_key(self.key, object));
         store::write(&*self.store, write).await?;
         self.remember(object, index);
         Ok(())

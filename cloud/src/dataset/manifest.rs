@@ -109,7 +109,7 @@ pub struct Refreshed {
     pub missing_objects: u64,
     /// The first of their names.
     pub missing: Vec<String>,
-    /// Those of these names whose records were never counted: the topic does not go on behind them.
+    /// Those of these names whose records were never counted: they are left out, or the topic does not go on behind them.
     pub uncounted: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
 //! Dataset topics: what lies under a prefix of an object store, as records with offsets.
 //!
 //! Roles: `listing` (of a source), `manifest` (which objects there are, in which order), `changes` (of a topic's configuration), `group` (what is known of objects, shared by topics with one source),
-//! `partition` (offsets, as far as they are counted), `counting` (finds out what objects hold, a little ahead of readers), `reading` (offsets to
+//! `partition` (offsets, as far as they are counted), `counting` (finds out what objects hold, a little ahead of readers), `growing` (takes over what is found), `left_out` (objects that are gone before they were counted), `reading` (offsets to
 //! record batches), `find` (keys to offsets), `fit` (whether the cache holds what is needed at once), `ahead` (fetches what readers will want next), `readers` (who reads where), `batch` (records as
 //! Kafka has them), `lost` (those that are not there any more), `troubles` (why one does not go on), `refreshing` (listing a source again). How objects
 //! are read, cached and ordered is in the crate `robustmq-dataset`; that a partition's records come from here is known to the log only by
@@ -37,7 +37,9 @@ use self::partition::{Dataset, DatasetPartition, PartitionError};
 use self::troubles::Troubles;
 use crate::log::{Source, Sources};
 use crate::objects::{Location, ObjectStoreUrl, locate_source};
-use crate::store::keys::dataset::{indexes_of_group, parse_dataset_key, ranges_of_topic};
+use crate::store::keys::dataset::{
+    FAMILIES_OF_GROUPS, of_group, parse_dataset_key, ranges_of_topic,
+};
 use crate::store::keys::{Family, damaged};
 use crate::store::{self, ScanLimit, Store, StoreError, WriteBatch};
 use crate::topics::{Catalogue, SourceConfig};
@@ -51,6 +53,8 @@ mod counting;
 mod find;
 mod fit;
 mod group;
+mod growing;
+mod left_out;
 mod listing;
 mod lost;
 mod manifest;
@@ -165,7 +169,9 @@ impl Datasets {
             }
             range.start = page.resume.unwrap_or_else(|| range.end.clone());
         }
-        remove_indexes(&*store, &groups, &mut write).await?;
+        for family in FAMILIES_OF_GROUPS {
+            remove_groups(&*store, family, &groups, &mut write).await?;
+        }
         if !write.is_empty() {
             store::write(&*store, write).await?;
         }
@@ -378,20 +384,21 @@ fn source(url: &ObjectStoreUrl, location: &Location) -> Arc<dyn ByteSource> {
     })
 }
 
-/// Has the indexes of groups that no topic belongs to deleted.
-async fn remove_indexes(
+/// Has all keys of a family deleted whose groups no topic belongs to.
+async fn remove_groups(
     store: &dyn Store,
+    family: Family,
     groups: &HashSet<u128>,
     write: &mut WriteBatch,
 ) -> Result<(), StoreError> {
-    let mut range = Family::ObjectIndex.range();
+    let mut range = family.range();
     loop {
         let page = store.scan(range.clone(), ScanLimit::items(1)).await?;
         let Some((key, _)) = page.items.first() else { return Ok(()) };
         let group =
             key.get(1..17).and_then(|bytes| Some(u128::from_be_bytes(bytes.try_into().ok()?)));
         let group = group.ok_or_else(|| damaged(key, "it is too short"))?;
-        let all = indexes_of_group(group);
+        let all = of_group(family, group);
         range.start = all.end.clone();
         if !groups.contains(&group) {
             write.delete_range(all);

@@ -407,12 +407,20 @@ impl State {
         Some((opened.id, Arc::clone(&opened.index)))
     }
 
-    /// So much of an object was found so far.
+    /// So much of an object was found so far. Who begins anew with it takes nothing back.
     pub fn grow(&mut self, number: u64, index: &ObjectIndex) {
+        if self.grown(number).is_some_and(|before| before.records() > index.records()) {
+            return;
+        }
         if self.epochs.counting().and_then(|epoch| epoch.next_object()) == Some(number) {
             self.epochs.grow(index.records());
         }
         self.growing.insert(number, Arc::new(index.clone()));
+    }
+
+    /// What was found so far of an object that is not all counted.
+    pub fn grown(&self, number: u64) -> Option<&Arc<ObjectIndex>> {
+        self.growing.get(&number)
     }
 
     /// What came so far of the object that is counted next, as its records are published.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::batch::{Batch, Origin, record_bytes};
 use super::partition::{Dataset, DatasetPartition, Opened, PartitionError};
+use super::troubles::Doing;
 use crate::log::{self, Source};
 use crate::store::StoreError;
 use crate::topics::OnCorrupt;
@@ -311,7 +312,9 @@ impl Source for super::Attached {
             let is_ours = matches!(error, PartitionError::Store(_));
             let (topic, reason) = (this.dataset.name.as_str(), this.dataset.told(&error));
             let troubles = &this.dataset.troubles;
-            if !is_ours && troubles.is_unreadable(id, from.0, reason.clone(), &error) {
+            let is_new =
+                || troubles.meets(id, Doing::Reading, from.0, reason.clone(), &error);
+            if !is_ours && is_new() {
                 tracing::warn!(topic, %topic_id, %partition, offset = from.0, reason, "a record of a dataset cannot be read");
             }
             StoreError::from(error)

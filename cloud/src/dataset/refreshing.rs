@@ -49,7 +49,7 @@ impl Refreshing {
                 let ends = match uncounted.is_empty() {
                     true => String::new(),
                     false => format!(
-                        "; the topic does not go on behind what was not counted before: put it back as it was, or create another topic ({})",
+                        "; what was not counted before is left out as long as objects next to it can be read, and the topic does not go on behind it otherwise, nor with robustmq.source.on.corrupt=stop: put it back as it was, or create another topic ({})",
                         uncounted.join(", ")
                     ),
                 };

@@ -22,6 +22,15 @@ pub(super) struct Troubles {
     lost_records: AtomicU64,
 }
 
+/// What does not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// The log ends there.
+    Counting,
+    /// A reader could not be given what is there.
+    Reading,
+}
+
 #[derive(Debug, Default)]
 struct Partition {
     counting: Option<Trouble>,
@@ -61,16 +70,23 @@ impl Troubles {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A partition's log ends at `offset`; `reason` is the error as people are told it. Whether that is new.
-    pub fn ends(
+    /// Counting or reading does not go on at `offset`; `reason` is the error as people are told it. Whether that is new.
+    pub fn meets(
         &self,
         id: (TopicId, PartitionIndex),
+        doing: Doing,
         offset: i64,
         reason: String,
         error: &PartitionError,
     ) -> bool {
         let trouble = Trouble::new(offset, reason, error);
-        replace(&mut self.lock().entry(id).or_default().counting, trouble)
+        let mut all = self.lock();
+        let partition = all.entry(id).or_default();
+        let place = match doing {
+            Doing::Counting => &mut partition.counting,
+            Doing::Reading => &mut partition.reading,
+        };
+        replace(place, trouble)
     }
 
     /// Partitions whose logs end, or cannot be read, as far as somebody has tried.
@@ -127,18 +143,6 @@ impl Troubles {
         });
     }
 
-    /// A reader could not be given what is at `offset`. Whether that is new.
-    pub fn is_unreadable(
-        &self,
-        id: (TopicId, PartitionIndex),
-        offset: i64,
-        reason: String,
-        error: &PartitionError,
-    ) -> bool {
-        let trouble = Trouble::new(offset, reason, error);
-        replace(&mut self.lock().entry(id).or_default().reading, trouble)
-    }
-
     /// A reader was given these.
     pub fn was_read(&self, id: (TopicId, PartitionIndex), offsets: &Range<i64>) {
         self.change(id, |partition| {
@@ -179,7 +183,7 @@ impl Troubles {
 mod tests {
     use robustmq_dataset::fetch::FetchError;
 
-    use super::{PartitionError, PartitionIndex, TopicId, Troubles, limits};
+    use super::{Doing, PartitionError, PartitionIndex, TopicId, Troubles, limits};
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_pass_by_itself_is_told_until_it_is_over() {
@@ -188,12 +192,15 @@ mod tests {
         let gone = PartitionError::Fetch(FetchError::Gone("a.tar".to_owned()));
         let busy = FetchError::Unavailable { object: "b.tar".to_owned(), reason: "503".to_owned() };
         let busy = PartitionError::from(busy);
-        let unreadable = || troubles.is_unreadable(id, 7, gone.to_string(), &gone);
-        let ends = |error: &PartitionError| troubles.ends(id, 10, error.to_string(), error);
+        let unreadable = || troubles.meets(id, Doing::Reading, 7, gone.to_string(), &gone);
+        let ends_at = |id, offset, error: &PartitionError| {
+            troubles.meets(id, Doing::Counting, offset, error.to_string(), error)
+        };
+        let ends = |error: &PartitionError| ends_at(id, 10, error);
         assert!(unreadable() && !unreadable());
         assert!(ends(&busy));
         let other = (TopicId::random(), PartitionIndex(0));
-        troubles.ends(other, 1, busy.to_string(), &busy);
+        ends_at(other, 1, &busy);
         assert_eq!(troubles.partitions(), 2, "each counts once");
         let told = troubles.of(id);
         assert!(told[0].starts_with("partition 3 ends at offset 10: b.tar"), "{told:?}");

@@ -19,6 +19,8 @@ pub const CHUNKS: u64 = 65_536;
 pub const EXTENT_RECORDS: usize = 65_536;
 /// Extents of a partition that are noted as lost: their objects were deleted or changed after they were published.
 pub const LOST_EXTENTS: usize = 65_536;
+/// Objects next to one that is gone of which one has to be there, as it was listed, for that one to be left out.
+pub const NEIGHBOURS: usize = 4;
 /// What later extents of an object need of its beginning.
 pub const PRELUDE_BYTES: usize = 64 * 1024;
 /// How many times larger than its bytes an object's content may be: more is a bomb.

@@ -2,7 +2,8 @@
 //!
 //! Each chunk is a record of its own, with the key of the whole and an offset of its own, and alone in its extent. All but the last have the
 //! size that the topic sets. Only what is one stretch of an object that is not compressed comes in chunks: a file of a tar, an object. It is
-//! known then, before the first chunk is published, that the object has all of them.
+//! known then, before the first chunk is published, that the object has all of them. (Of one that is deleted while it is counted, the last
+//! may have no offsets: whoever puts chunks together takes them for lost.)
 //!
 //! **Invariant:** the chunks of a record have the numbers from `first_record` on, without gaps.
 
@@ -147,6 +148,7 @@ impl Cutter<'_> {
         if self.at.saturating_add(lead).saturating_add(bytes) > self.object.size {
             self.index.note(damaged("the archive is cut off here".to_owned()));
             self.is_end = true;
+            self.buffer.clear();
             return;
         }
         let chunks = match count(bytes, self.index.reading.large) {

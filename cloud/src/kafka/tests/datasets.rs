@@ -27,6 +27,7 @@ mod bombs;
 mod chunks;
 mod find;
 mod fit;
+mod gone;
 mod panics;
 mod trouble;
 mod unread;

@@ -5,10 +5,14 @@
 //! 0x51 manifest  topic_id(16) chunk(4)               -> zstd of objects, in the order in which they were listed
 //! 0x52 index     group(16) object(16)                -> JSON: what an object holds
 //! 0x53 epoch     topic_id(16) partition(4) epoch(4)  -> version(1) first_offset(8) objects(8)
+//! 0x54 promise   group(16) object(16)                -> version(1) records(8)
 //! ```
 //!
 //! A dataset's key is written before its manifest, and stays when its topic was not created after all: at the next start it goes, with its
-//! manifest. Indexes belong to a group of topics, those with the same source and format, and go with the last of them.
+//! manifest. Indexes and promises belong to a group of topics, those with the same source and format, and go with the last of them.
+//!
+//! A promise is there as long as an object is being indexed: so many of its records have offsets. It is written before they may be read, and goes
+//! with the write that brings the index.
 
 use std::ops::Range;
 
@@ -52,26 +56,60 @@ pub fn manifest_key(topic: TopicId, chunk: u32) -> Bytes {
     key.freeze()
 }
 
-/// All keys of a topic but for the indexes of its objects.
+/// All keys of a topic but for those of its objects, which its group has.
 #[must_use]
 pub fn ranges_of_topic(topic: TopicId) -> [Range<Bytes>; 3] {
     [Family::Dataset, Family::Manifest, Family::Epoch]
         .map(|family| prefix_range(&of_topic(family, topic, 0)))
 }
 
-/// The key of an object's index.
-#[must_use]
-pub fn index_key(group: u128, object: u128) -> Bytes {
-    let mut key = Family::ObjectIndex.start(32);
+fn of_object(family: Family, group: u128, object: u128) -> Bytes {
+    let mut key = family.start(32);
     key.put_u128(group);
     key.put_u128(object);
     key.freeze()
 }
 
-/// All indexes of a group.
+/// The key of an object's index.
 #[must_use]
-pub fn indexes_of_group(group: u128) -> Range<Bytes> {
-    let mut prefix = Family::ObjectIndex.start(16);
+pub fn index_key(group: u128, object: u128) -> Bytes {
+    of_object(Family::ObjectIndex, group, object)
+}
+
+/// The key of what is promised of an object.
+#[must_use]
+pub fn promise_key(group: u128, object: u128) -> Bytes {
+    of_object(Family::Promise, group, object)
+}
+
+/// So many records of an object have offsets.
+#[must_use]
+pub fn encode_promise(records: u64) -> Bytes {
+    let mut value = BytesMut::with_capacity(9);
+    value.put_u8(VALUE_VERSION);
+    value.put_u64(records);
+    value.freeze()
+}
+
+/// How many records [`encode_promise`] was given.
+///
+/// # Errors
+/// [`ValueError`] if the value has another layout.
+pub fn decode_promise(value: &[u8]) -> Result<u64, ValueError> {
+    let mut reader = Reader::new(value);
+    reader.version(VALUE_VERSION)?;
+    let records = u64::from_be_bytes(reader.array()?);
+    reader.end()?;
+    Ok(records)
+}
+
+/// The families whose keys are of groups.
+pub const FAMILIES_OF_GROUPS: [Family; 2] = [Family::ObjectIndex, Family::Promise];
+
+/// All keys of a family of a group, which is one of [`FAMILIES_OF_GROUPS`].
+#[must_use]
+pub fn of_group(family: Family, group: u128) -> Range<Bytes> {
+    let mut prefix = family.start(16);
     prefix.put_u128(group);
     prefix_range(&prefix)
 }
@@ -141,8 +179,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::{
-        StoredEpoch, dataset_key, epochs_of, index_key, indexes_of_group, manifest_key,
-        parse_dataset_key, ranges_of_topic,
+        Family, StoredEpoch, dataset_key, decode_promise, encode_promise, epochs_of, index_key,
+        manifest_key, of_group, parse_dataset_key, promise_key, ranges_of_topic,
     };
 
     #[test]
@@ -162,7 +200,17 @@ mod tests {
         assert!(epochs_of(id, PartitionIndex(1)).contains(&key));
         assert!(!epochs_of(id, PartitionIndex(2)).contains(&key));
         assert!(ranges_of_topic(id).iter().any(|range| range.contains(&key)));
-        assert!(indexes_of_group(5).contains(&index_key(5, 9)));
-        assert!(!indexes_of_group(6).contains(&index_key(5, 9)));
+        let of_object =
+            |family: u8| [&[family][..], &5_u128.to_be_bytes(), &9_u128.to_be_bytes()].concat();
+        for (family, key) in
+            [(Family::ObjectIndex, index_key(5, 9)), (Family::Promise, promise_key(5, 9))]
+        {
+            assert_eq!(&key[..], of_object(family as u8));
+            assert!(of_group(family, 5).contains(&key) && !of_group(family, 6).contains(&key));
+        }
+        assert_eq!(promise_key(5, 9)[0], 0x54);
+        assert_eq!(&encode_promise(258)[..], [1, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(decode_promise(&encode_promise(258)), Ok(258));
+        assert!(decode_promise(&encode_promise(258)[1..]).is_err());
     }
 }

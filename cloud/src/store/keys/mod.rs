@@ -15,6 +15,7 @@
 //!   0x51  datasets    parts of manifests
 //!   0x52  datasets    what objects hold
 //!   0x53  datasets    epochs of partitions
+//!   0x54  datasets    how many records of an object have offsets that is not all counted
 //!   0x80  partitions  topic_id(16) partition(4) kind(1) ...
 //! ```
 //!
@@ -71,6 +72,8 @@ pub enum Family {
     ObjectIndex = 0x52,
     /// Epochs of their partitions.
     Epoch = 0x53,
+    /// How many records of objects have offsets that are not all counted.
+    Promise = 0x54,
     /// Everything of one partition.
     Partition = 0x80,
 }

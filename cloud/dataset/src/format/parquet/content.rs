@@ -230,15 +230,16 @@ impl File<'_> {
             next_row = renderer.next_row();
             reading = (!part.is_end).then_some(renderer);
             if is_found {
-                let goes_on = tokio::select! {
-                    biased;
-                    goes_on = found.wanted() => goes_on,
-                    () = groups.held.is_room_awaited() => {
-                        reading = None;
-                        groups.ready.clear();
-                        found.wanted().await
-                    }
-                };
+                let goes_on = found.publish(&self.index).await
+                    && tokio::select! {
+                        biased;
+                        goes_on = found.wanted() => goes_on,
+                        () = groups.held.is_room_awaited() => {
+                            reading = None;
+                            groups.ready.clear();
+                            found.wanted().await
+                        }
+                    };
                 if !goes_on {
                     return Err(stopped(self.object));
                 }
@@ -259,7 +260,6 @@ impl File<'_> {
         }
         self.index.rows.push(first);
         found.extent(&self.index, Arc::new(extent));
-        found.publish(&self.index);
         true
     }
 }

@@ -43,7 +43,13 @@ impl Found for Kept {
         assert_eq!(self.0.len(), index.extents.len());
     }
 
-    fn publish(&mut self, _: &ObjectIndex) {}
+    async fn publish(&mut self, _: &ObjectIndex) -> bool {
+        true
+    }
+
+    fn promised(&self) -> u64 {
+        0
+    }
 
     fn wants(&self, _: u64) -> bool {
         true

@@ -33,7 +33,13 @@ impl Found for Kept {
         self.0.push(extent);
     }
 
-    fn publish(&mut self, _: &ObjectIndex) {}
+    async fn publish(&mut self, _: &ObjectIndex) -> bool {
+        true
+    }
+
+    fn promised(&self) -> u64 {
+        0
+    }
 
     fn wants(&self, _: u64) -> bool {
         true

@@ -47,7 +47,8 @@ impl Content {
     /// The first extent that is not passed yet, as far as they are known.
     fn next_extent(&self, index: &ObjectIndex) -> Option<ExtentIndex> {
         let number = index.extents.partition_point(|extent| extent.start < self.at);
-        index.extents.get(number).copied()
+        // What is lost may have no content at all, and nobody reads it.
+        index.extents.get(number).filter(|next| !index.is_lost(next.first_record)).copied()
     }
 
     /// Whether the next extent is all there.

@@ -41,7 +41,13 @@ struct Waits<'a>(&'a Narrow, &'a Object);
 impl Found for Waits<'_> {
     fn extent(&mut self, _: &ObjectIndex, _: Arc<Extent>) {}
 
-    fn publish(&mut self, _: &ObjectIndex) {}
+    async fn publish(&mut self, _: &ObjectIndex) -> bool {
+        true
+    }
+
+    fn promised(&self) -> u64 {
+        0
+    }
 
     fn wants(&self, _: u64) -> bool {
         true
@@ -73,7 +79,13 @@ struct Nobody;
 impl Found for Nobody {
     fn extent(&mut self, _: &ObjectIndex, _: Arc<Extent>) {}
 
-    fn publish(&mut self, _: &ObjectIndex) {}
+    async fn publish(&mut self, _: &ObjectIndex) -> bool {
+        true
+    }
+
+    fn promised(&self) -> u64 {
+        0
+    }
 
     fn wants(&self, _: u64) -> bool {
         true
@@ -103,7 +115,13 @@ impl Found for Told {
         self.found.push(extent);
     }
 
-    fn publish(&mut self, _: &ObjectIndex) {}
+    async fn publish(&mut self, _: &ObjectIndex) -> bool {
+        true
+    }
+
+    fn promised(&self) -> u64 {
+        0
+    }
 
     fn wants(&self, on_their_way: u64) -> bool {
         on_their_way < self.most

@@ -28,7 +28,7 @@ async fn refresh(broker: &Broker, topic: &str) -> Refreshed {
     broker.kafka.datasets.refresh(&topic, 7).await.expect("it is listed")
 }
 
-fn metrics(broker: &Broker) -> String {
+pub(super) fn metrics(broker: &Broker) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(broker.kafka.datasets.trouble_metrics()));
     let mut page = String::new();
@@ -67,7 +67,8 @@ async fn where_a_log_ends_at_an_object_that_is_gone_it_is_told_what_to_do() {
     let broker = Broker::start().await;
     let mut client = broker.client().await;
     let source = format!("file://{}", directory.path().display());
-    create(&mut client, "images", 1, &[("robustmq.source", &source)]).await;
+    let configs = [("robustmq.source", &source[..]), ("robustmq.source.on.corrupt", "stop")];
+    create(&mut client, "images", 1, &configs).await;
     assert!(metrics(&broker).contains("robustmq_cloud_dataset_troubled_partitions 0\n"));
     let gone = directory.path().join("train-001.tar");
     let kept = directory.path().join("kept");
@@ -83,7 +84,8 @@ async fn where_a_log_ends_at_an_object_that_is_gone_it_is_told_what_to_do() {
         trouble.starts_with("partition 0 ends at offset 10: train-001.tar is gone"),
         "{trouble}"
     );
-    assert!(trouble.ends_with("put it back as it was, or create another topic"), "{trouble}");
+    let said = "put it back as it was, leave it out with robustmq.source.on.corrupt=skip, or create another topic";
+    assert!(trouble.ends_with(said), "{trouble}");
     assert!(metrics(&broker).contains("robustmq_cloud_dataset_troubled_partitions 1\n"));
     // Topics are known by their names: it was an id.
     let told = log.warnings("a dataset cannot be read on");

@@ -22,7 +22,13 @@ impl Found for Slow {
         self.kept.extent(index, extent);
     }
 
-    fn publish(&mut self, _: &ObjectIndex) {}
+    async fn publish(&mut self, _: &ObjectIndex) -> bool {
+        true
+    }
+
+    fn promised(&self) -> u64 {
+        0
+    }
 
     fn wants(&self, _: u64) -> bool {
         true
