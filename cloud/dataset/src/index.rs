@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use robustmq_common::limits::dataset as limits;
 use serde::{Deserialize, Serialize};
 
@@ -307,8 +307,7 @@ async fn read(
     };
     let mut pieces = Pieces::new(source, object, coding, pace, cache);
     while !cutter.is_end {
-        let is_coded = decoder.is_some();
-        let let_go = || if is_coded { 0 } else { cutter.let_go() };
+        let let_go = || cutter.let_go();
         let Some(piece) = pieces.next(|bytes| found.wants(bytes), let_go).await else { break };
         let Piece { content, room } = piece?;
         match &mut decoder {
@@ -323,14 +322,14 @@ async fn read(
             }
             Some(decoder) => {
                 drop(room);
-                let decoded = cutter.decode(decoder, &content, &mut pieces, found).await;
+                let decoded = cutter.decode(decoder, content, &mut pieces, found).await;
                 if let Err(error) = decoded? {
                     cutter.fails(&error, decoder.sound(), found);
                 }
             }
         }
         let is_last = cutter.is_end || pieces.is_over();
-        if !is_last && !wanted(&mut pieces, is_coded, &mut cutter, found).await {
+        if !is_last && !wanted(&mut pieces, &mut cutter, found).await {
             return Err(stopped(object));
         }
     }
@@ -349,23 +348,23 @@ impl Cutter<'_> {
     async fn decode<S: Found>(
         &mut self,
         decoder: &mut Decoder,
-        mut raw: &[u8],
+        mut raw: Bytes,
         pieces: &mut Pieces<'_>,
         found: &mut S,
     ) -> Result<Result<(), DecodeError>, FetchError> {
-        let mut content = Vec::new();
-        self.count(decoder, raw, &content);
+        let (mut content, piece_bytes) = (Vec::new(), raw.len());
+        self.count(decoder, piece_bytes);
         while !raw.is_empty() {
             // Of what is damaged, how much is given before that is known depends on how it is cut: always in the same way.
             let step = raw.len().min(limits::CODED_STEP_BYTES);
             let pushed = decoder.push(&raw[..step], &mut content, usize::MAX);
-            raw = raw.get(step..).unwrap_or_default();
+            raw.advance(step);
             if content.len() < self.most_bytes && !raw.is_empty() && pushed.is_ok() {
                 continue;
             }
             // What came before an error may be good.
             self.take(&content);
-            content.clear();
+            content = Vec::new();
             self.index.note_begin(decoder.begin(), self.most_bytes);
             if let Err(error) = pushed {
                 return Ok(Err(error));
@@ -378,19 +377,19 @@ impl Cutter<'_> {
             if self.is_end {
                 break;
             }
-            self.count(decoder, raw, &content);
-            if !raw.is_empty() && !wanted(pieces, true, self, found).await {
+            self.shrink();
+            self.count(decoder, piece_bytes);
+            if !raw.is_empty() && !wanted(pieces, self, found).await {
                 return Err(stopped(self.object));
             }
         }
-        self.count(decoder, &[], &[]);
+        self.count(decoder, 0);
         Ok(Ok(()))
     }
 
     /// Counts what is worked in while waiting.
-    fn count(&mut self, decoder: &Decoder, raw: &[u8], content: &[u8]) {
-        let made = content.len().max(self.buffer.capacity());
-        self.working.set(decoder.memory_bytes() + raw.len() + made);
+    fn count(&mut self, decoder: &Decoder, piece_bytes: usize) {
+        self.working.set(decoder.memory_bytes() + piece_bytes + self.buffer.capacity());
     }
 
     /// The rest cannot be had: what is there is read to its end.

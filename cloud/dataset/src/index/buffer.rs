@@ -42,10 +42,15 @@ impl Cutter<'_> {
     pub(super) fn keep(&mut self, cache: &Arc<Cache>, is_cut: bool) {
         let rest = self.buffer.len();
         if is_cut {
-            self.buffer = BytesMut::from(&self.buffer[..]);
-            self.allocated = self.buffer.capacity();
+            self.shrink();
         }
         self.room = (rest >= limits::REST_BYTES).then(|| cache.keep_room(rest));
+    }
+
+    /// Gives back what was cut off before the rest.
+    pub(super) fn shrink(&mut self) {
+        self.buffer = BytesMut::from(&self.buffer[..]);
+        self.allocated = self.buffer.capacity();
     }
 
     /// Gives up what is left of a piece if it has room in the cache's memory: so many bytes have to be fetched again.

@@ -67,13 +67,16 @@ struct Inner {
     is_watched: bool,
 }
 
+/// Who waits for an extent.
+type Waiting = Vec<oneshot::Sender<Bytes>>;
+
 /// Those of one object.
 #[derive(Debug, Default)]
 struct Decoders {
     /// Those that do not work now; the one that was used last comes last.
     idle: tokio::sync::Mutex<Vec<Stream>>,
     /// Who waits for content, by where it begins and how long it is: what was counted anew may be cut in other places.
-    waiting: Mutex<HashMap<(u64, u32), Vec<oneshot::Sender<Bytes>>>>,
+    waiting: Mutex<HashMap<(u64, u32), Waiting>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -186,6 +189,8 @@ impl Streams {
         idle.sort_by_key(|streams| streams.last().map(Stream::used));
         let mut bytes: usize =
             idle.iter().flat_map(|streams| streams.iter()).map(Stream::bytes).sum();
+        // The one that was used last goes on however large it is.
+        idle.pop();
         for streams in &mut idle {
             for stream in streams.iter_mut() {
                 if bytes > most {
@@ -193,8 +198,6 @@ impl Streams {
                 }
             }
         }
-        // The one that was used last goes on however large it is.
-        idle.pop();
         for streams in &mut idle {
             while bytes > most && !streams.is_empty() {
                 bytes -= streams.remove(0).bytes();

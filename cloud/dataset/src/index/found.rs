@@ -34,7 +34,6 @@ pub(crate) fn stopped(object: &Object) -> FetchError {
 /// Waits until more is wanted, and gives up what was fetched if others need its room meanwhile. Whether more is.
 pub(super) async fn wanted(
     pieces: &mut Pieces<'_>,
-    is_coded: bool,
     cutter: &mut Cutter<'_>,
     found: &mut impl Found,
 ) -> bool {
@@ -43,7 +42,7 @@ pub(super) async fn wanted(
         is_wanted = found.wanted() => return is_wanted,
         () = pieces.is_room_awaited() => {}
     }
-    // What is compressed cannot be had again from where it is.
-    pieces.rewind(if is_coded { 0 } else { cutter.let_go() });
+    // What is left of what is decompressed cannot be had again, and has no room there.
+    pieces.rewind(cutter.let_go());
     found.wanted().await
 }

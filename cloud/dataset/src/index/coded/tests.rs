@@ -180,6 +180,9 @@ async fn reading_begins_at_the_nearest_member_or_frame() {
     for (bytes, coding) in [(gzip, Coding::Gzip), (zstd, Coding::Zstd)] {
         let stage = Stage::of(bytes, coding).await;
         let last = stage.extents.len() - 1;
+        // A decoder that waits far before it would read more.
+        stage.check(0).await;
+        stage.source.take();
         assert!(stage.check(last).await <= 2);
         assert!(stage.source.take() < stage.object.size / 5, "{coding:?}");
     }
@@ -207,6 +210,40 @@ async fn idle_decoders_hold_a_part_of_the_cache_at_most() {
     let next = fetch(&reread, &stage.index.extents[1], &stage.between, |_, _| {}).await;
     assert_eq!(next.expect("there"), stage.extents[1].content);
     assert!(stage.source.take() < stage.object.size / 2);
+}
+
+/// With `zstd --long` one takes more than all idle ones may: it began anew for each extent.
+#[tokio::test]
+async fn one_decoder_goes_on_however_large_it_is() {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("memory");
+    encoder.window_log(27).expect("as large as the limit");
+    encoder.write_all(&lines()).expect("memory");
+    let stage = Stage::of(encoder.finish().expect("memory"), Coding::Zstd).await;
+    for number in 0..stage.extents.len() {
+        assert_eq!(stage.check(number).await, 0);
+        assert!(stage.cache.working_bytes() > 64 << 20, "the window is counted");
+    }
+    assert_eq!(stage.source.take(), stage.object.size);
+}
+
+/// An object that is counted once more may be cut in other places, while loads of the first count go on.
+#[tokio::test]
+async fn extents_that_begin_at_one_place_are_not_taken_for_each_other() {
+    let stage = Stage::of(gzip(&lines()), Coding::Gzip).await;
+    let joined = {
+        let mut index = ObjectIndex::clone(&stage.index);
+        let second = index.extents.remove(1);
+        index.extents[0].bytes += second.bytes;
+        index.extents[0].records += second.records;
+        Arc::new(index)
+    };
+    let other = async {
+        let source: Arc<dyn Source> = Arc::clone(&stage.source) as _;
+        let reread = Reread { source, object: &stage.object, id: 7, index: &joined };
+        fetch(&reread, &joined.extents[0], &stage.between, |_, _| {}).await.expect("there")
+    };
+    let (other, _) = tokio::join!(other, stage.check(0));
+    assert_eq!(other.len(), joined.extents[0].bytes as usize);
 }
 
 #[tokio::test(start_paused = true)]
