@@ -10,7 +10,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::cache::in_memory;
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::{Coding, Format};
-use crate::index::{Between, ExtentIndex, Found, ObjectIndex, Pace, Reading, index};
+use crate::index::{
+    Between, ExtentIndex, Found, ObjectIndex, Pace, Reading, Reread, fetch, index, open,
+};
 use crate::layout::Extent;
 
 struct Memory(Vec<u8>);
@@ -192,6 +194,26 @@ async fn what_had_offsets_before_a_restart_keeps_them() {
         let waits = Published { most: u64::MAX, promised: 12_000, ..Published::default() };
         let (index, _) = read(coding, member(coding, &lines(0, 10)), pace, waits).await;
         check_lost(&index.expect("it can be read"), 10..12_000);
+    }
+}
+
+#[tokio::test]
+async fn what_is_good_is_read_again_up_to_where_the_rest_is_lost() {
+    for coding in CODINGS {
+        let promises = Published { most: u64::MAX, promised: 9_990, ..Published::default() };
+        let (index, _) = read(coding, bad(coding), Pace::urgent(2), promises).await;
+        let index = Arc::new(index.expect("it can be read"));
+        let raw = bad(coding);
+        let size = raw.len() as u64;
+        let object = Object { path: Path::from("a.jsonl"), etag: None, size, modified_ms: 0 };
+        let between = Between::new(&in_memory(256 << 20));
+        let source: Arc<dyn Source> = Arc::new(Memory(raw));
+        let reread = Reread { source, object: &object, id: 1, index: &index };
+        assert!(index.readable().count() > 0);
+        for extent in index.readable() {
+            let content = fetch(&reread, extent, &between, |_, _| {}).await.expect("there");
+            open(&object, &index, extent, content).expect("as it was");
+        }
     }
 }
 
