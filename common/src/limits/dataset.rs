@@ -113,7 +113,7 @@ pub const CODED_STEP_BYTES: usize = 16 * 1024;
 pub const UNSOUND_BYTES: u64 = 64 * 1024 * 1024;
 /// GETs of a compressed object that is read again, at once.
 pub const CODED_GETS: usize = 3;
-/// Decoders that stay between two reads of a compressed object: one for each of so many readers.
+/// Decoders that stay between two reads of one compressed object: one for each of so many readers.
 pub const CODED_STREAMS: usize = 3;
 /// A decoder that nobody has read on with for so long goes.
 pub const CODED_IDLE: Duration = Duration::from_secs(30);
