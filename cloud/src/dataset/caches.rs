@@ -107,7 +107,7 @@ impl Caches {
         let archived = self.archive.as_ref().map_or(0, |archive| archive.cache_bytes());
         let all_of_datasets = all.saturating_sub(archived);
         self.datasets.set_decoding_bytes(all_of_datasets);
-        let left = all_of_datasets.saturating_sub(self.datasets.decoding_bytes());
+        let left = all_of_datasets.saturating_sub(self.datasets.decoding_bytes_beside());
         let left = left.max(all / 4);
         self.datasets.set_memory_bytes(left);
     }

@@ -261,6 +261,11 @@ impl Datasets {
         self.between.groups.footers_bytes() + self.cache.working_bytes()
     }
 
+    /// What of that takes no room from the cache's.
+    fn decoding_bytes_beside(&self) -> usize {
+        self.between.groups.footers_bytes() + self.cache.working_bytes_beside()
+    }
+
     /// Row groups of Parquet may take a part of so much memory from now on.
     fn set_decoding_bytes(&self, bytes: usize) {
         self.between.groups.set_memory_bytes(bytes);

@@ -103,13 +103,15 @@ impl Cache {
             }
             opened => opened?,
         };
+        let working = Arc::<AtomicUsize>::default();
+        let memory = Memory::new(memory_bytes, queue_bytes, Arc::clone(&working));
         Ok(Arc::new(Self {
-            memory: Mutex::new(Memory::new(memory_bytes, queue_bytes)),
+            memory: Mutex::new(memory),
             users,
             trace: Mutex::default(),
             room_awaited: Notify::new(),
             ssd,
-            working: Arc::default(),
+            working,
         }))
     }
 

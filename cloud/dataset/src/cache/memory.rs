@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use robustmq_common::limits;
 use tokio::time::Instant;
@@ -17,8 +18,11 @@ use super::users::UserId;
 use super::{ExtentId, Outcome};
 use crate::layout::Extent;
 
+mod shares;
 mod turns;
 
+use self::shares::is_idle;
+pub(super) use self::shares::{ahead_bytes, cost, working_bytes};
 use self::turns::Turns;
 
 /// An extent in memory.
@@ -87,32 +91,19 @@ pub(super) struct Memory {
     turns: Turns,
     /// What waits to be written to SSD may take so much.
     queue_bytes: usize,
+    /// What is worked in beside the cache.
+    working: Arc<AtomicUsize>,
     /// Memory of an extent for a thousand bytes of its content, as it was lately: a layout of short records is as large as they are.
     share: usize,
 }
 
-/// How much of `budget_bytes` is for read-ahead.
-pub(super) fn ahead_bytes(budget_bytes: usize) -> usize {
-    let least = limits::dataset::AHEAD_BYTES_LEAST.min(budget_bytes / 2);
-    (budget_bytes / limits::dataset::AHEAD_SHARE).clamp(least, limits::dataset::AHEAD_BYTES)
-}
-
-/// Whether what was asked for then is not being read any more; with no time at all, it does not matter.
-fn is_idle(since: Instant, now: Option<Instant>) -> bool {
-    now.is_none_or(|now| now.duration_since(since) >= limits::dataset::BEING_READ)
-}
-
-/// Memory that an extent takes.
-pub(super) fn cost(extent: &Extent) -> usize {
-    extent.content.len() + extent.layout.memory_bytes() + limits::dataset::EXTENT_COST_BYTES
-}
-
 impl Memory {
-    /// `queue_bytes` of it are for what waits to be written to SSD.
-    pub(super) fn new(budget_bytes: usize, queue_bytes: usize) -> Self {
+    /// `queue_bytes` of it are for what waits to be written to SSD, and a part of read-ahead's room is for what is `working`.
+    pub(super) fn new(budget_bytes: usize, queue_bytes: usize, working: Arc<AtomicUsize>) -> Self {
         Self {
             budget_bytes,
             queue_bytes,
+            working,
             turns: Turns::default(),
             held: HashMap::new(),
             residents: Ranks::default(),
@@ -237,12 +228,14 @@ impl Memory {
         true
     }
 
-    /// What takes room from the pool without being in it: what is being sent, and what is on its way to a place that is taken.
+    /// What takes room from the pool without being in it: what is being sent, what is on its way to a place that is taken, and a part of what is
+    /// worked in, which comes and goes: what stays is not to go for that.
     fn beside_bytes(&self) -> usize {
         let free = self.resident_room().saturating_sub(self.residents.bytes());
         let loading = self.free_loading_bytes + self.turns.pieces_bytes;
         let loading = (loading as u64).saturating_sub(free);
-        self.lent.outside_bytes() + usize::try_from(loading).unwrap_or(usize::MAX)
+        let working = self.working.load(Ordering::Relaxed).min(working_bytes(self.budget_bytes));
+        self.lent.outside_bytes() + working + usize::try_from(loading).unwrap_or(usize::MAX)
     }
 
     fn disposable(&self, now: Instant) -> Option<ExtentId> {

@@ -1,10 +1,11 @@
-//! Memory that is worked in beside the cache: decoders, and what they have made and nobody has taken yet. It is not of the cache, and counted
-//! for who gives the cache what is left.
+//! Memory that is worked in beside the cache: decoders, and what they have made and nobody has taken yet. Some of it takes room from
+//! read-ahead; what is more is for who gives the cache what is left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::front::Cache;
+use super::memory::working_bytes;
 
 /// Memory that somebody works in, until this is dropped.
 #[derive(Debug)]
@@ -39,6 +40,12 @@ impl Cache {
     #[must_use]
     pub fn work(&self) -> Working {
         Working { all: Arc::clone(&self.working), bytes: 0 }
+    }
+
+    /// What of that takes no room from read-ahead.
+    #[must_use]
+    pub fn working_bytes_beside(&self) -> usize {
+        self.working_bytes().saturating_sub(working_bytes(self.memory_bytes()))
     }
 
     /// What all work in together.

@@ -39,11 +39,10 @@ impl Reread<'_> {
     /// Where in the object the extent ends whose content begins at `start`, about.
     fn raw_end(&self, start: u64) -> u64 {
         let extents = &self.index.extents;
-        let end_of = |extent: &ExtentIndex| extent.start + u64::from(extent.bytes);
         // Of an object that is being counted it is what is known: then it is too far, by no more than the GETs that are made at once.
-        let all = extents.last().map_or(0, end_of);
+        let all = self.index.content_end();
         let number = extents.partition_point(|extent| extent.start < start);
-        let end = extents.get(number).map_or(all, end_of);
+        let end = extents.get(number).map_or(all, |extent| extent.start + u64::from(extent.bytes));
         let raw = u128::from(self.object.size) * u128::from(end) / u128::from(all.max(1));
         u64::try_from(raw).unwrap_or(self.object.size)
     }
@@ -160,7 +159,9 @@ impl Streams {
                 }
             }
             if let Some(content) = found {
-                idle.push(stream);
+                if !stream.is_over(reread) {
+                    idle.push(stream);
+                }
                 if idle.len() > limits::CODED_STREAMS {
                     idle.remove(0);
                 }

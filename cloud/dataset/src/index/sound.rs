@@ -135,7 +135,7 @@ impl ObjectIndex {
     }
 
     /// Where the last extent ends.
-    fn content_end(&self) -> u64 {
+    pub(super) fn content_end(&self) -> u64 {
         self.extents.last().map_or(0, |last| last.start + u64::from(last.bytes))
     }
 

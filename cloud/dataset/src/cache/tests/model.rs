@@ -67,7 +67,7 @@ impl Model {
         let users = Users::default();
         users.set_pinned(READER, true);
         Self {
-            memory: Memory::new(BUDGET, 0),
+            memory: Memory::new(BUDGET, 0, Arc::default()),
             users,
             now: Instant::now(),
             bytes_of,

@@ -79,6 +79,12 @@ impl Stream {
         self.content.at()
     }
 
+    /// Whether it has given all of the object.
+    pub(super) fn is_over(&self, reread: &Reread<'_>) -> bool {
+        let is_all_here = self.next >= reread.object.size && self.gets.is_empty();
+        is_all_here && self.raw.is_empty() && self.at() >= reread.index.content_end()
+    }
+
     pub(super) fn used(&self) -> Instant {
         self.used
     }

@@ -221,7 +221,8 @@ async fn one_decoder_goes_on_however_large_it_is() {
     let stage = Stage::of(encoder.finish().expect("memory"), Coding::Zstd).await;
     for number in 0..stage.extents.len() {
         assert_eq!(stage.check(number).await, 0);
-        assert!(stage.cache.working_bytes() > 64 << 20, "the window is counted");
+        let is_over = number + 1 == stage.extents.len();
+        assert_eq!(stage.cache.working_bytes() > 64 << 20, !is_over, "the window is counted");
     }
     assert_eq!(stage.source.take(), stage.object.size);
 }
