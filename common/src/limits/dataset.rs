@@ -113,6 +113,10 @@ pub const CODED_STEP_BYTES: usize = 16 * 1024;
 pub const UNSOUND_BYTES: u64 = 64 * 1024 * 1024;
 /// GETs of a compressed object that is read again, at once.
 pub const CODED_GETS: usize = 3;
+/// And so many decoders should have room for theirs.
+pub const CODED_DECODERS: usize = 8;
+/// What one of these GETs is for.
+pub const CODED_PIECES: RangeInclusive<usize> = 256 * 1024..=CODED_PIECE_BYTES;
 /// Decoders that stay between two reads of one compressed object: one for each of so many readers.
 pub const CODED_STREAMS: usize = 3;
 /// A decoder that nobody has read on with for so long goes.

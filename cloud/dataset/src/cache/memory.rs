@@ -234,7 +234,9 @@ impl Memory {
         let free = self.resident_room().saturating_sub(self.residents.bytes());
         let loading = self.free_loading_bytes + self.turns.pieces_bytes;
         let loading = (loading as u64).saturating_sub(free);
-        let working = self.working.load(Ordering::Relaxed).min(working_bytes(self.budget_bytes));
+        // All of its part as soon as there is some: what is read ahead is not to go when more of it comes.
+        let is_working = self.working.load(Ordering::Relaxed) > 0;
+        let working = if is_working { working_bytes(self.budget_bytes) } else { 0 };
         self.lent.outside_bytes() + working + usize::try_from(loading).unwrap_or(usize::MAX)
     }
 

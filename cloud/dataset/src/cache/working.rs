@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use robustmq_common::limits::dataset as limits;
+
 use super::front::Cache;
 use super::memory::working_bytes;
 
@@ -40,6 +42,14 @@ impl Cache {
     #[must_use]
     pub fn work(&self) -> Working {
         Working { all: Arc::clone(&self.working), bytes: 0 }
+    }
+
+    /// About how much should be fetched at once of what is decompressed: so that what takes room from read-ahead is enough for some decoders.
+    #[must_use]
+    pub fn coded_piece_bytes(&self) -> usize {
+        let (least, most) = limits::CODED_PIECES.into_inner();
+        let pieces = limits::CODED_GETS * limits::CODED_DECODERS;
+        (working_bytes(self.memory_bytes()) / pieces).clamp(least, most)
     }
 
     /// What of that takes no room from read-ahead.

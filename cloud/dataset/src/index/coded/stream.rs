@@ -67,7 +67,7 @@ impl Stream {
             raw_bytes: 0,
             gets: VecDeque::new(),
             next: begin.raw,
-            piece_bytes: cache.extent_bytes().min(limits::CODED_PIECE_BYTES) as u64,
+            piece_bytes: cache.coded_piece_bytes() as u64,
             content: Content::from(begin.content),
             working: cache.work(),
             used: Instant::now(),
