@@ -276,7 +276,7 @@ impl Cache {
         self.users.count(user, |counts| counts.source_bytes += u64::from(id.bytes));
         self.change(|memory, scene, changes| {
             memory.instead_of_pieces(taken_bytes, |memory| {
-                memory.put(id, user, extent, scene, changes);
+                memory.put(id, user, (extent, taken_bytes > 0), scene, changes);
             });
         });
     }

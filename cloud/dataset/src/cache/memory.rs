@@ -432,12 +432,12 @@ impl Memory {
         }
     }
 
-    /// Takes an extent that a reader will want.
+    /// Takes an extent that a reader will want. Where it `has_place`, that of the piece that it was cut from, it takes no more memory than before.
     pub(super) fn put(
         &mut self,
         id: ExtentId,
         user: UserId,
-        extent: Arc<Extent>,
+        (extent, has_place): (Arc<Extent>, bool),
         scene: Scene<'_>,
         changes: &mut Changes,
     ) {
@@ -449,7 +449,7 @@ impl Memory {
         let held = Held { extent, bytes, user, place, read: None, source_bytes: id.bytes };
         // It pushes out nothing as long as there is another place for it: what was downloaded before has not been read either.
         let is_free = bytes as u64 <= self.free_bytes();
-        if !is_free && self.has_room(bytes, scene, changes) {
+        if !is_free && (self.has_room(bytes, scene, changes) || has_place) {
             self.enter_pool(id, held, scene.now);
         } else {
             self.offer(id, held, scene, changes);

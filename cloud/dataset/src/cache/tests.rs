@@ -578,3 +578,23 @@ async fn what_was_read_ahead_stays_where_its_going_is_not_enough() {
     assert!(ahead.iter().all(|id| cache.contains(*id) == Some(Tier::Memory)));
     assert_eq!(Ok(Tier::Source), waits.await.expect("no panic"), "when they are not any more");
 }
+
+/// What is being sent may grow after a piece got its room: its extent was thrown away then, and fetched again for its reader.
+#[tokio::test(start_paused = true)]
+async fn what_was_fetched_to_be_indexed_is_kept_however_full_it_has_become() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    for start in 0..500 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let _piece = cache.try_take_room(8 << 20).expect("a third of the pool");
+    let _others = cache.keep_room(30 << 20);
+    for start in 2000..2100 {
+        let extent = Extent { content: content(id(start, MIB)).into(), layout: Layout::default() };
+        let before = cache.stats(None).memory_bytes;
+        cache.put(id(start, MIB), READER, Arc::new(extent), MIB as usize);
+        assert_eq!(cache.contains(id(start, MIB)), Some(Tier::Memory));
+        cache.passed(id(start, MIB), READER);
+        assert!(cache.stats(None).memory_bytes <= before + 2 * MIB as u64);
+    }
+}

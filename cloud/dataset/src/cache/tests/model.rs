@@ -145,7 +145,7 @@ impl Model {
             Step::Put(start) => {
                 let id = super::id(*start, (self.bytes_of)(*start));
                 if let Some(extent) = extent {
-                    memory.put(id, READER, extent, scene, &mut changes);
+                    memory.put(id, READER, (extent, false), scene, &mut changes);
                 }
             }
             Step::Piece(bytes) => {
