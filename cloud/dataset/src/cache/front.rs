@@ -249,7 +249,7 @@ impl Cache {
             if memory.is_resident(id) {
                 return Err(Ahead::Resident);
             }
-            if memory.contains(id) || memory.is_loading(id) {
+            if memory.will_be_read(id, user, scene.now) || memory.is_loading(id) {
                 return Err(Ahead::Here);
             }
             let (sender, outcome) = watch::channel(None);

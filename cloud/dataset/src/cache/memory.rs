@@ -18,6 +18,7 @@ use super::users::UserId;
 use super::{ExtentId, Outcome};
 use crate::layout::Extent;
 
+mod passed;
 mod shares;
 mod turns;
 
@@ -36,6 +37,8 @@ struct Held {
     read: Option<Instant>,
     /// What came from the source for its next read.
     source_bytes: u32,
+    /// Another user who will read it too, and when it said so.
+    next_user: Option<(UserId, Instant)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +181,8 @@ impl Memory {
         let begins = (!held.read.is_some_and(goes_on)).then_some(held.source_bytes);
         held.source_bytes = 0;
         held.read = Some(now);
+        // Who read it before may read on in it.
+        held.next_user = held.next_user.take().filter(|(next, _)| *next != user);
         held.user = user;
         let extent = Arc::clone(&held.extent);
         match &mut held.place {
@@ -286,6 +291,7 @@ impl Memory {
             place: Place::Resident,
             read: waiting.is_some().then_some(scene.now),
             source_bytes: if waiting.is_some() { 0 } else { source_bytes },
+            next_user: None,
         };
         let stays = loading.free_bytes > 0 && bytes as u64 <= self.free_bytes();
         let fits = if stays {
@@ -401,37 +407,6 @@ impl Memory {
         }
     }
 
-    /// A reader has read past it. Where another user reads it now, it is that one's to say so.
-    pub(super) fn passed(
-        &mut self,
-        id: ExtentId,
-        user: UserId,
-        scene: Scene<'_>,
-        changes: &mut Changes,
-    ) {
-        let Some(held) = self.held.get_mut(&id) else { return };
-        if held.user != user && held.read.is_some() {
-            return;
-        }
-        held.read = None;
-        let Place::Pool { tick } = held.place else { return };
-        let ranks = self.held.get(&id).and_then(|held| self.pushed_out(id, held, scene)).is_some();
-        if ranks {
-            self.leave_pool(id, scene, changes);
-        } else if self.current.remove(&tick).or_else(|| self.ahead.remove(&tick)).is_some() {
-            self.passed.insert(tick, (id, scene.now));
-        }
-    }
-
-    /// It was loaded for somebody who is no reader, and who will not say that it was read: it stays if it ranks, and goes otherwise when its
-    /// room is needed.
-    pub(super) fn brought(&mut self, id: ExtentId, scene: Scene<'_>, changes: &mut Changes) {
-        let user = self.held.get(&id).filter(|held| held.read.is_none()).map(|held| held.user);
-        if let Some(user) = user {
-            self.passed(id, user, scene, changes);
-        }
-    }
-
     /// Takes an extent that a reader will want. Where it `has_place`, that of the piece that it was cut from, it takes no more memory than before.
     pub(super) fn put(
         &mut self,
@@ -446,7 +421,8 @@ impl Memory {
         }
         let bytes = cost(&extent);
         let place = Place::Resident;
-        let held = Held { extent, bytes, user, place, read: None, source_bytes: id.bytes };
+        let (read, next_user, source_bytes) = (None, None, id.bytes);
+        let held = Held { extent, bytes, user, place, read, source_bytes, next_user };
         // It pushes out nothing as long as there is another place for it: what was downloaded before has not been read either.
         let is_free = bytes as u64 <= self.free_bytes();
         if !is_free && (self.has_room(bytes, scene, changes) || has_place) {

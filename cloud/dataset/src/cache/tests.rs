@@ -598,3 +598,39 @@ async fn what_was_fetched_to_be_indexed_is_kept_however_full_it_has_become() {
         assert!(cache.stats(None).memory_bytes <= before + 2 * MIB as u64);
     }
 }
+
+/// Two topics over the same objects: what the first was past went for what it read next, and was fetched again for the second, a little behind it.
+#[tokio::test(start_paused = true)]
+async fn what_another_user_will_read_soon_stays_until_then() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    for start in 0..500 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let behind = UserId(2);
+    let both: Vec<_> = (1000..1008).map(|start| id(start, MIB)).collect();
+    for id in &both {
+        get(&cache, &origin, *id).await.expect("it is there");
+        let found = cache.ahead(*id, behind, origin.load(*id));
+        assert!(matches!(found, Ahead::Here | Ahead::Resident), "{found:?}");
+        cache.passed(*id, READER);
+    }
+    for start in 2000..2100 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let before = origin.loads();
+    for id in &both {
+        let found = cache.get(*id, behind, origin.load(*id)).await.expect("it is there");
+        assert_eq!(found.1, Tier::Memory);
+        cache.passed(*id, behind);
+    }
+    assert_eq!(origin.loads(), before);
+    // Then they go.
+    for start in 3000..3100 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let left = both.iter().filter(|id| cache.contains(**id).is_some()).count();
+    assert!(left < both.len(), "{left} have stayed");
+}
