@@ -29,7 +29,7 @@ pub(super) struct Find {
     /// Search to the end, also when some were found
     #[arg(long)]
     all: bool,
-    /// Stop when so much was looked through, with the extent (about 8 MB) that it ends in
+    /// Stop when so much was looked through, with the extent (1 to 8 MB) that it ends in
     #[arg(long, value_name = "MB")]
     limit_mb: Option<u64>,
     /// Go on where a search was stopped

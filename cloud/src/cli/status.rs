@@ -157,7 +157,7 @@ fn reads(status: &Value, page: &mut Page) {
     let own = status.get("cache").unwrap_or(&nothing);
     let tiers = ["memory_reads", "ssd_reads", "source_reads"].map(|key| number(own, key));
     let all = tiers.iter().sum();
-    page.section("READS (of about 8 MB each, since the broker was started)");
+    page.section("READS (of 1 to 8 MB each, since the broker was started)");
     for (name, reads, how) in [
         ("from memory", tiers[0], ", read ahead or kept"),
         ("from SSD", tiers[1], ""),

@@ -286,7 +286,9 @@ impl DatasetPartition {
             }
         };
         let index = Arc::new(index);
-        self.dataset.troubles.note_left_out(index.damaged);
+        if dataset.live().on_corrupt == OnCorrupt::Skip {
+            dataset.troubles.note_left_out(index.damaged);
+        }
         group.save(id, &index).await?;
         Ok((number, object.size, index))
     }

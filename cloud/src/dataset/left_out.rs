@@ -1,10 +1,12 @@
 //! Objects that are gone, or were replaced, before they were counted to their ends. With `robustmq.source.on.corrupt = skip` the log goes on
 //! behind them: what has offsets is lost, and the rest is left out.
 //!
-//! That is for good: an object that is put back afterwards has no records. So it is done only as long as objects next to it can be read: where
-//! a folder is not mounted, a bucket is not there or all of it was uploaded again, the log waits.
+//! That is for good: an object that is put back afterwards has no records. What was counted before keeps its offsets, and is null as long as it is
+//! gone; but readers do not come back for that. So both is done only as long as objects next to it can be read: where a folder is not mounted, a
+//! bucket is not there or all of it was uploaded again, the log waits.
 
 use robustmq_common::limits::dataset as limits;
+use robustmq_dataset::epochs::Place;
 use robustmq_dataset::fetch::{FetchError, Object};
 use robustmq_dataset::index::{ObjectIndex, Reading};
 
@@ -74,6 +76,25 @@ impl DatasetPartition {
         };
         let known = self.state().grown(number).cloned();
         Ok(ObjectIndex::left_out(reading, known.as_deref(), promised, reason))
+    }
+
+    /// Records that were published are lost where their object is gone, but not where those next to it are too.
+    ///
+    /// # Errors
+    /// [`FetchError::Unavailable`].
+    pub(super) async fn check_neighbours(
+        &self,
+        error: &FetchError,
+        place: &Place,
+    ) -> Result<(), PartitionError> {
+        if !is_gone(error) || self.has_readable_neighbour(self.ordinal(place.object)).await? {
+            return Ok(());
+        }
+        let (object, _) = self.object(place.object).await?;
+        let reason = format!(
+            "{error}; and none of the objects next to it can be read either: is the source mounted?"
+        );
+        Err(FetchError::Unavailable { object: object.path.to_string(), reason }.into())
     }
 
     /// Whether one of the objects next to one in the manifest is there, as it was listed.

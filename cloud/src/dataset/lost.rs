@@ -42,6 +42,16 @@ impl Lost {
         }
         Noted { records, is_new_object }
     }
+
+    /// An extent of so many records was read: it may have been put back.
+    pub fn found(&mut self, extent: ExtentId, records: u32) {
+        if self.extents.remove(&extent) {
+            self.records -= u64::from(records);
+            if self.extents.is_empty() {
+                self.reasons.clear();
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -58,5 +68,12 @@ mod tests {
         assert_eq!(lost.note(extent(1, 5), 10, "a is gone"), noted(10, false));
         assert_eq!(lost.note(extent(2, 0), 1, "b is gone"), noted(1, true));
         assert_eq!((lost.records, lost.reasons.len()), (21, 2));
+        // What is put back is not lost any more.
+        lost.found(extent(2, 0), 1);
+        lost.found(extent(3, 0), 1);
+        assert_eq!((lost.records, lost.reasons.len()), (20, 2));
+        lost.found(extent(1, 0), 10);
+        lost.found(extent(1, 5), 10);
+        assert_eq!((lost.records, lost.reasons.len()), (0, 0));
     }
 }

@@ -137,9 +137,13 @@ impl DatasetPartition {
                 Err(error) => Err(error.into()),
             };
             let has_room = match found {
-                Ok(Some(found)) => self.take(&mut answer, &place, &opened, &extent, &found)?,
+                Ok(Some(found)) => {
+                    self.state().lost.found(extent_id(opened.id, &extent), extent.records);
+                    self.take(&mut answer, &place, &opened, &extent, &found)?
+                }
                 Ok(None) => false,
                 Err(PartitionError::Fetch(error)) if self.leaves_out(&error) => {
+                    self.check_neighbours(&error, &place).await?;
                     self.take_lost(&mut answer, &place, &opened, &extent, &error)?
                 }
                 Err(error) => return Err(error),

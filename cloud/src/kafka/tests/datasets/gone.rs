@@ -234,6 +234,45 @@ async fn where_nothing_next_to_it_can_be_read_either_the_log_waits() {
     assert_eq!(read_all(&mut client, "images", 0, 0).await.len(), 30);
 }
 
+/// Readers were given null records of all that was published before, and committed their offsets: an epoch was over without a sample.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_published_is_not_lost_where_nothing_next_to_it_can_be_read_either() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (data, elsewhere) = (directory.path().join("data"), directory.path().join("elsewhere"));
+    std::fs::create_dir(&data).expect("a disk");
+    shards(&data, 3);
+    let memory = Arc::new(MemoryStore::new());
+    let broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    let source = format!("file://{}", data.display());
+    create(&mut client, "images", 1, &[("robustmq.source", &source)]).await;
+    let records = read_all(&mut client, "images", 0, 0).await;
+    broker.shutdown.cancel();
+    // Nothing is in the cache of the next one.
+    let broker = broker_on(&memory).await;
+    let mut client = broker.client().await;
+    std::fs::rename(&data, &elsewhere).expect("a disk");
+    std::fs::create_dir(&data).expect("a disk");
+    assert_eq!(read_all_or_error(&mut client, "images").await, Err(56));
+    let told = status(&broker, "images").await;
+    assert_eq!(told.lost_records, 0);
+    assert!(told.trouble.iter().any(|told| told.contains("is the source mounted?")), "{told:?}");
+    // One that is back says that the others are gone.
+    let first = "train-000.tar";
+    std::fs::rename(elsewhere.join(first), data.join(first)).expect("a disk");
+    let found = read_all(&mut client, "images", 0, 0).await;
+    assert!(found[..10] == records[..10] && found.len() == 30);
+    assert!(found[10..].iter().all(|record| record.value.is_none()));
+    assert_eq!(status(&broker, "images").await.lost_records, 20);
+    for number in 1..3 {
+        let name = format!("train-{number:03}.tar");
+        std::fs::rename(elsewhere.join(&name), data.join(&name)).expect("a disk");
+    }
+    assert!(read_all(&mut client, "images", 0, 0).await == records);
+    let told = status(&broker, "images").await;
+    assert_eq!((told.lost_records, told.lost.len(), told.trouble.len()), (0, 0, 0));
+}
+
 /// Promises of a group that no topic belongs to go with its indexes.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_promised_goes_with_the_last_topic() {
