@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use robustmq_common::limits::dataset as limits;
 use tokio::sync::oneshot;
 
 use super::front::{Cache, locked};
@@ -55,15 +54,13 @@ impl Cache {
         let turn =
             self.change(|memory, scene, changes| match memory.take_piece(bytes, scene, changes) {
                 true => None,
-                false => Some(memory.wait_for_piece(bytes, scene.now)),
+                false => Some(memory.wait_for_piece(bytes)),
             });
         if let Some(turn) = turn {
             self.room_awaited.notify_waiters();
             let mut waiting = Waiting { cache: self, bytes, turn, has_heard: false };
-            // It is told: the cache is here. That it has waited for long enough nobody else tells.
-            while tokio::time::timeout(limits::BEING_READ, &mut waiting.turn).await.is_err() {
-                self.change(|_, _, _| {});
-            }
+            // It is told: the cache is here.
+            (&mut waiting.turn).await.ok();
             waiting.has_heard = true;
         }
         Taken { cache: Arc::clone(self), bytes }

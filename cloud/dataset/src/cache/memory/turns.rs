@@ -7,9 +7,7 @@
 
 use std::collections::VecDeque;
 
-use robustmq_common::limits::dataset as limits;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::{Loading, Memory, ahead_bytes};
 use crate::cache::scene::{Changes, Scene};
@@ -28,8 +26,7 @@ struct Waiting<T> {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     loads: VecDeque<Waiting<ExtentId>>,
-    /// Since when each waits.
-    pieces: VecDeque<Waiting<Instant>>,
+    pieces: VecDeque<Waiting<()>>,
     /// What is fetched of objects that are indexed.
     pub(super) pieces_bytes: usize,
 }
@@ -103,8 +100,8 @@ impl Memory {
         scene: Scene<'_>,
         changes: &mut Changes,
     ) -> bool {
-        let has_room = self.turns.pieces.is_empty()
-            && self.has_room_for_piece(bytes, scene.now, scene, changes);
+        let has_room =
+            self.turns.pieces.is_empty() && self.has_room_for_piece(bytes, scene, changes);
         if has_room {
             self.turns.pieces_bytes += bytes;
         }
@@ -112,13 +109,9 @@ impl Memory {
     }
 
     /// The same for who waits: told when it was taken.
-    pub(in crate::cache) fn wait_for_piece(
-        &mut self,
-        bytes: usize,
-        now: Instant,
-    ) -> oneshot::Receiver<()> {
+    pub(in crate::cache) fn wait_for_piece(&mut self, bytes: usize) -> oneshot::Receiver<()> {
         let (turn, mine) = oneshot::channel();
-        self.turns.pieces.push_back(Waiting { of: now, bytes, turn });
+        self.turns.pieces.push_back(Waiting { of: (), bytes, turn });
         mine
     }
 
@@ -155,13 +148,11 @@ impl Memory {
     fn has_room_for_piece(
         &mut self,
         bytes: usize,
-        since: Instant,
         scene: Scene<'_>,
         changes: &mut Changes,
     ) -> bool {
-        let has_waited = scene.now.duration_since(since) >= limits::BEING_READ;
-        if self.turns.pieces_bytes == 0 && has_waited {
-            // Somebody goes on in any case. What was read ahead and goes for that is fetched once more: mostly there is room in time without.
+        if self.turns.pieces_bytes == 0 {
+            // Somebody goes on in any case. What was read ahead and goes for that is fetched once more.
             self.make_room(bytes, Some(scene.now), scene, changes);
             return true;
         }
@@ -200,9 +191,9 @@ impl Memory {
                 first.turn.send(()).ok();
             }
         }
-        while let Some(Waiting { of: since, bytes, turn }) = self.turns.pieces.front() {
-            let (since, bytes, is_gone) = (*since, *bytes, turn.is_closed());
-            if !is_gone && !self.has_room_for_piece(bytes, since, scene, changes) {
+        while let Some(Waiting { bytes, turn, .. }) = self.turns.pieces.front() {
+            let (bytes, is_gone) = (*bytes, turn.is_closed());
+            if !is_gone && !self.has_room_for_piece(bytes, scene, changes) {
                 break;
             }
             let Some(first) = self.turns.pieces.pop_front() else { break };
