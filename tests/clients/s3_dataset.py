@@ -7,7 +7,8 @@ S3 is found by the AWS names in the environment. Commands, all reporting one JSO
     restore KEY                             puts there what was there first
     delete KEY
     create --topic T --source URL           as a Kafka client creates it: {"error": what the broker says, or null}
-    read --topic T --prefix P [--end KEY]   everything, each record checked; of a partition that has KEY, what comes before it
+    read --topic T --prefix P [--without KEY]
+                                            everything but the records of KEY, each record checked
 """
 
 import argparse
@@ -156,16 +157,15 @@ def create(args):
     return {"error": None}
 
 
-def expected(prefix, partitions, end):
+def expected(prefix, partitions, without):
     """Of each partition the records that have to come, in order: objects go to partitions in turn, in the order of their names."""
     order = sorted((key for key in keys(prefix) if not key.endswith("/")), key=str.encode)
     for partition in range(partitions):
         wanted = []
         for key in order[partition::partitions]:
-            if key in end:
-                break
             name = key[len(prefix) :]
-            wanted += [(name, *sample.identity) for sample in made(key).samples]
+            if key not in without:
+                wanted += [(name, *sample.identity) for sample in made(key).samples]
         yield wanted
 
 
@@ -208,7 +208,7 @@ def read(args):
     consumer = Consumer({"bootstrap.servers": args.bootstrap, **settings})
     count = len(consumer.list_topics(args.topic, timeout=10).topics[args.topic].partitions)
     consumer.assign([TopicPartition(args.topic, index, OFFSET_BEGINNING) for index in range(count)])
-    partitions = [Partition(wanted) for wanted in expected(args.prefix, count, args.end)]
+    partitions = [Partition(wanted) for wanted in expected(args.prefix, count, args.without)]
     deadline = time.monotonic() + args.timeout
     while any(partition.missing() > 0 for partition in partitions) and time.monotonic() < deadline:
         for message in consumer.consume(num_messages=500, timeout=0.2):
@@ -250,7 +250,7 @@ def main():
     parser.add_argument("--source")
     parser.add_argument("--partitions", type=int, default=3)
     parser.add_argument("--prefix")
-    parser.add_argument("--end", action="append", default=[])
+    parser.add_argument("--without", action="append", default=[])
     parser.add_argument("--timeout", type=float, default=30)
     args = parser.parse_args()
     print(json.dumps(commands[args.command](args)), flush=True)

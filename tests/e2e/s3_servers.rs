@@ -94,10 +94,10 @@ impl Stage {
     }
 
     /// What a consumer is given; all of it has to be right.
-    async fn read(&self, topic: &str, prefix: &str, ends: &[&str]) -> anyhow::Result<Read> {
+    async fn read(&self, topic: &str, prefix: &str, without: &[&str]) -> anyhow::Result<Read> {
         let kafka = self.cloud.kafka()?;
         let mut asked = vec!["read", "--bootstrap", &kafka, "--topic", topic, "--prefix", prefix];
-        asked.extend(ends.iter().flat_map(|key| ["--end", key]));
+        asked.extend(without.iter().flat_map(|key| ["--without", key]));
         let read: Read = dataset(&self.environment, &asked).await?;
         let is_exact = (read.missing, read.more, read.wrong.len()) == (0, 0, 0);
         ensure!(is_exact && read.records > 0, "{topic}: {read:?}");
@@ -120,13 +120,12 @@ impl Stage {
         Ok(Ok(answer.error_for_status()?.json().await?))
     }
 
-    /// Waits until the status says this of that object, which it names below the prefix.
-    async fn is_named(&self, topic: &str, key: &str, said: &str) -> anyhow::Result<()> {
+    /// Waits until the status says this of that object, which is left out, and which it names below the prefix.
+    async fn is_left_out(&self, topic: &str, key: &str, said: &str) -> anyhow::Result<()> {
         let (_, name) = key.split_once('/').context("a prefix")?;
         eventually(&format!("{topic}'s status says {said:?} of {key}"), PATIENCE, async || {
             let status = self.status(topic).await?;
-            let says = |text: &String| text.contains(name) && text.contains(said);
-            Ok(status.trouble.iter().any(says).then_some(()))
+            Ok(status.leaves_out(name, said).then_some(()))
         })
         .await
     }
@@ -172,12 +171,12 @@ async fn check(environment: Environment, page: usize) -> anyhow::Result<()> {
     check_refusals(&stage).await
 }
 
-/// What nobody had read ends before what is not there any more; other partitions go on.
+/// What nobody had read is left out where it is not there any more, and its partition goes on.
 async fn check_unread(stage: &Stage) -> anyhow::Result<()> {
     let read = stage.read("later", "later/", &[REPLACED[0], DELETED[0]]).await?;
     ensure!(read.lost.is_empty(), "{read:?}");
-    stage.is_named("later", REPLACED[0], "changed").await?;
-    stage.is_named("later", DELETED[0], "gone").await
+    stage.is_left_out("later", REPLACED[0], "changed").await?;
+    stage.is_left_out("later", DELETED[0], "gone").await
 }
 
 /// What had been published, and is not in the cache, is null and says why.

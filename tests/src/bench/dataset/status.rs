@@ -24,10 +24,22 @@ pub struct Status {
     pub published_epochs: Option<u64>,
     /// Damaged samples.
     pub damaged: Option<u64>,
+    /// The first of them.
+    pub damaged_samples: Vec<Damaged>,
     /// Why it does not go on.
     pub trouble: Vec<String>,
     /// The cache, as this topic uses it.
     pub cache: Cache,
+}
+
+/// What is left out.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Damaged {
+    /// Below the prefix.
+    pub object: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// The cache, as one topic uses it.
@@ -61,6 +73,13 @@ pub struct Cache {
 }
 
 impl Status {
+    /// Whether an object is left out for a reason that has this in it.
+    #[must_use]
+    pub fn leaves_out(&self, object: &str, said: &str) -> bool {
+        let is_it = |it: &Damaged| it.object == object && it.reason.contains(said);
+        self.damaged_samples.iter().any(is_it)
+    }
+
     /// Asks a broker's admin listener, a URL without a path; `None` if it does not know such a page.
     ///
     /// # Errors
