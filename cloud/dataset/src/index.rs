@@ -22,6 +22,8 @@ mod opened;
 mod pieces;
 pub mod sidecar;
 mod sound;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use self::again::{Between, fetch};
 use self::chunks::Chunking;

@@ -11,7 +11,8 @@ use super::{Rows, RowsAs};
 use crate::cache::in_memory;
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::{Coding, Format};
-use crate::index::{self, Between, Found, ObjectIndex, Pace, Reading, Reread};
+use crate::index::testing::Kept;
+use crate::index::{self, Between, ObjectIndex, Pace, Reading, Reread};
 use crate::layout::Extent;
 
 mod hostile;
@@ -31,32 +32,6 @@ impl Source for Memory {
         self.asked.lock().unwrap().push(range.clone());
         let at = |at| usize::try_from(at).unwrap();
         Ok(self.bytes.slice(at(range.start)..at(range.end)))
-    }
-}
-
-#[derive(Default)]
-struct Kept(Vec<Arc<Extent>>);
-
-impl Found for Kept {
-    fn extent(&mut self, index: &ObjectIndex, extent: Arc<Extent>) {
-        self.0.push(extent);
-        assert_eq!(self.0.len(), index.extents.len());
-    }
-
-    async fn publish(&mut self, _: &ObjectIndex) -> bool {
-        true
-    }
-
-    fn promised(&self) -> u64 {
-        0
-    }
-
-    fn wants(&self, _: u64) -> bool {
-        true
-    }
-
-    async fn wanted(&mut self) -> bool {
-        true
     }
 }
 

@@ -12,7 +12,8 @@ use crate::cache::in_memory;
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::testing::{Style, TarFile};
 use crate::format::{Coding, Format};
-use crate::index::{Between, Found, ObjectIndex, Pace, Reading, index, open};
+use crate::index::testing::Kept;
+use crate::index::{Between, ObjectIndex, Pace, Reading, index, open};
 use crate::layout::Extent;
 
 struct Memory(Vec<u8>);
@@ -22,31 +23,6 @@ impl Source for Memory {
     async fn get(&self, _: &Object, range: Range<u64>) -> Result<Bytes, FetchError> {
         let range = place(range.start)..place(range.end);
         Ok(Bytes::copy_from_slice(&self.0[range]))
-    }
-}
-
-#[derive(Default)]
-struct Kept(Vec<Arc<Extent>>);
-
-impl Found for Kept {
-    fn extent(&mut self, _: &ObjectIndex, extent: Arc<Extent>) {
-        self.0.push(extent);
-    }
-
-    async fn publish(&mut self, _: &ObjectIndex) -> bool {
-        true
-    }
-
-    fn promised(&self) -> u64 {
-        0
-    }
-
-    fn wants(&self, _: u64) -> bool {
-        true
-    }
-
-    async fn wanted(&mut self) -> bool {
-        true
     }
 }
 

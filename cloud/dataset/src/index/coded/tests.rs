@@ -13,7 +13,8 @@ use object_store::path::Path;
 use super::{FetchError, Object, ObjectIndex, Reread, Source, limits};
 use crate::cache::{Cache, in_memory};
 use crate::format::{Coding, Format};
-use crate::index::{Between, ExtentIndex, Found, Pace, Reading, fetch, index};
+use crate::index::testing::Kept;
+use crate::index::{Between, ExtentIndex, Pace, Reading, fetch, index};
 use crate::layout::Extent;
 
 /// An object in memory, that notes which bytes are asked for.
@@ -36,30 +37,6 @@ impl Source for Asked {
         tokio::task::yield_now().await;
         let place = |at: u64| usize::try_from(at).expect("small");
         Ok(self.bytes.slice(place(range.start)..place(range.end)))
-    }
-}
-
-struct Kept(Vec<Arc<Extent>>);
-
-impl Found for Kept {
-    fn extent(&mut self, _: &ObjectIndex, extent: Arc<Extent>) {
-        self.0.push(extent);
-    }
-
-    async fn publish(&mut self, _: &ObjectIndex) -> bool {
-        true
-    }
-
-    fn promised(&self) -> u64 {
-        0
-    }
-
-    fn wants(&self, _: u64) -> bool {
-        true
-    }
-
-    async fn wanted(&mut self) -> bool {
-        true
     }
 }
 
@@ -103,7 +80,7 @@ impl Stage {
         let source = Arc::new(Asked { bytes: bytes.into(), ranges: Mutex::default() });
         let object = Object { path: Path::from("a"), etag: None, size, modified_ms: 0 };
         let reading = Reading::plain(Format::Jsonl, coding);
-        let mut kept = Kept(Vec::new());
+        let mut kept = Kept::default();
         let pace = Pace::even(3).with_extents(256 << 10);
         let between = Between::new(&cache);
         let index = index(&*source, &object, reading, pace, &between, &mut kept).await;

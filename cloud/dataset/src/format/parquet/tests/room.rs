@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{
-    Between, Bytes, Coding, Extent, Format, Found, Kept, Memory, Mutex, Object, ObjectIndex, Pace,
+    Between, Bytes, Coding, Extent, Format, Kept, Memory, Mutex, Object, ObjectIndex, Pace,
     Reading, as_json, batch, groups_of, in_memory, index, numbers, texts, values, written,
 };
+use crate::index::Found;
 
 /// Nothing more is wanted until it is told so.
 struct Slow {

@@ -1,0 +1,169 @@
+//! Who has room in memory, and what goes for whom.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Ahead, Extent, ExtentId, Layout, MIB, Origin, READER, Tier, UserId, content, get, id,
+    in_memory, settle,
+};
+
+#[tokio::test(start_paused = true)]
+async fn loads_that_readers_wait_for_wait_for_room_where_there_is_none() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::closed());
+    let readers: Vec<_> = (0..300)
+        .map(|start| {
+            let (cache, origin) = (cache.clone(), origin.clone());
+            tokio::spawn(async move { get(&cache, &origin, id(start, MIB)).await })
+        })
+        .collect();
+    settle().await;
+    let under_way = origin.loads();
+    assert_eq!(23, under_way, "half of the memory, with what the books take");
+    // Whoever reads ahead does not come before those who wait.
+    let ahead = id(1000, MIB);
+    assert_eq!(Ahead::Begun, cache.ahead(ahead, READER, origin.load(ahead)), "among what stays");
+    for _ in 0..300 {
+        origin.gate.add_permits(1);
+        settle().await;
+        assert!(cache.stats(None).memory_bytes <= 48 << 20);
+    }
+    origin.gate.add_permits(1);
+    for reader in readers {
+        assert_eq!(Ok(Tier::Source), reader.await.expect("no panic"));
+    }
+    assert!(cache.stats(None).memory_bytes <= 48 << 20);
+    assert_eq!(301, origin.loads());
+}
+
+/// What was fetched and indexed had room twice for a moment, as a piece and as an extent: where there was not, it was thrown away, and its reader
+/// had it fetched again.
+#[tokio::test(start_paused = true)]
+async fn what_was_fetched_to_be_indexed_takes_the_place_of_its_piece() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    for start in 0..500 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let room = cache.try_take_room(8 << 20).expect("a third of the pool");
+    let ahead = (1000..1100).map(|start| id(start, MIB));
+    let begun = ahead.filter(|id| cache.ahead(*id, READER, origin.load(*id)) == Ahead::Begun);
+    assert_eq!(16, begun.count());
+    settle().await;
+    let put = |id: ExtentId, taken_bytes| {
+        let extent = Extent { content: content(id).into(), layout: Layout::default() };
+        cache.put(id, READER, Arc::new(extent), taken_bytes);
+        cache.contains(id).is_some()
+    };
+    // Those that do not rank.
+    let others: Vec<_> =
+        (2000..2100).map(|start| id(start, MIB)).filter(|id| !put(*id, 0)).collect();
+    assert!(!put(others[0], 0) && put(others[0], MIB as usize + 512));
+    drop(room);
+    assert!(cache.stats(None).memory_bytes <= 48 << 20);
+}
+
+/// Where there were more readers than extents that the cache could hold, each had its own fetched anew for each of its Fetches, and pushed out
+/// that of another: nobody got on, and the source sent eight times the data.
+#[tokio::test(start_paused = true)]
+async fn more_readers_than_there_is_room_for_wait_for_each_other_and_load_once() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    let readers = (0..100).map(|reader| {
+        let (cache, origin) = (cache.clone(), origin.clone());
+        tokio::spawn(async move {
+            for extent in 0..3 {
+                let id = id(reader * 10 + extent, MIB);
+                for _ in 0..8 {
+                    get(&cache, &origin, id).await.expect("it is there");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                cache.passed(id, READER);
+            }
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    for reader in readers {
+        reader.await.expect("no panic");
+    }
+    assert_eq!(300, origin.loads());
+}
+
+/// A load that there was not enough room for threw out what was read ahead, and waited all the same: that was fetched twice.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_ahead_stays_where_its_going_is_not_enough() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    for start in 0..500 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let ahead: Vec<_> = (1000..1006).map(|start| id(start, MIB / 2)).collect();
+    for id in &ahead {
+        assert_eq!(Ahead::Begun, cache.ahead(*id, READER, origin.load(*id)));
+    }
+    for start in 2000..2004 {
+        get(&cache, &origin, id(start, 5 * MIB)).await.expect("it is there");
+    }
+    let large = id(3000, 8 * MIB);
+    let (waits, from) = (cache.clone(), origin.clone());
+    let waits = tokio::spawn(async move { get(&waits, &from, large).await });
+    settle().await;
+    assert_eq!(None, cache.contains(large), "others are being read");
+    assert!(ahead.iter().all(|id| cache.contains(*id) == Some(Tier::Memory)));
+    assert_eq!(Ok(Tier::Source), waits.await.expect("no panic"), "when they are not any more");
+}
+
+/// What is being sent may grow after a piece got its room: its extent was thrown away then, and fetched again for its reader.
+#[tokio::test(start_paused = true)]
+async fn what_was_fetched_to_be_indexed_is_kept_however_full_it_has_become() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    for start in 0..500 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let _piece = cache.try_take_room(8 << 20).expect("a third of the pool");
+    let _others = cache.keep_room(30 << 20);
+    for start in 2000..2100 {
+        let extent = Extent { content: content(id(start, MIB)).into(), layout: Layout::default() };
+        let before = cache.stats(None).memory_bytes;
+        cache.put(id(start, MIB), READER, Arc::new(extent), MIB as usize);
+        assert_eq!(cache.contains(id(start, MIB)), Some(Tier::Memory));
+        cache.passed(id(start, MIB), READER);
+        assert!(cache.stats(None).memory_bytes <= before + 2 * MIB as u64);
+    }
+}
+
+/// Two topics over the same objects: what the first was past went for what it read next, and was fetched again for the second, a little behind it.
+#[tokio::test(start_paused = true)]
+async fn what_another_user_will_read_soon_stays_until_then() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    for start in 0..500 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let behind = UserId(2);
+    let both: Vec<_> = (1000..1008).map(|start| id(start, MIB)).collect();
+    for id in &both {
+        get(&cache, &origin, *id).await.expect("it is there");
+        let found = cache.ahead(*id, behind, origin.load(*id));
+        assert!(matches!(found, Ahead::Here | Ahead::Resident), "{found:?}");
+        cache.passed(*id, READER);
+    }
+    for start in 2000..2100 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let before = origin.loads();
+    for id in &both {
+        let found = cache.get(*id, behind, origin.load(*id)).await.expect("it is there");
+        assert_eq!(found.1, Tier::Memory);
+        cache.passed(*id, behind);
+    }
+    assert_eq!(origin.loads(), before);
+    // Then they go.
+    for start in 3000..3100 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    let left = both.iter().filter(|id| cache.contains(**id).is_some()).count();
+    assert!(left < both.len(), "{left} have stayed");
+}
