@@ -69,10 +69,11 @@ impl Datasets {
         Ok(())
     }
 
-    /// What ends with a topic.
+    /// What ends with a topic that is counted at once, as soon as it is.
     #[cfg(test)]
-    pub async fn cancel_of(&self, topic: TopicId) -> Option<tokio_util::sync::CancellationToken> {
-        Some(self.dataset(topic).await.ok()??.cancel.clone())
+    pub fn cancel_of(&self, topic: TopicId) -> Option<tokio_util::sync::CancellationToken> {
+        let inner = self.lock();
+        Some(inner.kept.get(&topic)?.first()?.dataset.cancel.clone())
     }
 
     /// A topic that is not open yet reads these bytes, for as long as somebody holds what is returned.

@@ -345,6 +345,10 @@ impl Datasets {
         let manifest = Manifest::open(self.store.clone(), topic, &location.path).await?;
         let Some(manifest) = manifest else { return Ok(None) };
         let mut inner = self.lock();
+        if !inner.topics.contains(&topic) {
+            // It was deleted meanwhile: nothing would end what begins now.
+            return Ok(None);
+        }
         inner.groups.retain(|_, group| group.strong_count() > 0);
         inner.datasets.retain(|_, dataset| dataset.strong_count() > 0);
         let key = group_key(&config);

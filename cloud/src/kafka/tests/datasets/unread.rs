@@ -93,7 +93,17 @@ async fn what_is_deleted_is_not_counted_on() {
     let configs = [("robustmq.source", &source[..]), ("robustmq.source.index", "eager")];
     create(&mut client, "eager", 1, &configs).await;
     let id = broker.topic("eager").await.id;
-    let cancel = broker.kafka.datasets.cancel_of(id).await.expect("it is there");
+    // One that is opened only to be looked at is another.
+    let begun = async {
+        loop {
+            match broker.kafka.datasets.cancel_of(id) {
+                Some(cancel) => return cancel,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let begun = tokio::time::timeout(Duration::from_secs(60), begun);
+    let cancel = begun.await.expect("counting begins without a reader");
     assert!(!cancel.is_cancelled());
     let request = DeleteTopicsRequest::default()
         .with_topics(vec![DeleteTopicState::default().with_name(Some(TopicName(text("eager"))))]);
