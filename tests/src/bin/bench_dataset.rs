@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
+use robustmq_tests::bench::cost::Watch;
 use robustmq_tests::bench::dataset::accelerator::{self, A100_SECONDS, H100_SECONDS, Plan};
 use robustmq_tests::bench::dataset::jumps::Plan as JumpPlan;
 use robustmq_tests::bench::dataset::members::{self, Job};
+use robustmq_tests::bench::dataset::options::Format;
 use robustmq_tests::bench::dataset::run::{blocking, read};
 use robustmq_tests::bench::dataset::stage::{BUCKET, CacheBytes, PREFIX, Topic};
 use robustmq_tests::bench::dataset::status::Cache;
@@ -55,6 +57,8 @@ enum What {
     Crash,
     /// 64 readers at random positions: the broker's memory beside the budget
     Jumps,
+    /// The broker's memory in a cache that is much smaller than the data, for each format
+    Memory,
 }
 
 #[tokio::main]
@@ -92,6 +96,9 @@ async fn main() -> anyhow::Result<()> {
         if wants(What::Jumps) {
             jumps(options, &data).await?;
         }
+    }
+    if wants(What::Memory) {
+        memory(options).await?;
     }
     if wants(What::Resnet) {
         resnet(options).await?;
@@ -392,6 +399,62 @@ async fn jumps(options: &Options, data: &Arc<Catalogue>) -> anyhow::Result<()> {
         mib(peak),
         longest.as_secs_f64(),
     );
+    Ok(())
+}
+
+/// Four partitions are read to their ends, all at once. Shards are four times as large as elsewhere, since most of one has to be in memory in some
+/// formats.
+async fn memory(options: &Options) -> anyhow::Result<()> {
+    const PARTITIONS: i32 = 4;
+    const EPOCHS: u64 = 2;
+    const LATER: Duration = Duration::from_secs(15);
+    let options = &Options { shard_samples: 4 * options.shard_samples, ..options.clone() };
+    println!(
+        "\nmemory: {PARTITIONS} partitions, {EPOCHS} epochs, one consumer without a limit; the cache may take {} MiB\n\
+         {:<14}{:>12}{:>12}{:>14}{:>16}{:>18}{:>12}",
+        options.besides_mib,
+        "format",
+        "data, GB",
+        "idle, MiB",
+        "at most, MiB",
+        "15 s later, MiB",
+        "broker CPU s/GB",
+        "S3/data"
+    );
+    for format in Format::value_variants() {
+        let data = options.data_of(*format, options.gigabytes, 1)?;
+        let stage = options.stage(data.dataset(), 0.0, 0).await?;
+        let process = stage.process()?;
+        let (idle, _) = process.resident_bytes()?;
+        let topic = Topic::over("memory", EPOCHS, "none", PARTITIONS);
+        let topic = Topic { format: format.name(), ..topic };
+        stage.create(&topic).await?;
+        let (kafka, catalogue) = (stage.kafka.clone(), Arc::clone(&data));
+        let records = data.dataset().samples.len() as u64 * EPOCHS;
+        let watch = Watch::start(Some(process))?;
+        let read = blocking(move || {
+            let mut reader = Reader::start(&kafka, "memory", 0..PARTITIONS, &catalogue)?;
+            (0..records).try_for_each(|_| reader.next_record().map(drop))?;
+            reader.account.check_complete(EPOCHS)
+        });
+        read.await?;
+        let bytes = data.dataset().content_bytes() * EPOCHS;
+        let cost = watch.stop(Instant::now(), records, bytes)?;
+        let (_, most) = process.resident_bytes()?;
+        let given = stage.s3.given_bytes() as f64 / data.dataset().bytes() as f64;
+        tokio::time::sleep(LATER).await;
+        let (later, _) = process.resident_bytes()?;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        println!(
+            "{:<14}{:>12.3}{:>12.0}{:>14.0}{:>16.0}{:>18.3}{given:>12.2}",
+            format.to_possible_value().map_or_else(String::new, |value| value.get_name().into()),
+            data.dataset().bytes() as f64 / 1e9,
+            mib(idle),
+            mib(most),
+            mib(later),
+            cost.broker_cpu_a_gigabyte().unwrap_or_default(),
+        );
+    }
     Ok(())
 }
 

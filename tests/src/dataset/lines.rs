@@ -18,8 +18,7 @@ pub(super) fn json_lines(
 ) -> (&'static str, Vec<u8>) {
     let (file, mut halves) = (writing.file, [Vec::new(), Vec::new()]);
     for number in 0..shape.samples {
-        let letters = writing.noise(shape.sample_bytes);
-        let text: String = letters.iter().map(|byte| char::from(b'a' + byte % 16)).collect();
+        let text = writing.letters(shape.sample_bytes);
         let line = format!("{{\"file\": {file}, \"number\": {number}, \"text\": \"{text}\"}}");
         writing.sample(None, line.as_bytes(), Vec::new());
         let half = &mut halves[usize::from(number >= shape.samples / 2)];

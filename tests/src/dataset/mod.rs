@@ -5,6 +5,7 @@
 
 pub mod account;
 mod lines;
+mod parquet;
 pub mod tar;
 mod tfrecord;
 
@@ -25,6 +26,8 @@ pub enum Kind {
     WebDataset,
     /// A JSON object a line.
     JsonLines(Coding),
+    /// A sample a row.
+    Parquet,
     /// TensorFlow's records.
     TfRecord,
     /// A file is a sample. There is one in each.
@@ -103,6 +106,11 @@ impl Writing {
         noise
     }
 
+    /// Random letters, one of sixteen each.
+    fn letters(&mut self, count: usize) -> String {
+        self.noise(count).iter().map(|byte| char::from(b'a' + byte % 16)).collect()
+    }
+
     fn sample(&mut self, key: Option<String>, value: &[u8], members: Vec<(String, u64)>) {
         let (hash, bytes) = (hash(value), value.len());
         self.samples.push(Sample { key, hash, bytes, members, file: self.file });
@@ -128,6 +136,7 @@ impl Dataset {
             let (extension, bytes) = match kind {
                 Kind::WebDataset => ("tar", tar::web_dataset(&mut writing, shape)),
                 Kind::JsonLines(coding) => lines::json_lines(&mut writing, shape, coding),
+                Kind::Parquet => ("parquet", parquet::rows(&mut writing, shape)),
                 Kind::TfRecord => ("tfrecord", tfrecord::records(&mut writing, shape)),
                 Kind::Objects => ("bin", writing.noise(shape.sample_bytes)),
             };

@@ -1,7 +1,10 @@
 use std::io::Read as _;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::record::RowAccessor as _;
 
 use super::account::{Account, Catalogue, Place, Record};
 use super::{Coding, Dataset, Kind, Shape, hash, tar, tfrecord};
@@ -30,6 +33,17 @@ fn values(kind: Kind, file: &[u8]) -> Vec<Vec<u8>> {
             assert!(text.ends_with('\n'));
             text.lines().map(|line| line.as_bytes().to_vec()).collect()
         }
+        Kind::Parquet => {
+            let reader = SerializedFileReader::new(Bytes::copy_from_slice(file)).unwrap();
+            assert_eq!(reader.metadata().num_row_groups(), 2);
+            let rows = reader.get_row_iter(None).unwrap().map(|row| {
+                let row = row.unwrap();
+                let (file, number) = (row.get_long(0).unwrap(), row.get_long(1).unwrap());
+                let text = row.get_string(2).unwrap();
+                format!(r#"{{"file":{file},"number":{number},"text":"{text}"}}"#).into_bytes()
+            });
+            rows.collect()
+        }
         Kind::TfRecord => {
             let (mut rest, mut found) = (file, Vec::new());
             while let Some((length, after)) = rest.split_first_chunk::<8>() {
@@ -48,11 +62,12 @@ fn values(kind: Kind, file: &[u8]) -> Vec<Vec<u8>> {
     }
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::WebDataset,
     Kind::JsonLines(Coding::Plain),
     Kind::JsonLines(Coding::Gzip),
     Kind::JsonLines(Coding::Zstd),
+    Kind::Parquet,
     Kind::TfRecord,
     Kind::Objects,
 ];

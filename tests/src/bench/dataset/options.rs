@@ -92,6 +92,8 @@ pub enum Format {
     /// JSON lines in zstd
     #[value(name = "jsonl.zst")]
     JsonlZstd,
+    /// A sample a row, in two row groups: none of one can be read before its columns are there
+    Parquet,
 }
 
 impl Format {
@@ -100,6 +102,7 @@ impl Format {
             Self::Webdataset => Kind::WebDataset,
             Self::JsonlGzip => Kind::JsonLines(Coding::Gzip),
             Self::JsonlZstd => Kind::JsonLines(Coding::Zstd),
+            Self::Parquet => Kind::Parquet,
         }
     }
 
@@ -109,6 +112,7 @@ impl Format {
         match self {
             Self::Webdataset => "webdataset",
             Self::JsonlGzip | Self::JsonlZstd => "jsonl",
+            Self::Parquet => "parquet",
         }
     }
 }

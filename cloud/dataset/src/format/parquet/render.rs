@@ -101,7 +101,8 @@ impl Renderer {
 
     /// Content until `stop`, or to the end.
     pub fn part(&mut self, stop: Stop) -> Part {
-        let mut part = Part::default();
+        let content = Vec::with_capacity(stop.bytes.min(limits::EXTENT_BYTES));
+        let mut part = Part { content, ..Part::default() };
         while part.content.len() < stop.bytes && part.records < stop.records {
             if self.written.take(&mut part) {
                 continue;
@@ -113,6 +114,9 @@ impl Renderer {
             self.write();
         }
         part.is_end = self.is_end && self.written.records.is_empty();
+        if part.content.len() < stop.bytes / 4 * 3 {
+            part.content.shrink_to_fit();
+        }
         part
     }
 
@@ -343,6 +347,8 @@ impl Written {
                     part.first_row = rows.start;
                 }
                 let content = self.bytes.get(self.taken..self.taken + bytes).unwrap_or_default();
+                // No room for twice as much is made for the last record.
+                part.content.reserve_exact(content.len());
                 part.content.extend_from_slice(content);
                 part.records += 1;
                 self.taken += bytes;
