@@ -72,7 +72,7 @@ async fn main() -> anyhow::Result<()> {
         options.least_ms, options.median_ms, options.tail_factor, options.tail
     );
     if [What::Scan, What::Stall].into_iter().any(wants) {
-        let data = options.data_of(options.format, options.gigabytes, 1)?;
+        let data = options.data_of(options.format.unwrap_or_default(), options.gigabytes, 1)?;
         tell(options, &data);
         if wants(What::Scan) {
             scan(options, &data).await?;
@@ -122,7 +122,7 @@ fn tell(options: &Options, data: &Catalogue) {
 }
 
 fn of_format(options: &Options, topic: Topic) -> Topic {
-    Topic { format: options.format.name(), ..topic }
+    Topic { format: options.format.unwrap_or_default().name(), ..topic }
 }
 
 async fn scan(options: &Options, data: &Arc<Catalogue>) -> anyhow::Result<()> {
@@ -421,7 +421,8 @@ async fn memory(options: &Options) -> anyhow::Result<()> {
         "broker CPU s/GB",
         "S3/data"
     );
-    for format in Format::value_variants() {
+    let wanted = |format: &&Format| options.format.is_none_or(|wanted| wanted == **format);
+    for format in Format::value_variants().iter().filter(wanted) {
         let data = options.data_of(*format, options.gigabytes, 1)?;
         let stage = options.stage(data.dataset(), 0.0, 0).await?;
         let process = stage.process()?;

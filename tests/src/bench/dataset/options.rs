@@ -16,9 +16,9 @@ pub struct Options {
     /// The size of the dataset, in GB
     #[arg(long, default_value_t = 0.5)]
     pub gigabytes: f64,
-    /// What its shards are, in the rows scan and stall
-    #[arg(long, value_enum, default_value_t = Format::Webdataset)]
-    pub format: Format,
+    /// What its shards are, in the rows scan, stall and memory; if left out it is webdataset, and all in the row memory
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
     /// Bytes of a sample; resnet50's are 114,660
     #[arg(long, default_value_t = accelerator::SAMPLE_BYTES)]
     pub sample_bytes: usize,
@@ -82,9 +82,10 @@ pub struct Options {
 }
 
 /// How shards hold samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Tars
+    #[default]
     Webdataset,
     /// JSON lines in gzip: an extent of one cannot be fetched without what is before it
     #[value(name = "jsonl.gz")]

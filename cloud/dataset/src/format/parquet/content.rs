@@ -228,13 +228,14 @@ impl File<'_> {
                     found,
                 );
             next_row = renderer.next_row();
+            let patience = renderer.patience();
             reading = (!part.is_end).then_some(renderer);
             if is_found {
                 let goes_on = found.publish(&self.index).await
                     && tokio::select! {
                         biased;
                         goes_on = found.wanted() => goes_on,
-                        () = groups.held.is_room_awaited() => {
+                        () = groups.held.is_room_awaited(patience) => {
                             reading = None;
                             groups.ready.clear();
                             found.wanted().await
@@ -294,5 +295,7 @@ pub(crate) async fn fetch(
     let renderer = decode(move || Renderer::new(group, first)).await.map_err(damaged)?;
     let stop = Stop { bytes: extent.bytes as usize, records: extent.records };
     let (_, part) = step(renderer, stop).await.map_err(damaged)?;
+    let is_last = index.rows.get(at + 1).is_none_or(|(next, _)| *next != number);
+    held.was_read(id, number, is_last);
     Ok(part.content.into())
 }

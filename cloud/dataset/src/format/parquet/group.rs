@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -12,6 +13,7 @@ use parquet::column::page::{PageIterator, PageReader};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use robustmq_common::limits::dataset as limits;
+use tokio::time::Instant;
 
 use super::codec::Codec;
 use super::held::Room;
@@ -29,12 +31,17 @@ pub(super) struct Group {
     /// How many of them are decoded in one step.
     pub step_rows: usize,
     pub chunks: Vec<(usize, Arc<Chunk>)>,
+    /// While others wait for room, it is kept for whoever reads it for so long: about as long as it took to fetch.
+    pub patience: Duration,
     /// Its room among those that are held.
     pub _room: Arc<Room>,
 }
 
 /// A row group whose bytes have come.
-pub(super) struct Fetched(Vec<(Range<u64>, Bytes)>);
+pub(super) struct Fetched {
+    ranges: Vec<(Range<u64>, Bytes)>,
+    took: Duration,
+}
 
 /// The ranges, those that lie next to each other as one. They may overlap in what is no good file.
 fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
@@ -64,7 +71,7 @@ pub(super) async fn fetch(
         Ok(chunks) => joined(chunks.into_iter().map(|placed| placed.range).collect()),
         Err(fault) => return Ok(Err(fault)),
     };
-    let step = limits::EXTENT_BYTES as u64;
+    let (step, began) = (limits::EXTENT_BYTES as u64, Instant::now());
     let mut fetched = Vec::with_capacity(ranges.len());
     for range in ranges {
         let Range { start, end } = range;
@@ -80,13 +87,13 @@ pub(super) async fn fetch(
         }
         fetched.push((start..end, whole.freeze()));
     }
-    Ok(Ok(Fetched(fetched)))
+    Ok(Ok(Fetched { ranges: fetched, took: began.elapsed() }))
 }
 
 impl Fetched {
     fn slice(&self, range: &Range<u64>) -> Option<Bytes> {
-        let at = self.0.partition_point(|(fetched, _)| fetched.start <= range.start);
-        let (fetched, bytes) = self.0.get(at.checked_sub(1)?)?;
+        let at = self.ranges.partition_point(|(fetched, _)| fetched.start <= range.start);
+        let (fetched, bytes) = self.ranges.get(at.checked_sub(1)?)?;
         let start = usize::try_from(range.start - fetched.start).ok()?;
         let end = usize::try_from(range.end.checked_sub(fetched.start)?).ok()?;
         (end <= bytes.len()).then(|| bytes.slice(start..end))
@@ -132,7 +139,10 @@ impl Fetched {
         let step_rows = (limits::EXTENT_BYTES as u64 / row_bytes.max(1)).max(1);
         let step_rows = usize::try_from(step_rows).unwrap_or(usize::MAX);
         let step_rows = step_rows.min(limits::PARQUET_STEP_ROWS);
-        Ok(Group { table: Arc::clone(table), number, rows, step_rows, chunks, _room: room })
+        let (least, most) = limits::PARQUET_PATIENCE.into_inner();
+        let patience = self.took.clamp(least, most);
+        let table = Arc::clone(table);
+        Ok(Group { table, number, rows, step_rows, chunks, patience, _room: room })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Row groups that are in memory: those whose files are counted, and those of which extents are read again, since an extent is a small part of
 //! its row group, and what comes next is mostly another part of it. And their files' footers, for the row groups after them.
 //!
-//! **Invariant:** nobody has room while it waits for readers and others wait for room.
+//! **Invariant:** nobody has room while it waits for readers and others wait for room, for much longer than what it has would take to fetch again:
+//! so no more than twice the bytes are fetched that would be if it were known who goes on.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +52,16 @@ struct Inner {
 
 /// What was used last comes last.
 #[derive(Debug)]
-struct Recent<K, T>(VecDeque<(K, Cell<T>, Instant)>);
+struct Recent<K, T>(VecDeque<Entry<K, T>>);
+
+#[derive(Debug)]
+struct Entry<K, T> {
+    key: K,
+    cell: Cell<T>,
+    used: Instant,
+    /// It was read to its end.
+    is_done: bool,
+}
 
 impl<K, T> Default for Recent<K, T> {
     fn default() -> Self {
@@ -61,22 +71,39 @@ impl<K, T> Default for Recent<K, T> {
 
 impl<K: PartialEq, T> Recent<K, T> {
     fn cell(&mut self, key: K) -> Cell<T> {
-        let found = self.0.iter().position(|(held, _, _)| *held == key);
+        let found = self.0.iter().position(|entry| entry.key == key);
         let found = found.and_then(|at| self.0.remove(at));
-        let cell = found.map_or_else(Cell::default, |(_, cell, _)| cell);
-        self.0.push_back((key, Arc::clone(&cell), Instant::now()));
+        let cell = found.map_or_else(Cell::default, |entry| entry.cell);
+        let (held, used) = (Arc::clone(&cell), Instant::now());
+        self.0.push_back(Entry { key, cell: held, used, is_done: false });
         cell
     }
 
-    /// Takes out what was not used for the longest time.
-    fn oldest(&mut self) -> Option<Cell<T>> {
-        let at = self.0.iter().position(|(_, cell, _)| cell.initialized())?;
-        self.0.remove(at).map(|(_, cell, _)| cell)
+    /// Takes out what was not used for the longest time, of what may go.
+    fn oldest(&mut self, may_go: impl Fn(&Entry<K, T>, &T) -> bool) -> Option<Cell<T>> {
+        let may_go = |entry: &Entry<K, T>| entry.cell.get().is_some_and(|it| may_go(entry, it));
+        let at = self.0.iter().position(may_go)?;
+        self.0.remove(at).map(|entry| entry.cell)
     }
 
     /// Lets go of what nobody has used for a while.
     fn forget(&mut self) {
-        self.0.retain(|(_, _, used)| used.elapsed() < limits::PARQUET_HELD);
+        self.0.retain(|entry| entry.used.elapsed() < limits::PARQUET_HELD);
+    }
+}
+
+impl<K> Entry<K, Group> {
+    /// Nobody uses it, and nobody is likely to soon.
+    fn is_idle(&self, group: &Group) -> bool {
+        let is_used = Arc::strong_count(&self.cell) > 1;
+        !is_used && (self.is_done || self.used.elapsed() >= group.patience)
+    }
+}
+
+impl Inner {
+    fn footers_bytes(&self) -> usize {
+        let footers = self.tables.0.iter().filter_map(|entry| entry.cell.get());
+        footers.map(|table| table.bytes).sum()
     }
 }
 
@@ -126,10 +153,9 @@ impl Held {
         let mut inner = self.lock();
         self.watch(&mut inner);
         let cell = inner.tables.cell(object);
-        let tables = inner.tables.0.iter().filter_map(|(_, cell, _)| cell.get());
-        let mut bytes: usize = tables.map(|table| table.bytes).sum();
+        let mut bytes = inner.footers_bytes();
         while bytes > limits::PARQUET_FOOTERS_BYTES
-            && let Some(oldest) = inner.tables.oldest()
+            && let Some(oldest) = inner.tables.oldest(|_, _| true)
         {
             bytes -= oldest.get().map_or(0, |table| table.bytes);
         }
@@ -139,9 +165,16 @@ impl Held {
     /// What footers take of memory; row groups are counted in [`Cache::working_bytes`].
     #[must_use]
     pub fn footers_bytes(&self) -> usize {
-        let inner = self.lock();
-        let footers = inner.tables.0.iter().filter_map(|(_, cell, _)| cell.get());
-        footers.map(|table| table.bytes).sum()
+        self.lock().footers_bytes()
+    }
+
+    /// An extent of a row group was read, or its last one.
+    pub(super) fn was_read(&self, object: u128, number: u32, is_done: bool) {
+        let mut inner = self.lock();
+        let found = inner.groups.0.iter_mut().rev().find(|entry| entry.key == (object, number));
+        if let Some(entry) = found {
+            (entry.used, entry.is_done) = (Instant::now(), is_done);
+        }
     }
 
     /// All together have three quarters of so much memory from now on, but for what is there.
@@ -168,8 +201,8 @@ impl Held {
             if let Ok(permits) = tokio::time::timeout(look, &mut permits).await {
                 break permits.expect("never closed");
             }
-            if self.lock().groups.oldest().is_none() {
-                // All are in use: whoever is done makes room, and who waits for readers.
+            if self.lock().groups.oldest(Entry::is_idle).is_none() {
+                // All are in use, or will be: whoever is done makes room, and who waits for readers.
                 waiting.get_or_insert_with(|| Waiting::begin(self));
             }
         };
@@ -178,13 +211,19 @@ impl Held {
         Arc::new(Room { _permits: permits, _working: working })
     }
 
-    /// Returns when somebody waits for room.
-    pub(super) async fn is_room_awaited(&self) {
-        let told = self.awaited.notified();
-        tokio::pin!(told);
-        told.as_mut().enable();
-        if self.waiting.load(Ordering::Relaxed) == 0 {
-            told.await;
+    /// Returns when somebody waits for room, and somebody does after this time as well.
+    pub(super) async fn is_room_awaited(&self, patience: Duration) {
+        loop {
+            let told = self.awaited.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if self.waiting.load(Ordering::Relaxed) == 0 {
+                told.await;
+            }
+            tokio::time::sleep(patience).await;
+            if self.waiting.load(Ordering::Relaxed) > 0 {
+                return;
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::StreamWriter;
@@ -97,6 +98,11 @@ impl Renderer {
     /// The row that the next part begins with.
     pub fn next_row(&self) -> u64 {
         self.written.records.front().map_or(self.next, |record| record.rows.start)
+    }
+
+    /// For how long its row group is kept for it while others wait.
+    pub fn patience(&self) -> Duration {
+        self.group.patience
     }
 
     /// Content until `stop`, or to the end.
