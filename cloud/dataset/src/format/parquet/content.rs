@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -66,6 +67,8 @@ struct Groups<'a> {
     gets: usize,
     /// Those that have come and are not read yet.
     ready: HashMap<usize, Result<Group, String>>,
+    /// Others wait for their room: they are read to their ends, whether more is wanted or not.
+    is_hurried: bool,
 }
 
 impl Groups<'_> {
@@ -83,20 +86,28 @@ impl Groups<'_> {
         Ok(())
     }
 
-    /// Reads one from a row on, or says what is wrong with it.
-    async fn read(
-        &mut self,
-        number: usize,
-        first: u64,
-    ) -> Result<Result<Renderer, String>, FetchError> {
-        if !self.ready.contains_key(&number) {
-            self.bring(&[number]).await?;
-        }
-        Ok(match self.ready.remove(&number) {
-            Some(Ok(group)) => decode(move || Renderer::new(Arc::new(group), first)).await,
+    /// Reads one, or says what is wrong with it.
+    async fn read(&mut self, number: usize) -> Result<Renderer, String> {
+        match self.ready.remove(&number) {
+            Some(Ok(group)) => decode(move || Renderer::new(Arc::new(group), 0)).await,
             Some(Err(fault)) => Err(fault),
             None => Err("it did not come".into()),
-        })
+        }
+    }
+
+    /// Returns when more is wanted, or others have waited for their room for as long as it would take to fetch them again.
+    async fn wanted(&mut self, patience: Duration, found: &mut impl Found) -> bool {
+        if self.is_hurried {
+            return true;
+        }
+        tokio::select! {
+            biased;
+            is_wanted = found.wanted() => is_wanted,
+            () = self.held.is_room_awaited(patience) => {
+                self.is_hurried = true;
+                true
+            }
+        }
     }
 }
 
@@ -129,7 +140,8 @@ pub(crate) async fn index(
         }
     };
     let (from, gets, ready) = ((source, object), pace.gets, HashMap::new());
-    let mut groups = Groups { from, table: Arc::clone(&table), held, gets, ready };
+    let table_of = Arc::clone(&table);
+    let mut groups = Groups { from, table: table_of, held, gets, ready, is_hurried: false };
     let mut file = File { object, index, at: 0, extent_bytes: pace.extent_bytes };
     let (mut numbers, mut read_bytes) = (0..table.groups(), 0_u64);
     while !numbers.is_empty() && !file.is_bomb() {
@@ -146,6 +158,10 @@ pub(crate) async fn index(
             if let Err(fault) = file.read(&mut groups, number, found).await? {
                 file.damaged(0, format!("row group {number}: {fault}"));
             }
+        }
+        // Nobody waits while it has room.
+        if std::mem::take(&mut groups.is_hurried) && !found.wanted().await {
+            return Err(stopped(object));
         }
     }
     if file.is_bomb() {
@@ -193,7 +209,8 @@ impl File<'_> {
         self.at > most.max(limits::PARQUET_CONTENT_BYTES)
     }
 
-    /// Reads a row group to its end. It is given up while others wait for its room and nobody wants more of it.
+    /// Reads a row group to its end. While others wait for its room it does not wait for readers: fetched again, it would take as long. The cache
+    /// keeps what it has room for.
     async fn read(
         &mut self,
         groups: &mut Groups<'_>,
@@ -202,20 +219,16 @@ impl File<'_> {
     ) -> Result<Result<(), String>, FetchError> {
         let records = u32::try_from(limits::EXTENT_RECORDS).unwrap_or(u32::MAX);
         let stop = Stop { bytes: self.extent_bytes, records };
-        let mut next_row = 0;
-        let mut reading = None;
+        let mut renderer = match groups.read(number).await {
+            Ok(renderer) => renderer,
+            Err(fault) => return Ok(Err(fault)),
+        };
         loop {
-            let renderer = match reading.take() {
-                Some(renderer) => renderer,
-                None => match groups.read(number, next_row).await? {
-                    Ok(renderer) => renderer,
-                    Err(fault) => return Ok(Err(fault)),
-                },
-            };
-            let (renderer, part) = match step(renderer, stop).await {
+            let (next, part) = match step(renderer, stop).await {
                 Ok(read) => read,
                 Err(fault) => return Ok(Err(fault)),
             };
+            renderer = next;
             let listed = part.damage.len() as u64;
             for (at, fault) in part.damage {
                 self.damaged(at as u64, format!("row group {number}, {fault}"));
@@ -227,23 +240,11 @@ impl File<'_> {
                     (u32::try_from(number).unwrap_or(u32::MAX), part.first_row),
                     found,
                 );
-            next_row = renderer.next_row();
-            let patience = renderer.patience();
-            reading = (!part.is_end).then_some(renderer);
-            if is_found {
-                let goes_on = found.publish(&self.index).await
-                    && tokio::select! {
-                        biased;
-                        goes_on = found.wanted() => goes_on,
-                        () = groups.held.is_room_awaited(patience) => {
-                            reading = None;
-                            groups.ready.clear();
-                            found.wanted().await
-                        }
-                    };
-                if !goes_on {
-                    return Err(stopped(self.object));
-                }
+            if is_found
+                && !(found.publish(&self.index).await
+                    && groups.wanted(renderer.patience(), found).await)
+            {
+                return Err(stopped(self.object));
             }
             if part.is_end || self.is_bomb() {
                 return Ok(Ok(()));

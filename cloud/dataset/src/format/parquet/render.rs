@@ -95,11 +95,6 @@ impl Renderer {
         Ok(Self { group, reader, goes_over_rows, decoded, next, written, is_end })
     }
 
-    /// The row that the next part begins with.
-    pub fn next_row(&self) -> u64 {
-        self.written.records.front().map_or(self.next, |record| record.rows.start)
-    }
-
     /// For how long its row group is kept for it while others wait.
     pub fn patience(&self) -> Duration {
         self.group.patience
