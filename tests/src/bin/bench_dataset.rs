@@ -402,10 +402,10 @@ async fn jumps(options: &Options, data: &Arc<Catalogue>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Four partitions are read to their ends, all at once. Shards are four times as large as elsewhere, since most of one has to be in memory in some
+/// Two partitions are read to their ends, at once. Shards are four times as large as elsewhere, since most of one has to be in memory in some
 /// formats.
 async fn memory(options: &Options) -> anyhow::Result<()> {
-    const PARTITIONS: i32 = 4;
+    const PARTITIONS: i32 = 2;
     const EPOCHS: u64 = 2;
     const LATER: Duration = Duration::from_secs(15);
     let options = &Options { shard_samples: 4 * options.shard_samples, ..options.clone() };
