@@ -196,12 +196,17 @@ impl Held {
         let permits = Arc::clone(&self.room).acquire_many_owned(self.permits(bytes));
         tokio::pin!(permits);
         let mut waiting = None;
+        let (began, most) = (Instant::now(), *limits::PARQUET_PATIENCE.end());
         let permits = loop {
             let look = if waiting.is_some() { limits::PARQUET_HELD_LOOK } else { Duration::ZERO };
             if let Ok(permits) = tokio::time::timeout(look, &mut permits).await {
                 break permits.expect("never closed");
             }
-            if self.lock().groups.oldest(Entry::is_idle).is_none() {
+            // Where somebody always reads one, it goes all the same, as soon as nobody does for a moment.
+            let may_go = |entry: &Entry<_, Group>, group: &Group| {
+                entry.is_idle(group) || began.elapsed() >= most
+            };
+            if self.lock().groups.oldest(may_go).is_none() {
                 // All are in use, or will be: whoever is done makes room, and who waits for readers.
                 waiting.get_or_insert_with(|| Waiting::begin(self));
             }

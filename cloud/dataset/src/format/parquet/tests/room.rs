@@ -99,6 +99,45 @@ async fn a_row_group_whose_reader_is_slow_makes_room_for_others() {
     assert_eq!(cache.working_bytes(), 0);
 }
 
+/// Reads extents, one after the other.
+async fn read(
+    (source, object): (&Arc<Memory>, &Object),
+    index: &Arc<ObjectIndex>,
+    id: u128,
+    between: &Between,
+    extents: impl Iterator<Item = usize>,
+) {
+    for extent in extents.map(|number| &index.extents[number]) {
+        let source: Arc<dyn Source> = Arc::clone(source) as _;
+        let reread = Reread { source, object, id, index };
+        let content = index::fetch(&reread, extent, between, |_, _| {}).await.unwrap();
+        assert_eq!(content.len(), extent.bytes as usize);
+    }
+}
+
+/// Somebody always reads the row group that has the room, as readers do that jump about in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_group_that_is_always_read_makes_room_for_others() {
+    let (source, object) = file();
+    let between = Between::new(&in_memory(32 << 20));
+    let mut kept = Kept::default();
+    let index = index::index(&source, &object, rows(), pace(), &between, &mut kept).await;
+    let index = Arc::new(index.unwrap());
+    let source = Arc::new(source);
+    let from = (&source, &object);
+    let jumps = |first: usize| {
+        let places = (0..).map(move |jump| (first + 7 * jump) % 15);
+        read(from, &index, 1, &between, places)
+    };
+    let always = async { tokio::join!(jumps(0), jumps(3), jumps(5)) };
+    let other = read(from, &index, 2, &between, 0..3);
+    let other = tokio::time::timeout(Duration::from_secs(120), other);
+    tokio::select! {
+        other = other => other.expect("it is not kept waiting"),
+        _ = always => unreachable!("it does not end"),
+    }
+}
+
 /// Each of several readers had the others' row groups given up, though all went on with theirs: each was fetched once for each extent.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_that_go_on_do_not_have_each_others_row_groups_fetched_again() {
@@ -111,15 +150,8 @@ async fn readers_that_go_on_do_not_have_each_others_row_groups_fetched_again() {
     assert!(index.extents.len() > 30, "{}", index.extents.len());
     source.asked.lock().unwrap().clear();
     let source = Arc::new(source);
-    let read = async |id| {
-        for extent in &index.extents {
-            let source: Arc<dyn Source> = Arc::clone(&source) as _;
-            let reread = Reread { source, object: &object, id, index: &index };
-            let content = index::fetch(&reread, extent, &between, |_, _| {}).await.unwrap();
-            assert_eq!(content.len(), extent.bytes as usize);
-        }
-    };
-    tokio::join!(read(1), read(2), read(3));
+    let all = |id| read((&source, &object), &index, id, &between, 0..index.extents.len());
+    tokio::join!(all(1), all(2), all(3));
     let asked = asked(&source);
     // Each once, and once more where the machine stood still in the middle.
     assert!(asked < object.size * 6, "{asked} of {}", object.size);
