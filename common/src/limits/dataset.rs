@@ -83,7 +83,8 @@ pub const PARQUET_HELD_QUARTERS: u64 = 3;
 pub const PARQUET_FOOTERS_BYTES: usize = 64 * 1024 * 1024;
 /// A row group that nobody has read for so long is not held any more.
 pub const PARQUET_HELD: Duration = Duration::from_secs(15);
-/// While others wait for room, a row group is kept for whoever reads it for as long as it took to fetch, within this.
+/// While others wait for room, a row group is kept for whoever reads it for as long as it took to fetch, within this. Who has waited for the
+/// longest of it has one go that is as old, though somebody always reads it.
 pub const PARQUET_PATIENCE: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(5);
 /// How often it is looked whether there is room for another.

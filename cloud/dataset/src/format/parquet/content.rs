@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use robustmq_common::limits::dataset as limits;
+use tokio::time::Instant;
 
 use super::group::{self, Group};
 use super::held::{Held, Room};
@@ -67,8 +68,9 @@ struct Groups<'a> {
     gets: usize,
     /// Those that have come and are not read yet.
     ready: HashMap<usize, Result<Group, String>>,
-    /// Others wait for their room: they are read to their ends, whether more is wanted or not.
-    is_hurried: bool,
+    /// For how long they are to wait for readers while others wait for their room; then they are read to their ends, whether more is wanted or
+    /// not.
+    patience: Duration,
 }
 
 impl Groups<'_> {
@@ -83,6 +85,8 @@ impl Groups<'_> {
         for (number, group) in numbers.iter().zip(join_all(groups).await) {
             self.ready.insert(*number, group?);
         }
+        let groups = self.ready.values().filter_map(|group| group.as_ref().ok());
+        self.patience = groups.map(|group| group.patience).max().unwrap_or(Duration::MAX);
         Ok(())
     }
 
@@ -96,18 +100,28 @@ impl Groups<'_> {
     }
 
     /// Returns when more is wanted, or others have waited for their room for as long as it would take to fetch them again.
-    async fn wanted(&mut self, patience: Duration, found: &mut impl Found) -> bool {
-        if self.is_hurried {
+    async fn wanted(&mut self, found: &mut impl Found) -> bool {
+        if self.is_hurried() {
             return true;
         }
+        let began = Instant::now();
         tokio::select! {
             biased;
-            is_wanted = found.wanted() => is_wanted,
-            () = self.held.is_room_awaited(patience) => {
-                self.is_hurried = true;
+            is_wanted = found.wanted() => {
+                if self.held.is_awaited() {
+                    self.patience = self.patience.saturating_sub(began.elapsed());
+                }
+                is_wanted
+            }
+            () = self.held.is_room_awaited(self.patience) => {
+                self.patience = Duration::ZERO;
                 true
             }
         }
+    }
+
+    fn is_hurried(&self) -> bool {
+        self.patience.is_zero()
     }
 }
 
@@ -141,7 +155,7 @@ pub(crate) async fn index(
     };
     let (from, gets, ready) = ((source, object), pace.gets, HashMap::new());
     let table_of = Arc::clone(&table);
-    let mut groups = Groups { from, table: table_of, held, gets, ready, is_hurried: false };
+    let mut groups = Groups { from, table: table_of, held, gets, ready, patience: Duration::MAX };
     let mut file = File { object, index, at: 0, extent_bytes: pace.extent_bytes };
     let (mut numbers, mut read_bytes) = (0..table.groups(), 0_u64);
     while !numbers.is_empty() && !file.is_bomb() {
@@ -159,8 +173,8 @@ pub(crate) async fn index(
                 file.damaged(0, format!("row group {number}: {fault}"));
             }
         }
-        // Nobody waits while it has room.
-        if std::mem::take(&mut groups.is_hurried) && !found.wanted().await {
+        // Now it waits, without room.
+        if groups.is_hurried() && !numbers.is_empty() && !found.wanted().await {
             return Err(stopped(object));
         }
     }
@@ -209,8 +223,8 @@ impl File<'_> {
         self.at > most.max(limits::PARQUET_CONTENT_BYTES)
     }
 
-    /// Reads a row group to its end. While others wait for its room it does not wait for readers: fetched again, it would take as long. The cache
-    /// keeps what it has room for.
+    /// Reads a row group to its end, which waits for readers, but not for long while others wait for its room: fetched again, it would take longer.
+    /// The cache keeps what it has room for, so that a row group which nobody reads any more costs time alone, and no more of it than a bomb may.
     async fn read(
         &mut self,
         groups: &mut Groups<'_>,
@@ -219,16 +233,17 @@ impl File<'_> {
     ) -> Result<Result<(), String>, FetchError> {
         let records = u32::try_from(limits::EXTENT_RECORDS).unwrap_or(u32::MAX);
         let stop = Stop { bytes: self.extent_bytes, records };
-        let mut renderer = match groups.read(number).await {
-            Ok(renderer) => renderer,
+        let mut reading = match groups.read(number).await {
+            Ok(renderer) => Some(renderer),
             Err(fault) => return Ok(Err(fault)),
         };
-        loop {
+        while let Some(renderer) = reading.take() {
             let (next, part) = match step(renderer, stop).await {
                 Ok(read) => read,
                 Err(fault) => return Ok(Err(fault)),
             };
-            renderer = next;
+            // It has no room while it waits at its end.
+            reading = (!part.is_end).then_some(next);
             let listed = part.damage.len() as u64;
             for (at, fault) in part.damage {
                 self.damaged(at as u64, format!("row group {number}, {fault}"));
@@ -240,16 +255,14 @@ impl File<'_> {
                     (u32::try_from(number).unwrap_or(u32::MAX), part.first_row),
                     found,
                 );
-            if is_found
-                && !(found.publish(&self.index).await
-                    && groups.wanted(renderer.patience(), found).await)
-            {
+            if is_found && !(found.publish(&self.index).await && groups.wanted(found).await) {
                 return Err(stopped(self.object));
             }
-            if part.is_end || self.is_bomb() {
-                return Ok(Ok(()));
+            if self.is_bomb() {
+                break;
             }
         }
+        Ok(Ok(()))
     }
 
     /// Adds an extent. Whether it has records.

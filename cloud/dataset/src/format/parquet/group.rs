@@ -33,6 +33,7 @@ pub(super) struct Group {
     pub chunks: Vec<(usize, Arc<Chunk>)>,
     /// While others wait for room, it is kept for whoever reads it for so long: about as long as it took to fetch.
     pub patience: Duration,
+    pub came: Instant,
     /// Its room among those that are held.
     pub _room: Arc<Room>,
 }
@@ -142,7 +143,8 @@ impl Fetched {
         let (least, most) = limits::PARQUET_PATIENCE.into_inner();
         let patience = self.took.clamp(least, most);
         let table = Arc::clone(table);
-        Ok(Group { table, number, rows, step_rows, chunks, patience, _room: room })
+        let came = Instant::now();
+        Ok(Group { table, number, rows, step_rows, chunks, patience, came, _room: room })
     }
 }
 

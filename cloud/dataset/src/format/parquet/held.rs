@@ -1,8 +1,7 @@
 //! Row groups that are in memory: those whose files are counted, and those of which extents are read again, since an extent is a small part of
 //! its row group, and what comes next is mostly another part of it. And their files' footers, for the row groups after them.
 //!
-//! **Invariant:** nobody has room while it waits for readers and others wait for room, for much longer than what it has would take to fetch again:
-//! so no more than twice the bytes are fetched that would be if it were known who goes on.
+//! **Invariant:** nobody has room while it waits for readers and others wait for room, for much longer than what it has would take to fetch again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,9 +85,11 @@ impl<K: PartialEq, T> Recent<K, T> {
         self.0.remove(at).map(|entry| entry.cell)
     }
 
-    /// Lets go of what nobody has used for a while.
+    /// Lets go of what nobody has used for a while, and nobody waits for.
     fn forget(&mut self) {
-        self.0.retain(|entry| entry.used.elapsed() < limits::PARQUET_HELD);
+        self.0.retain(|entry| {
+            Arc::strong_count(&entry.cell) > 1 || entry.used.elapsed() < limits::PARQUET_HELD
+        });
     }
 }
 
@@ -173,7 +174,9 @@ impl Held {
         let mut inner = self.lock();
         let found = inner.groups.0.iter_mut().rev().find(|entry| entry.key == (object, number));
         if let Some(entry) = found {
-            (entry.used, entry.is_done) = (Instant::now(), is_done);
+            entry.used = Instant::now();
+            // The last one may have come before others.
+            entry.is_done |= is_done;
         }
     }
 
@@ -202,9 +205,10 @@ impl Held {
             if let Ok(permits) = tokio::time::timeout(look, &mut permits).await {
                 break permits.expect("never closed");
             }
-            // Where somebody always reads one, it goes all the same, as soon as nobody does for a moment.
+            // One that somebody always reads goes all the same after a while: who reads it then is the last one.
             let may_go = |entry: &Entry<_, Group>, group: &Group| {
-                entry.is_idle(group) || began.elapsed() >= most
+                let is_late = began.elapsed() >= most && group.came.elapsed() >= most;
+                entry.is_idle(group) || is_late
             };
             if self.lock().groups.oldest(may_go).is_none() {
                 // All are in use, or will be: whoever is done makes room, and who waits for readers.
@@ -216,17 +220,22 @@ impl Held {
         Arc::new(Room { _permits: permits, _working: working })
     }
 
+    /// Whether somebody waits for room.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Returns when somebody waits for room, and somebody does after this time as well.
     pub(super) async fn is_room_awaited(&self, patience: Duration) {
         loop {
             let told = self.awaited.notified();
             tokio::pin!(told);
             told.as_mut().enable();
-            if self.waiting.load(Ordering::Relaxed) == 0 {
+            if !self.is_awaited() {
                 told.await;
             }
             tokio::time::sleep(patience).await;
-            if self.waiting.load(Ordering::Relaxed) > 0 {
+            if self.is_awaited() {
                 return;
             }
         }

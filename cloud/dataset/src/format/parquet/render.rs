@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::StreamWriter;
@@ -93,11 +92,6 @@ impl Renderer {
         let (goes_over_rows, next) = (first > 0, first);
         let (decoded, written, is_end) = (None, Written::new(group.table.record_bytes), false);
         Ok(Self { group, reader, goes_over_rows, decoded, next, written, is_end })
-    }
-
-    /// For how long its row group is kept for it while others wait.
-    pub fn patience(&self) -> Duration {
-        self.group.patience
     }
 
     /// Content until `stop`, or to the end.

@@ -98,7 +98,7 @@ async fn what_is_deleted_is_not_counted_on() {
         loop {
             match broker.kafka.datasets.cancel_of(id) {
                 Some(cancel) => return cancel,
-                None => tokio::task::yield_now().await,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }
     };
