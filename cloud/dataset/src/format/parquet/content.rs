@@ -18,7 +18,7 @@ use super::{decode, footer};
 use crate::fetch::{FetchError, Object, Source};
 use crate::format::Damage;
 use crate::index::{
-    ExtentIndex, Found, ObjectIndex, Pace, Reading, add_extent, layout_of, stopped,
+    ExtentIndex, Found, ObjectIndex, Pace, Reading, add_extent, extent_id, layout_of, stopped,
 };
 
 /// The footer, or what is wrong with it.
@@ -309,7 +309,7 @@ pub(crate) async fn fetch(
     let renderer = decode(move || Renderer::new(group, first)).await.map_err(damaged)?;
     let stop = Stop { bytes: extent.bytes as usize, records: extent.records };
     let (_, part) = step(renderer, stop).await.map_err(damaged)?;
-    let is_last = index.rows.get(at + 1).is_none_or(|(next, _)| *next != number);
-    held.was_read(id, number, is_last);
+    let of_group = index.extents.iter().zip(&index.rows).filter(|(_, (other, _))| *other == number);
+    held.was_read(group_cell, extent.start, of_group.map(|(extent, _)| extent_id(id, extent)));
     Ok(part.content.into())
 }

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** nobody has room while it waits for readers and others wait for room, for much longer than what it has would take to fetch again.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::group::Group;
 use super::table::Table;
-use crate::cache::{Cache, Working};
+use crate::cache::{Cache, ExtentId, Working};
 
 /// Who comes first fetches it, and others wait for that.
 pub(super) type Cell<T> = Arc<OnceCell<Arc<T>>>;
@@ -58,8 +58,17 @@ struct Entry<K, T> {
     key: K,
     cell: Cell<T>,
     used: Instant,
-    /// It was read to its end.
+    /// Where the parts of it begin that were read.
+    read: HashSet<u64>,
+    /// All of it was read.
     is_done: bool,
+}
+
+impl<K, T> Entry<K, T> {
+    fn new(key: K) -> Self {
+        let (cell, used, read) = (Cell::default(), Instant::now(), HashSet::new());
+        Self { key, cell, used, read, is_done: false }
+    }
 }
 
 impl<K, T> Default for Recent<K, T> {
@@ -72,9 +81,10 @@ impl<K: PartialEq, T> Recent<K, T> {
     fn cell(&mut self, key: K) -> Cell<T> {
         let found = self.0.iter().position(|entry| entry.key == key);
         let found = found.and_then(|at| self.0.remove(at));
-        let cell = found.map_or_else(Cell::default, |entry| entry.cell);
-        let (held, used) = (Arc::clone(&cell), Instant::now());
-        self.0.push_back(Entry { key, cell: held, used, is_done: false });
+        let mut entry = found.unwrap_or_else(|| Entry::new(key));
+        entry.used = Instant::now();
+        let cell = Arc::clone(&entry.cell);
+        self.0.push_back(entry);
         cell
     }
 
@@ -169,14 +179,30 @@ impl Held {
         self.lock().footers_bytes()
     }
 
-    /// An extent of a row group was read, or its last one.
-    pub(super) fn was_read(&self, object: u128, number: u32, is_done: bool) {
+    /// The extent of a row group was read that begins at `start`. Once each of `all` its extents was, or is in the cache, the row group goes, unless
+    /// somebody else is reading one: were it kept, a fast scan would fill the room with what nobody reads any more.
+    pub(super) fn was_read(
+        &self,
+        cell: Cell<Group>,
+        start: u64,
+        mut all: impl Iterator<Item = ExtentId>,
+    ) {
         let mut inner = self.lock();
-        let found = inner.groups.0.iter_mut().rev().find(|entry| entry.key == (object, number));
-        if let Some(entry) = found {
-            entry.used = Instant::now();
-            // The last one may have come before others.
-            entry.is_done |= is_done;
+        let groups = &mut inner.groups.0;
+        // It may have gone already, to make room.
+        let Some(at) = groups.iter().rposition(|entry| Arc::ptr_eq(&entry.cell, &cell)) else {
+            return;
+        };
+        // Whoever comes out last sees that nobody else uses it.
+        drop(cell);
+        let entry = &mut groups[at];
+        entry.used = Instant::now();
+        entry.read.insert(start);
+        let is_had =
+            |id: ExtentId| entry.read.contains(&id.start) || self.cache.contains(id).is_some();
+        entry.is_done = all.all(is_had);
+        if entry.is_done && Arc::strong_count(&entry.cell) == 1 {
+            groups.remove(at);
         }
     }
 
