@@ -50,21 +50,20 @@ struct Written {
     bytes: Vec<u8>,
     /// The largest record.
     most: usize,
-    /// Bytes that were taken.
-    taken: usize,
     records: VecDeque<Record>,
 }
 
 /// A record that is written, or what is wrong with its rows.
 struct Record {
     rows: Range<u64>,
-    outcome: Result<usize, String>,
+    /// Where it is.
+    outcome: Result<Range<usize>, String>,
 }
 
 /// When to stop.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stop {
-    /// After so many bytes of content, or more.
+    /// Before the content is more than so many bytes, but for one record that is.
     pub bytes: usize,
     /// After so many records.
     pub records: u32,
@@ -99,6 +98,9 @@ impl Renderer {
         let content = Vec::with_capacity(stop.bytes.min(limits::EXTENT_BYTES));
         let mut part = Part { content, ..Part::default() };
         while part.content.len() < stop.bytes && part.records < stop.records {
+            if part.records > 0 && part.content.len() + self.written.next_bytes() > stop.bytes {
+                break;
+            }
             if self.written.take(&mut part) {
                 continue;
             }
@@ -173,18 +175,22 @@ impl Renderer {
             self.is_end = true;
             return Ok(());
         };
+        let before = decoded.at;
         let Some(taken) = decoded.take(usize::MAX, limits::PARQUET_RENDERED_BYTES) else {
             let rows = self.went_on(1);
             self.written.damaged(rows, too_large(self.group.table.record_bytes));
             return Ok(());
         };
-        let mut lines = Vec::new();
-        json::write(&taken, &mut lines).map_err(reason)?;
-        if memchr_iter(b'\n', &lines).count() != taken.num_rows() {
+        // About as many as there will be: they are not to be moved each time that there are twice as many.
+        let bytes = decoded.sizes.get(before..decoded.at).unwrap_or_default();
+        let bytes = bytes.iter().fold(0_u64, |sum, size| sum.saturating_add(*size));
+        self.written.bytes.reserve(usize::try_from(bytes).unwrap_or(0));
+        json::write(&taken, &mut self.written.bytes).map_err(reason)?;
+        if memchr_iter(b'\n', &self.written.bytes).count() != taken.num_rows() {
             return Err("they are not as many lines of JSON".into());
         }
         let rows = self.went_on(taken.num_rows());
-        self.written.lines(&lines, rows.start);
+        self.written.lines(rows.start);
         Ok(())
     }
 
@@ -290,12 +296,11 @@ fn too_large(most: usize) -> String {
 
 impl Written {
     fn new(most: usize) -> Self {
-        Self { bytes: Vec::new(), most, taken: 0, records: VecDeque::new() }
+        Self { bytes: Vec::new(), most, records: VecDeque::new() }
     }
 
     fn clear(&mut self) {
         self.bytes.clear();
-        self.taken = 0;
         self.records.clear();
     }
 
@@ -303,20 +308,17 @@ impl Written {
         self.records.push_back(Record { rows, outcome: Err(fault) });
     }
 
-    /// Takes lines over, one for each row.
-    fn lines(&mut self, lines: &[u8], first: u64) {
+    /// What was written is lines, one for each row.
+    fn lines(&mut self, first: u64) {
         let mut start = 0;
-        for (end, row) in memchr_iter(b'\n', lines).zip(first..) {
-            let line = lines.get(start..=end).unwrap_or_default();
+        for (end, row) in memchr_iter(b'\n', &self.bytes).zip(first..) {
+            let line = start..end + 1;
+            start = line.end;
             let outcome = match line.len() > self.most {
                 true => Err(too_large(self.most)),
-                false => Ok(line.len()),
+                false => Ok(line),
             };
-            if outcome.is_ok() {
-                self.bytes.extend_from_slice(line);
-            }
             self.records.push_back(Record { rows: row..row + 1, outcome });
-            start = end + 1;
         }
     }
 
@@ -326,11 +328,17 @@ impl Written {
         let most = self.most;
         let length = length.filter(|bytes| *bytes as usize <= most);
         let outcome = length.map(|bytes| {
+            let start = self.bytes.len();
             self.bytes.extend_from_slice(&bytes.to_le_bytes());
             self.bytes.extend_from_slice(frame);
-            bytes as usize + size_of::<u32>()
+            start..self.bytes.len()
         });
         self.records.push_back(Record { rows, outcome: outcome.ok_or_else(|| too_large(most)) });
+    }
+
+    /// Bytes of the next record.
+    fn next_bytes(&self) -> usize {
+        self.records.front().map_or(0, |record| record.outcome.as_ref().map_or(0, Range::len))
     }
 
     /// Moves the next record to `part`; `false` if there is none.
@@ -341,12 +349,11 @@ impl Written {
                 if part.records == 0 {
                     part.first_row = rows.start;
                 }
-                let content = self.bytes.get(self.taken..self.taken + bytes).unwrap_or_default();
-                // No room for twice as much is made for the last record.
+                let content = self.bytes.get(bytes).unwrap_or_default();
+                // No room for twice as much is made for one that is large.
                 part.content.reserve_exact(content.len());
                 part.content.extend_from_slice(content);
                 part.records += 1;
-                self.taken += bytes;
             }
             Err(fault) => {
                 part.damaged += 1;
