@@ -36,6 +36,7 @@ impl Housekeeping {
                 self.look_at_health(),
                 self.make_room(),
                 self.share_cache(),
+                self.caches.make_way(),
                 self.give_back(),
                 self.expire_offsets(),
             )
@@ -71,7 +72,7 @@ impl Housekeeping {
         }
     }
 
-    /// Datasets may have what archived blocks do not take.
+    /// Extents of datasets may have what others do not take.
     async fn share_cache(&self) {
         let mut ticks = every(limits::STORE_HEALTH_INTERVAL);
         loop {

@@ -103,12 +103,82 @@ impl Caches {
 
     /// Gives extents what others do not take. These come and go: to be called now and then.
     pub fn share(&self) {
-        let all = self.memory_bytes.load(Ordering::Relaxed);
+        self.datasets.set_decoding_bytes(self.all_of_datasets());
+        self.datasets.set_memory_bytes(self.left());
+    }
+
+    /// Takes from extents what is decompressed and rendered in as soon as it is much more than before: a row group of Parquet. They have it back when
+    /// all is shared again: what comes and goes does not have them come and go.
+    pub async fn make_way(&self) {
+        loop {
+            self.datasets.is_decoding_much_more().await;
+            let left = self.left();
+            if left < self.datasets.memory_bytes() {
+                self.datasets.set_memory_bytes(left);
+            }
+        }
+    }
+
+    fn all_of_datasets(&self) -> usize {
         let archived = self.archive.as_ref().map_or(0, |archive| archive.cache_bytes());
-        let all_of_datasets = all.saturating_sub(archived);
-        self.datasets.set_decoding_bytes(all_of_datasets);
-        let left = all_of_datasets.saturating_sub(self.datasets.decoding_bytes_beside());
-        let left = left.max(all / 4);
-        self.datasets.set_memory_bytes(left);
+        self.memory_bytes.load(Ordering::Relaxed).saturating_sub(archived)
+    }
+
+    /// What is left for extents.
+    fn left(&self) -> usize {
+        let left = self.all_of_datasets().saturating_sub(self.datasets.decoding_bytes_beside());
+        left.max(self.memory_bytes.load(Ordering::Relaxed) / 4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use robustmq_dataset::cache::{Cache, CacheSettings};
+    use tokio::task::yield_now;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::log::Log;
+    use crate::store::MemoryStore;
+    use crate::topics::Catalogue;
+
+    /// Extents made way once a second: four row groups of 28 MB had been fetched by then, and all took 80 MB more than there was.
+    #[tokio::test]
+    async fn extents_make_way_at_once_and_have_it_back_when_all_is_shared() {
+        let all = 128 << 20;
+        let store = Arc::new(MemoryStore::new());
+        let topics = Arc::new(Catalogue::new(Arc::new(Log::new(store.clone()))));
+        let cache = Cache::open(CacheSettings { memory_bytes: all, ssd: None });
+        let cache = cache.expect("large enough");
+        let datasets =
+            Datasets::start(store, &topics, cache.clone(), None, CancellationToken::new());
+        let datasets = datasets.await.expect("an empty store");
+        let caches = Caches::new(all, None, datasets);
+        let budget = || caches.show().extents_budget_bytes;
+        let makes_way = async {
+            let mut working = cache.work();
+            working.set_much(64 << 20);
+            while budget() == all {
+                yield_now().await;
+            }
+            let left = budget();
+            assert!((65 << 20..100 << 20).contains(&left), "{left}: a part of it is read-ahead's");
+            working.set_much(127 << 20);
+            while budget() == left {
+                yield_now().await;
+            }
+            assert_eq!(budget(), all / 4, "they always have so much");
+            drop(working);
+            // Told of it, and nothing is given back.
+            cache.work().set_much(1 << 20);
+            yield_now().await;
+            assert_eq!(budget(), all / 4, "what comes and goes does not have them come and go");
+            caches.share();
+            assert_eq!(budget(), all);
+        };
+        tokio::select! {
+            () = caches.make_way() => unreachable!("it goes on"),
+            () = makes_way => {}
+        }
     }
 }

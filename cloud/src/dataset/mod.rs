@@ -266,6 +266,11 @@ impl Datasets {
         self.between.groups.footers_bytes() + self.cache.working_bytes_beside()
     }
 
+    /// Returns when decompressing and rendering take much more than before. For one who waits.
+    async fn is_decoding_much_more(&self) {
+        self.cache.is_much_more_worked_in().await;
+    }
+
     /// Row groups of Parquet may take a part of so much memory from now on.
     fn set_decoding_bytes(&self, bytes: usize) {
         self.between.groups.set_memory_bytes(bytes);

@@ -1,6 +1,5 @@
 //! The cache as readers see it: one lock around memory, a task for each load, and the SSD behind.
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use super::scene::{Changes, Scene};
 use super::ssd::Ssd;
 use super::stats::{CacheStats, Counts};
 use super::users::{UserId, Users};
+use super::working::AtWork;
 use super::{Ahead, CacheError, CacheSettings, ExtentId, Found, Load, Outcome, Tier};
 use crate::fetch::FetchError;
 use crate::layout::Extent;
@@ -32,7 +32,7 @@ pub struct Cache {
     pub(super) room_awaited: Notify,
     pub(super) ssd: Option<Arc<Ssd>>,
     /// What is worked in beside the cache.
-    pub(super) working: Arc<AtomicUsize>,
+    pub(super) working: Arc<AtWork>,
 }
 
 /// What is done for who asks.
@@ -103,7 +103,7 @@ impl Cache {
             }
             opened => opened?,
         };
-        let working = Arc::<AtomicUsize>::default();
+        let working = Arc::<AtWork>::default();
         let memory = Memory::new(memory_bytes, queue_bytes, Arc::clone(&working));
         Ok(Arc::new(Self {
             memory: Mutex::new(memory),

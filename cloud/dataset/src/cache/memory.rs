@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use robustmq_common::limits;
 use tokio::time::Instant;
@@ -15,6 +14,7 @@ use super::lent::{Lent, Loan};
 use super::ranks::{Rank, Ranks};
 use super::scene::{Changes, Displaced, Scene};
 use super::users::UserId;
+use super::working::AtWork;
 use super::{ExtentId, Outcome};
 use crate::layout::Extent;
 
@@ -95,14 +95,14 @@ pub(super) struct Memory {
     /// What waits to be written to SSD may take so much.
     queue_bytes: usize,
     /// What is worked in beside the cache.
-    working: Arc<AtomicUsize>,
+    working: Arc<AtWork>,
     /// Memory of an extent for a thousand bytes of its content, as it was lately: a layout of short records is as large as they are.
     share: usize,
 }
 
 impl Memory {
     /// `queue_bytes` of it are for what waits to be written to SSD, and a part of read-ahead's room is for what is `working`.
-    pub(super) fn new(budget_bytes: usize, queue_bytes: usize, working: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(budget_bytes: usize, queue_bytes: usize, working: Arc<AtWork>) -> Self {
         Self {
             budget_bytes,
             queue_bytes,
@@ -240,7 +240,7 @@ impl Memory {
         let loading = self.free_loading_bytes + self.turns.pieces_bytes;
         let loading = (loading as u64).saturating_sub(free);
         // All of its part as soon as there is some: what is read ahead is not to go when more of it comes.
-        let is_working = self.working.load(Ordering::Relaxed) > 0;
+        let is_working = self.working.bytes() > 0;
         let working = if is_working { working_bytes(self.budget_bytes) } else { 0 };
         self.lent.outside_bytes() + working + usize::try_from(loading).unwrap_or(usize::MAX)
     }

@@ -5,23 +5,44 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use robustmq_common::limits::dataset as limits;
+use tokio::sync::Notify;
 
 use super::front::Cache;
 use super::memory::working_bytes;
 
+/// What all work in together.
+#[derive(Debug, Default)]
+pub(super) struct AtWork {
+    bytes: AtomicUsize,
+    /// Somebody works in much more than before.
+    grew: Notify,
+}
+
+impl AtWork {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
 /// Memory that somebody works in, until this is dropped.
 #[derive(Debug)]
 pub struct Working {
-    all: Arc<AtomicUsize>,
+    all: Arc<AtWork>,
     bytes: usize,
 }
 
 impl Working {
     /// So much, from now on.
     pub fn set(&mut self, bytes: usize) {
-        self.all.fetch_add(bytes, Ordering::Relaxed);
-        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.all.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.all.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = bytes;
+    }
+
+    /// So much, from now on, and it is much: [`Cache::is_much_more_worked_in`] tells of it.
+    pub fn set_much(&mut self, bytes: usize) {
+        self.set(bytes);
+        self.all.grew.notify_one();
     }
 
     /// How much.
@@ -61,6 +82,11 @@ impl Cache {
     /// What all work in together.
     #[must_use]
     pub fn working_bytes(&self) -> usize {
-        self.working.load(Ordering::Relaxed)
+        self.working.bytes()
+    }
+
+    /// Returns when somebody works in much more than before: once, however often that was. For one who waits.
+    pub async fn is_much_more_worked_in(&self) {
+        self.working.grew.notified().await;
     }
 }

@@ -242,7 +242,7 @@ impl Held {
             }
         };
         let mut working = self.cache.work();
-        working.set(usize::try_from(bytes).unwrap_or(usize::MAX));
+        working.set_much(usize::try_from(bytes).unwrap_or(usize::MAX));
         Arc::new(Room { _permits: permits, _working: working })
     }
 
