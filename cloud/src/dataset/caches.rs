@@ -177,6 +177,7 @@ mod tests {
             assert_eq!(budget(), all);
         };
         tokio::select! {
+            biased;
             () = caches.make_way() => unreachable!("it goes on"),
             () = makes_way => {}
         }

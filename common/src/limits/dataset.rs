@@ -81,6 +81,8 @@ pub const PARQUET_CONTENT_BYTES: u64 = 1024 * 1024 * 1024;
 pub const PARQUET_HELD_QUARTERS: u64 = 3;
 /// The footers of their files, in memory.
 pub const PARQUET_FOOTERS_BYTES: usize = 64 * 1024 * 1024;
+/// Read-ahead leaves room for decoding for so long after nothing was decoded any more.
+pub const WORK_GOES_ON: Duration = Duration::from_secs(15);
 /// A row group that nobody has read for so long is not held any more.
 pub const PARQUET_HELD: Duration = Duration::from_secs(15);
 /// While others wait for room, a row group is kept for whoever reads it for as long as it took to fetch, within this. Who has waited for the

@@ -239,9 +239,8 @@ impl Memory {
         let free = self.resident_room().saturating_sub(self.residents.bytes());
         let loading = self.free_loading_bytes + self.turns.pieces_bytes;
         let loading = (loading as u64).saturating_sub(free);
-        // All of its part as soon as there is some: what is read ahead is not to go when more of it comes.
-        let is_working = self.working.bytes() > 0;
-        let working = if is_working { working_bytes(self.budget_bytes) } else { 0 };
+        // All of its part as soon as there is some, and for a while after: what is read ahead is not to go when more of it comes.
+        let working = if self.working.goes_on() { working_bytes(self.budget_bytes) } else { 0 };
         self.lent.outside_bytes() + working + usize::try_from(loading).unwrap_or(usize::MAX)
     }
 

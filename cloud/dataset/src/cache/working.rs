@@ -1,13 +1,14 @@
 //! Memory that is worked in beside the cache: decoders, and what they have made and nobody has taken yet. Some of it takes room from
 //! read-ahead; what is more is for who gives the cache what is left.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use robustmq_common::limits::dataset as limits;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::front::Cache;
+use super::front::{Cache, locked};
 use super::memory::working_bytes;
 
 /// What all work in together.
@@ -16,11 +17,19 @@ pub(super) struct AtWork {
     bytes: AtomicUsize,
     /// Somebody works in much more than before.
     grew: Notify,
+    /// When there was nothing any more.
+    ended: Mutex<Option<Instant>>,
 }
 
 impl AtWork {
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Somebody works, or did a moment ago and is likely to again.
+    pub(super) fn goes_on(&self) -> bool {
+        let is_recent = |ended: Instant| ended.elapsed() < limits::WORK_GOES_ON;
+        self.bytes() > 0 || locked(&self.ended).is_some_and(is_recent)
     }
 }
 
@@ -35,7 +44,10 @@ impl Working {
     /// So much, from now on.
     pub fn set(&mut self, bytes: usize) {
         self.all.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.all.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let before = self.all.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.bytes > 0 && before == self.bytes {
+            *locked(&self.all.ended) = Some(Instant::now());
+        }
         self.bytes = bytes;
     }
 

@@ -232,7 +232,8 @@ impl File<'_> {
         found: &mut impl Found,
     ) -> Result<Result<(), String>, FetchError> {
         let records = u32::try_from(limits::EXTENT_RECORDS).unwrap_or(u32::MAX);
-        let stop = Stop { bytes: self.extent_bytes, records };
+        let bytes = self.extent_bytes;
+        let stop = Stop { bytes, most: bytes / 16 * 17, records };
         let mut reading = match groups.read(number).await {
             Ok(renderer) => Some(renderer),
             Err(fault) => return Ok(Err(fault)),
@@ -307,9 +308,12 @@ pub(crate) async fn fetch(
     });
     let group = Arc::clone(group.await?);
     let renderer = decode(move || Renderer::new(group, first)).await.map_err(damaged)?;
-    let stop = Stop { bytes: extent.bytes as usize, records: extent.records };
+    let bytes = extent.bytes as usize;
+    let stop = Stop { bytes, most: bytes, records: extent.records };
     let (_, part) = step(renderer, stop).await.map_err(damaged)?;
-    let of_group = index.extents.iter().zip(&index.rows).filter(|(_, (other, _))| *other == number);
-    held.was_read(group_cell, extent.start, of_group.map(|(extent, _)| extent_id(id, extent)));
+    let until = |end: u32| index.rows.partition_point(|(other, _)| *other < end);
+    let of_group = index.extents.get(until(number)..until(number.saturating_add(1)));
+    let of_group = of_group.unwrap_or_default().iter().map(|extent| extent_id(id, extent));
+    held.was_read(group_cell, extent_id(id, extent), of_group);
     Ok(part.content.into())
 }

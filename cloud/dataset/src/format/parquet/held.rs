@@ -58,16 +58,18 @@ struct Entry<K, T> {
     key: K,
     cell: Cell<T>,
     used: Instant,
-    /// Where the parts of it begin that were read.
-    read: HashSet<u64>,
-    /// All of it was read.
+    /// Extents of it that were read.
+    read: HashSet<ExtentId>,
+    /// One was read twice: somebody reads behind somebody else.
+    is_shared: bool,
+    /// All of it was read, or is in the cache.
     is_done: bool,
 }
 
 impl<K, T> Entry<K, T> {
     fn new(key: K) -> Self {
         let (cell, used, read) = (Cell::default(), Instant::now(), HashSet::new());
-        Self { key, cell, used, read, is_done: false }
+        Self { key, cell, used, read, is_shared: false, is_done: false }
     }
 }
 
@@ -179,13 +181,14 @@ impl Held {
         self.lock().footers_bytes()
     }
 
-    /// The extent of a row group was read that begins at `start`. Once each of `all` its extents was, or is in the cache, the row group goes, unless
-    /// somebody else is reading one: were it kept, a fast scan would fill the room with what nobody reads any more.
+    /// An extent of a row group was read. Once each of `all` was, the row group goes, unless somebody else is reading one, or reads behind: were it
+    /// kept, a fast scan would fill the room with what nobody reads any more. Where others are in the cache, which may leave it, it goes when
+    /// somebody waits for its room.
     pub(super) fn was_read(
         &self,
         cell: Cell<Group>,
-        start: u64,
-        mut all: impl Iterator<Item = ExtentId>,
+        extent: ExtentId,
+        all: impl Iterator<Item = ExtentId>,
     ) {
         let mut inner = self.lock();
         let groups = &mut inner.groups.0;
@@ -197,12 +200,14 @@ impl Held {
         drop(cell);
         let entry = &mut groups[at];
         entry.used = Instant::now();
-        entry.read.insert(start);
-        let is_had =
-            |id: ExtentId| entry.read.contains(&id.start) || self.cache.contains(id).is_some();
-        entry.is_done = all.all(is_had);
-        if entry.is_done && Arc::strong_count(&entry.cell) == 1 {
-            groups.remove(at);
+        entry.is_shared |= !entry.read.insert(extent);
+        let mut left = all.filter(|id| !entry.read.contains(id)).peekable();
+        let is_over = left.peek().is_none() && !entry.is_shared;
+        entry.is_done = left.all(|id| self.cache.contains(id).is_some());
+        if is_over && Arc::strong_count(&entry.cell) == 1 {
+            let over = groups.remove(at);
+            drop(inner);
+            drop(over);
         }
     }
 

@@ -63,8 +63,10 @@ struct Record {
 /// When to stop.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stop {
-    /// Before the content is more than so many bytes, but for one record that is.
+    /// After so many bytes of content,
     pub bytes: usize,
+    /// or before there are more than so many, but for one record that has more.
+    pub most: usize,
     /// After so many records.
     pub records: u32,
 }
@@ -95,10 +97,10 @@ impl Renderer {
 
     /// Content until `stop`, or to the end.
     pub fn part(&mut self, stop: Stop) -> Part {
-        let content = Vec::with_capacity(stop.bytes.min(limits::EXTENT_BYTES));
+        let content = Vec::with_capacity(stop.most.min(limits::EXTENT_BYTES / 16 * 17));
         let mut part = Part { content, ..Part::default() };
         while part.content.len() < stop.bytes && part.records < stop.records {
-            if part.records > 0 && part.content.len() + self.written.next_bytes() > stop.bytes {
+            if part.records > 0 && part.content.len() + self.written.next_bytes() > stop.most {
                 break;
             }
             if self.written.take(&mut part) {
@@ -111,7 +113,7 @@ impl Renderer {
             self.write();
         }
         part.is_end = self.is_end && self.written.records.is_empty();
-        if part.content.len() < stop.bytes / 4 * 3 {
+        if part.content.len() < part.content.capacity() / 16 * 15 {
             part.content.shrink_to_fit();
         }
         part
@@ -181,7 +183,7 @@ impl Renderer {
             self.written.damaged(rows, too_large(self.group.table.record_bytes));
             return Ok(());
         };
-        // About as many as there will be: they are not to be moved each time that there are twice as many.
+        // At least as many: they are not to be moved each time that there are twice as many.
         let bytes = decoded.sizes.get(before..decoded.at).unwrap_or_default();
         let bytes = bytes.iter().fold(0_u64, |sum, size| sum.saturating_add(*size));
         self.written.bytes.reserve(usize::try_from(bytes).unwrap_or(0));
