@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use robustmq_common::limits::dataset as limits;
+
 use super::{
     Ahead, Extent, ExtentId, Layout, MIB, Origin, READER, Tier, UserId, content, get, id,
     in_memory, settle,
@@ -166,4 +168,24 @@ async fn what_another_user_will_read_soon_stays_until_then() {
     }
     let left = both.iter().filter(|id| cache.contains(**id).is_some()).count();
     assert!(left < both.len(), "{left} have stayed");
+}
+
+/// Row groups came and went: read-ahead had twice the room between two of them, and what it had brought went when the next one came. One reader
+/// in order had each byte fetched four times.
+#[tokio::test(start_paused = true)]
+async fn read_ahead_leaves_room_for_what_is_worked_in_for_a_while_after() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    for start in 0..500 {
+        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+    cache.work().set(1 << 20);
+    assert_eq!(cache.working_bytes(), 0, "it has ended");
+    let begin = |starts: std::ops::Range<u64>| {
+        let ahead = starts.map(|start| id(start, MIB));
+        ahead.filter(|id| cache.ahead(*id, READER, origin.load(*id)) == Ahead::Begun).count()
+    };
+    assert_eq!(begin(1000..1100), 11, "half of read-ahead's room");
+    tokio::time::advance(limits::WORK_GOES_ON).await;
+    assert_eq!(begin(1100..1200), 12, "all of it");
 }
