@@ -73,6 +73,11 @@ pub(super) struct Lent {
 }
 
 impl Lent {
+    /// Bytes of all that is lent.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Bytes of what is lent and not in the cache.
     pub(super) fn outside_bytes(&self) -> usize {
         self.outside_bytes

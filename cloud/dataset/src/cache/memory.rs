@@ -225,7 +225,7 @@ impl Memory {
 
     /// Whether there is room in the pool, when what was passed and what was forgotten there goes.
     fn has_room(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) -> bool {
-        let room = ahead_bytes(self.budget_bytes);
+        let room = self.pool_room();
         while self.pool_bytes + self.beside_bytes() + bytes > room {
             let Some(id) = self.disposable(scene.now) else { return false };
             self.leave_pool(id, scene, changes);
@@ -233,15 +233,19 @@ impl Memory {
         true
     }
 
-    /// What takes room from the pool without being in it: what is being sent, what is on its way to a place that is taken, and a part of what is
-    /// worked in, which comes and goes: what stays is not to go for that.
+    /// What the pool has room for: what is for read-ahead, but for a part where somebody works in memory beside the cache. All of that part as soon as
+    /// there is some, and for a while after: what stays is not to go for what comes and goes, and what is read ahead not when more of it comes.
+    fn pool_room(&self) -> usize {
+        let working = if self.working.goes_on() { working_bytes(self.budget_bytes) } else { 0 };
+        ahead_bytes(self.budget_bytes) - working
+    }
+
+    /// What takes room from the pool without being in it: what is being sent, and what is on its way to a place that is taken.
     fn beside_bytes(&self) -> usize {
         let free = self.resident_room().saturating_sub(self.residents.bytes());
         let loading = self.free_loading_bytes + self.turns.pieces_bytes;
         let loading = (loading as u64).saturating_sub(free);
-        // All of its part as soon as there is some, and for a while after: what is read ahead is not to go when more of it comes.
-        let working = if self.working.goes_on() { working_bytes(self.budget_bytes) } else { 0 };
-        self.lent.outside_bytes() + working + usize::try_from(loading).unwrap_or(usize::MAX)
+        self.lent.outside_bytes() + usize::try_from(loading).unwrap_or(usize::MAX)
     }
 
     fn disposable(&self, now: Instant) -> Option<ExtentId> {
@@ -329,7 +333,7 @@ impl Memory {
     /// Whether there is room when all goes that may go: else nothing has to. What goes may have taken a place among those that stay, so that there
     /// is less room in the end.
     fn may_have_room(&self, bytes: usize, gently: Option<Instant>) -> bool {
-        let room = ahead_bytes(self.budget_bytes);
+        let room = self.pool_room();
         if self.pool_bytes + self.beside_bytes() + bytes <= room {
             return true;
         }
@@ -431,7 +435,7 @@ impl Memory {
         }
     }
 
-    /// Lends an extent: a loan that there is, or a new one, if there is room for it. Half of read-ahead's room is left to that.
+    /// Lends an extent: a loan that there is, or a new one, if there is room for it. Half of the pool's room is left to that.
     pub(super) fn lend(
         &mut self,
         id: ExtentId,
@@ -441,7 +445,7 @@ impl Memory {
         if let Some(loan) = self.lent.again(id) {
             return Some(loan);
         }
-        let most = ahead_bytes(self.budget_bytes) / 2;
+        let most = self.pool_room() / 2;
         self.lent.has_room(id, bytes, most).then(|| {
             let loan = new();
             self.lent.lend(id, &loan, bytes, !self.contains(id));

@@ -162,22 +162,24 @@ impl Memory {
         }
         let free = self.resident_room().saturating_sub(self.residents.bytes());
         let free = usize::try_from(free / 2).unwrap_or(usize::MAX);
-        let most = ahead_bytes(self.budget_bytes) / 2;
+        let most = self.pool_room() / 2;
         self.turns.pieces_bytes + bytes <= most.saturating_add(free)
             && (self.free_bytes() >= bytes as u64 || self.has_room(bytes, scene, changes))
     }
 
-    /// What is being sent may take half of the room for long: who needs more than the other half goes on when no other load is under way.
+    /// What is being sent may take half of the room for long, and more where the room was larger before: who does not fit beside it goes on when no
+    /// other load is under way. What is being sent may be the beginning of an answer that waits for just this load.
     fn may_go_beyond(&self, bytes: usize) -> bool {
+        let half = self.pool_room() / 2;
         let is_alone = || self.loads.values().all(|loading| loading.pool_bytes == 0);
-        self.pool_bytes == 0 || (bytes > ahead_bytes(self.budget_bytes) / 2 && is_alone())
+        self.pool_bytes == 0 || ((bytes > half || self.lent.bytes() > half) && is_alone())
     }
 
     /// Lets those go on who wait and whom there is room for now.
     pub(in crate::cache) fn serve(&mut self, scene: Scene<'_>, changes: &mut Changes) {
         while let Some(Waiting { of, bytes, turn }) = self.turns.loads.front() {
             let (id, bytes, is_gone) = (*of, *bytes, turn.is_closed());
-            let most = ahead_bytes(self.budget_bytes);
+            let most = self.pool_room();
             let fits = is_gone
                 || self.make_room(bytes.min(most), Some(scene.now), scene, changes)
                 || self.may_go_beyond(bytes);

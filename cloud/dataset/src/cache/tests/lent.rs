@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 
 /// Loads extents and lends each: what was lent.
-async fn lend(
+pub(super) async fn lend(
     cache: &Arc<Cache>,
     origin: &Arc<Origin>,
     starts: std::ops::Range<u64>,

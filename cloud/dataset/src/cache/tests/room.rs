@@ -1,14 +1,30 @@
 //! Who has room in memory, and what goes for whom.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use robustmq_common::limits::dataset as limits;
 
 use super::{
-    Ahead, Extent, ExtentId, Layout, MIB, Origin, READER, Tier, UserId, content, get, id,
+    Ahead, Cache, Extent, ExtentId, Layout, MIB, Origin, READER, Tier, UserId, content, get, id,
     in_memory, settle,
 };
+
+/// Reads extents of a MiB, one after the other.
+async fn scan(cache: &Arc<Cache>, origin: &Arc<Origin>, starts: Range<u64>) {
+    for start in starts {
+        get(cache, origin, id(start, MIB)).await.expect("it is there");
+        cache.passed(id(start, MIB), READER);
+    }
+}
+
+/// A cache of 48 MiB that is full: hardly anything ranks before what stays.
+async fn full() -> (Arc<Cache>, Arc<Origin>) {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    scan(&cache, &origin, 0..500).await;
+    (cache, origin)
+}
 
 #[tokio::test(start_paused = true)]
 async fn loads_that_readers_wait_for_wait_for_room_where_there_is_none() {
@@ -42,11 +58,7 @@ async fn loads_that_readers_wait_for_wait_for_room_where_there_is_none() {
 /// had it fetched again.
 #[tokio::test(start_paused = true)]
 async fn what_was_fetched_to_be_indexed_takes_the_place_of_its_piece() {
-    let (cache, origin) = (in_memory(48 << 20), Origin::new());
-    for start in 0..500 {
-        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
-        cache.passed(id(start, MIB), READER);
-    }
+    let (cache, origin) = full().await;
     let room = cache.try_take_room(8 << 20).expect("a third of the pool");
     let ahead = (1000..1100).map(|start| id(start, MIB));
     let begun = ahead.filter(|id| cache.ahead(*id, READER, origin.load(*id)) == Ahead::Begun);
@@ -93,11 +105,7 @@ async fn more_readers_than_there_is_room_for_wait_for_each_other_and_load_once()
 /// A load that there was not enough room for threw out what was read ahead, and waited all the same: that was fetched twice.
 #[tokio::test(start_paused = true)]
 async fn what_was_read_ahead_stays_where_its_going_is_not_enough() {
-    let (cache, origin) = (in_memory(48 << 20), Origin::new());
-    for start in 0..500 {
-        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
-        cache.passed(id(start, MIB), READER);
-    }
+    let (cache, origin) = full().await;
     let ahead: Vec<_> = (1000..1006).map(|start| id(start, MIB / 2)).collect();
     for id in &ahead {
         assert_eq!(Ahead::Begun, cache.ahead(*id, READER, origin.load(*id)));
@@ -117,11 +125,7 @@ async fn what_was_read_ahead_stays_where_its_going_is_not_enough() {
 /// What is being sent may grow after a piece got its room: its extent was thrown away then, and fetched again for its reader.
 #[tokio::test(start_paused = true)]
 async fn what_was_fetched_to_be_indexed_is_kept_however_full_it_has_become() {
-    let (cache, origin) = (in_memory(48 << 20), Origin::new());
-    for start in 0..500 {
-        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
-        cache.passed(id(start, MIB), READER);
-    }
+    let (cache, _) = full().await;
     let _piece = cache.try_take_room(8 << 20).expect("a third of the pool");
     let _others = cache.keep_room(30 << 20);
     for start in 2000..2100 {
@@ -137,11 +141,7 @@ async fn what_was_fetched_to_be_indexed_is_kept_however_full_it_has_become() {
 /// Two topics over the same objects: what the first was past went for what it read next, and was fetched again for the second, a little behind it.
 #[tokio::test(start_paused = true)]
 async fn what_another_user_will_read_soon_stays_until_then() {
-    let (cache, origin) = (in_memory(48 << 20), Origin::new());
-    for start in 0..500 {
-        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
-        cache.passed(id(start, MIB), READER);
-    }
+    let (cache, origin) = full().await;
     let behind = UserId(2);
     let both: Vec<_> = (1000..1008).map(|start| id(start, MIB)).collect();
     for id in &both {
@@ -150,10 +150,7 @@ async fn what_another_user_will_read_soon_stays_until_then() {
         assert!(matches!(found, Ahead::Here | Ahead::Resident), "{found:?}");
         cache.passed(*id, READER);
     }
-    for start in 2000..2100 {
-        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
-        cache.passed(id(start, MIB), READER);
-    }
+    scan(&cache, &origin, 2000..2100).await;
     let before = origin.loads();
     for id in &both {
         let found = cache.get(*id, behind, origin.load(*id)).await.expect("it is there");
@@ -162,10 +159,7 @@ async fn what_another_user_will_read_soon_stays_until_then() {
     }
     assert_eq!(origin.loads(), before);
     // Then they go.
-    for start in 3000..3100 {
-        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
-        cache.passed(id(start, MIB), READER);
-    }
+    scan(&cache, &origin, 3000..3100).await;
     let left = both.iter().filter(|id| cache.contains(**id).is_some()).count();
     assert!(left < both.len(), "{left} have stayed");
 }
@@ -174,18 +168,34 @@ async fn what_another_user_will_read_soon_stays_until_then() {
 /// in order had each byte fetched four times.
 #[tokio::test(start_paused = true)]
 async fn read_ahead_leaves_room_for_what_is_worked_in_for_a_while_after() {
-    let (cache, origin) = (in_memory(48 << 20), Origin::new());
-    for start in 0..500 {
-        get(&cache, &origin, id(start, MIB)).await.expect("it is there");
-        cache.passed(id(start, MIB), READER);
-    }
+    let (cache, origin) = full().await;
     cache.work().set(1 << 20);
     assert_eq!(cache.working_bytes(), 0, "it has ended");
-    let begin = |starts: std::ops::Range<u64>| {
+    let begin = |starts: Range<u64>| {
         let ahead = starts.map(|start| id(start, MIB));
         ahead.filter(|id| cache.ahead(*id, READER, origin.load(*id)) == Ahead::Begun).count()
     };
     assert_eq!(begin(1000..1100), 11, "half of read-ahead's room");
     tokio::time::advance(limits::WORK_GOES_ON).await;
     assert_eq!(begin(1100..1200), 12, "all of it");
+}
+
+/// What one answer had been lent took all the room that decoding had left, and the rest of the answer waited for room: until nothing had been
+/// decoded for a while, 15 to 22 seconds.
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_waits_for_does_not_wait_for_the_answer() {
+    let (cache, origin) = full().await;
+    let lent = super::lent::lend(&cache, &origin, 1000..1020).await;
+    assert_eq!(lent.len(), 11, "half of the room");
+    let mut working = cache.work();
+    working.set(1 << 20);
+    for start in 2000..2004 {
+        let rest = get(&cache, &origin, id(start, MIB));
+        let rest = tokio::time::timeout(limits::WORK_GOES_ON / 2, rest).await;
+        assert_eq!(rest.expect("it is not worked in less"), Ok(Tier::Source));
+    }
+    drop(lent);
+    // From now on less is lent.
+    let lent = super::lent::lend(&cache, &origin, 3000..3020).await;
+    assert_eq!(lent.len(), 5, "half of what is left");
 }
