@@ -227,6 +227,10 @@ pub const AHEAD_BYTES: usize = 1024 * 1024 * 1024;
 pub const BEING_READ: Duration = Duration::from_millis(200);
 /// What was read ahead, or is being read, and was not asked for in this time makes room for what is read ahead.
 pub const AHEAD_KEPT: Duration = Duration::from_secs(60);
+/// Extents that went while they were read, and are known for it if they are loaded again.
+pub const STRAIN_NOTED: usize = 64;
+/// Read-ahead has room of what stays for so long after one was.
+pub const STRAIN_LASTS: Duration = Duration::from_secs(30);
 /// Loads that are under way or wait for room. Readers of further extents are refused.
 pub const LOADS: usize = 4096;
 /// What a user's share of the cache is told in, unless it is set, and the most that it may be set to.

@@ -20,10 +20,12 @@ use crate::layout::Extent;
 
 mod passed;
 mod shares;
+mod strain;
 mod turns;
 
 use self::shares::is_idle;
 pub(super) use self::shares::{ahead_bytes, cost, working_bytes};
+use self::strain::Strain;
 use self::turns::Turns;
 
 /// An extent in memory.
@@ -92,6 +94,8 @@ pub(super) struct Memory {
     pub(super) lent: Lent,
     /// Who waits for room in the pool.
     turns: Turns,
+    /// What was being read when it went.
+    strain: Strain,
     /// What waits to be written to SSD may take so much.
     queue_bytes: usize,
     /// What is worked in beside the cache.
@@ -108,6 +112,7 @@ impl Memory {
             queue_bytes,
             working,
             turns: Turns::default(),
+            strain: Strain::default(),
             held: HashMap::new(),
             residents: Ranks::default(),
             pool_bytes: 0,
@@ -124,11 +129,6 @@ impl Memory {
 
     pub(super) fn budget_bytes(&self) -> usize {
         self.budget_bytes
-    }
-
-    /// What residents may take.
-    pub(super) fn resident_room(&self) -> u64 {
-        (self.budget_bytes - ahead_bytes(self.budget_bytes)).saturating_sub(self.queue_bytes) as u64
     }
 
     /// What of that nothing has taken yet.
@@ -233,13 +233,6 @@ impl Memory {
         true
     }
 
-    /// What the pool has room for: what is for read-ahead, but for a part where somebody works in memory beside the cache. All of that part as soon as
-    /// there is some, and for a while after: what stays is not to go for what comes and goes, and what is read ahead not when more of it comes.
-    fn pool_room(&self) -> usize {
-        let working = if self.working.goes_on() { working_bytes(self.budget_bytes) } else { 0 };
-        ahead_bytes(self.budget_bytes) - working
-    }
-
     /// What takes room from the pool without being in it: what is being sent, and what is on its way to a place that is taken.
     fn beside_bytes(&self) -> usize {
         let free = self.resident_room().saturating_sub(self.residents.bytes());
@@ -325,6 +318,9 @@ impl Memory {
         }
         while !self.has_room(bytes, scene, changes) {
             let Some(id) = self.least_needed(gently) else { return false };
+            if self.held.get(&id).is_some_and(|held| held.read.is_some()) {
+                self.strain.went(id);
+            }
             self.leave_pool(id, scene, changes);
         }
         true
@@ -456,14 +452,23 @@ impl Memory {
     /// Takes more memory, or less from now on; what is on its way stays.
     pub(super) fn set_budget(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) {
         self.budget_bytes = bytes;
+        self.fit_residents(scene, changes);
+        self.fit_pool(scene, changes);
+    }
+
+    /// What is in the pool beyond its room goes.
+    fn fit_pool(&mut self, scene: Scene<'_>, changes: &mut Changes) {
+        while !self.has_room(0, scene, changes) {
+            let Some(id) = self.least_needed(None) else { break };
+            self.leave_pool(id, scene, changes);
+        }
+    }
+    /// What stays beyond its room goes.
+    fn fit_residents(&mut self, scene: Scene<'_>, changes: &mut Changes) {
         let over = self.residents.bytes().saturating_sub(self.resident_room());
         let standing_of = |user| scene.users.standing(user, scene.now);
         let first = (super::users::Class::Pinned, Rank(0));
         let last = self.residents.last(first, over, standing_of);
         last.unwrap_or_default().into_iter().for_each(|id| self.evict(id, changes));
-        while !self.has_room(0, scene, changes) {
-            let Some(id) = self.least_needed(None) else { break };
-            self.leave_pool(id, scene, changes);
-        }
     }
 }

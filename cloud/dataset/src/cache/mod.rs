@@ -9,7 +9,8 @@
 //! **Invariant:** what is in memory and on its way there, what is fetched to be indexed and what is being written to SSD are within the
 //! budget together, but for one extent that is larger than read-ahead's room, and what was begun while the cache was not full, which may come
 //! when it is: as many bytes as are for read-ahead, at most.
-//! **Invariant:** reading ahead pushes out nothing that stays, and what is lent takes room from reading ahead alone.
+//! **Invariant:** reading ahead pushes out nothing that stays, and what is lent takes room from reading ahead alone; what stays makes room only
+//! where what is being read would not fit.
 //! **Invariant:** the SSD never makes a read fail: what is wrong there is fetched again, and a failing SSD is not used any more.
 //! **Invariant:** locks are taken in this order: memory, SSD's index, users.
 

@@ -3,6 +3,7 @@
 use robustmq_common::limits;
 use tokio::time::Instant;
 
+use super::Memory;
 use crate::layout::Extent;
 
 /// How much of `budget_bytes` is for read-ahead.
@@ -24,4 +25,25 @@ pub(super) fn is_idle(since: Instant, now: Option<Instant>) -> bool {
 /// Memory that an extent takes.
 pub(in crate::cache) fn cost(extent: &Extent) -> usize {
     extent.content.len() + extent.layout.memory_bytes() + limits::dataset::EXTENT_COST_BYTES
+}
+
+impl Memory {
+    /// What residents may take.
+    pub(in crate::cache) fn resident_room(&self) -> u64 {
+        let own = self.own_resident_room();
+        (own - self.strain.room_bytes(own)) as u64
+    }
+
+    /// The same where the pool has room enough.
+    pub(super) fn own_resident_room(&self) -> usize {
+        (self.budget_bytes - ahead_bytes(self.budget_bytes)).saturating_sub(self.queue_bytes)
+    }
+
+    /// What the pool has room for: what is for read-ahead, but for a part where somebody works in memory beside the cache. All of that part as soon as
+    /// there is some, and for a while after: what stays is not to go for what comes and goes, and what is read ahead not when more of it comes.
+    pub(super) fn pool_room(&self) -> usize {
+        let working = if self.working.goes_on() { working_bytes(self.budget_bytes) } else { 0 };
+        let own = ahead_bytes(self.budget_bytes) - working;
+        own + self.strain.room_bytes(self.own_resident_room())
+    }
 }

@@ -76,6 +76,9 @@ impl Memory {
         changes: &mut Changes,
     ) -> Option<oneshot::Receiver<()>> {
         let bytes = self.estimate(id);
+        if is_reader {
+            self.is_loaded_for_reader(id, bytes, scene, changes);
+        }
         let has_room =
             !self.turns.has_loads() && self.make_room(bytes, Some(scene.now), scene, changes);
         let pool_bytes = if has_room { bytes } else { 0 };
@@ -177,6 +180,7 @@ impl Memory {
 
     /// Lets those go on who wait and whom there is room for now.
     pub(in crate::cache) fn serve(&mut self, scene: Scene<'_>, changes: &mut Changes) {
+        self.relax(scene, changes);
         while let Some(Waiting { of, bytes, turn }) = self.turns.loads.front() {
             let (id, bytes, is_gone) = (*of, *bytes, turn.is_closed());
             let most = self.pool_room();

@@ -199,3 +199,24 @@ async fn what_an_answer_waits_for_does_not_wait_for_the_answer() {
     let lent = super::lent::lend(&cache, &origin, 3000..3020).await;
     assert_eq!(lent.len(), 5, "half of what is left");
 }
+
+/// Two windows were a little more than the pool: each of their extents was loaded again for a few records, while what was not read stayed.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_in_turn_has_room_of_what_stays_as_long_as_it_needs_it() {
+    let (cache, origin) = full().await;
+    let residents = || cache.stats(None).resident_bytes;
+    let (before, loads) = (residents(), origin.loads());
+    for round in 0..20 {
+        for start in 1000..1030 {
+            get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+            assert!(cache.stats(None).memory_bytes <= 48 << 20, "round {round}");
+        }
+    }
+    let loads = origin.loads() - loads;
+    assert!((30..90).contains(&loads), "{loads} loads of 30 extents in 20 rounds");
+    assert!(residents() > before / 2);
+    (1000..1030).for_each(|start| cache.passed(id(start, MIB), READER));
+    tokio::time::advance(limits::STRAIN_LASTS * 2).await;
+    scan(&cache, &origin, 0..500).await;
+    assert!(residents() > before - 2 * u64::from(MIB), "it is given back");
+}
