@@ -182,7 +182,7 @@ pub(super) struct State {
     counts: Vec<Option<u64>>,
     /// Objects that are being indexed.
     growing: HashMap<u64, Arc<ObjectIndex>>,
-    opened: HashMap<u64, Arc<Opened>>,
+    pub opened: HashMap<u64, Arc<Opened>>,
     /// Content and records of what was counted, for their ratio.
     counted_bytes: u64,
     counted_records: u64,

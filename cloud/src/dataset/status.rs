@@ -10,7 +10,7 @@ use robustmq_dataset::order::PERMUTATION;
 use serde::Serialize;
 
 use super::find::Searched;
-use super::fit::Fit;
+use super::fit::{self, Known};
 use super::partition::{DatasetPartition, PartitionError};
 use super::{Datasets, ListError, Warming};
 use crate::store::StoreError;
@@ -157,15 +157,18 @@ impl Datasets {
         let (mut is_complete, mut published) = (true, u32::MAX);
         let (mut lost_records, mut lost) = (0, Vec::new());
         let (mut begun_objects, mut damaged_samples) = (0, Vec::new());
-        let mut counted = (0, 0);
+        let mut known = Known::default();
         let partitions = self.looked_at(topic).await?.ok_or_else(none)?;
         for partition in &partitions {
             let state = partition.state();
             let first = state.epochs.iter().next();
             indexed += state.known_objects();
             is_complete &= first.is_some_and(|epoch| epoch.is_complete());
-            let (bytes, records_counted) = state.counted();
-            counted = (counted.0 + bytes, counted.1 + records_counted);
+            let (bytes, records) = state.counted();
+            known.bytes += bytes;
+            known.records += records;
+            let group_bytes = state.opened.values().filter_map(|opened| fit::group_bytes(opened));
+            known.group_bytes = known.group_bytes.max(group_bytes.max());
             begun_objects +=
                 state.epochs.last().map_or_else(|| partition.objects(), |last| last.objects());
             published = published.min(state.epochs.last().map_or(0, |last| last.number() + 1));
@@ -179,7 +182,7 @@ impl Datasets {
         let newest = newest_complete(&partitions);
         damaged_samples.truncate(limits::SHOWN_DAMAGES);
         trouble.extend(nothing_readable(&partitions, indexed, &damaged_samples));
-        let fit = Fit::new(&self.cache, config, topic.partitions, &listed, counted);
+        let warnings = self.fit(config, topic.partitions, &listed, known).warnings();
         trouble.extend(self.refreshing(topic.id).and_then(|begun| begun.trouble()));
         Ok(Status {
             topic: topic.name.clone(),
@@ -201,7 +204,7 @@ impl Datasets {
             lost_records,
             lost,
             trouble,
-            warnings: fit.warnings(),
+            warnings,
             is_refreshing: self.is_refreshing(topic.id),
             warming: dataset.warming().clone(),
             cache: self.cache.stats(Some(dataset.user())),

@@ -327,6 +327,13 @@ impl Cache {
         self.change(|memory, scene, changes| memory.set_budget(bytes, scene, changes));
     }
 
+    /// What would be for read-ahead of so much memory.
+    #[must_use]
+    pub fn ahead_bytes_of(memory_bytes: u64) -> u64 {
+        let bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
+        super::memory::ahead_bytes(bytes) as u64
+    }
+
     /// What of that is for read-ahead.
     #[must_use]
     pub fn ahead_bytes(&self) -> usize {

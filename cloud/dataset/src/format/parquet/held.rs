@@ -211,6 +211,12 @@ impl Held {
         }
     }
 
+    /// What there is of memory, of which they have a part.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
     /// All together have three quarters of so much memory from now on, but for what is there.
     pub fn set_memory_bytes(&self, bytes: usize) {
         self.memory_bytes.store(bytes, Ordering::Relaxed);
