@@ -32,7 +32,7 @@ pub(super) struct Find {
     /// Stop when so much was looked through, with the extent (1 to 8 MB) that it ends in
     #[arg(long, value_name = "MB")]
     limit_mb: Option<u64>,
-    /// Go on where a search was stopped
+    /// Go on where a search was stopped, as it said: OBJECT.EXTENT
     #[arg(long, value_name = "PLACE")]
     after: Option<String>,
     /// Print JSON
@@ -161,6 +161,9 @@ impl Sum {
         let Find { topic, key, epoch, .. } = args;
         let mut said =
             format!("no sample {key:?} in {} objects of {topic}, epoch {epoch}", self.searched);
+        if let Some(after) = &args.after {
+            said.push_str(&format!(", after {after}"));
+        }
         if let Some(passed_over) = self.passed_over(topic) {
             said.push_str(&format!("; {passed_over}"));
         }

@@ -4,8 +4,8 @@
 //! **Invariant:** blocks have at most three quarters of it. Extents have what blocks, and what is decompressed and rendered, do not take; at least a quarter, since a
 //! row group may be larger than all of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use robustmq_common::limits;
 use robustmq_common::machine::{Memory, memory};
@@ -19,6 +19,8 @@ use crate::tier::Archive;
 #[derive(Clone)]
 pub struct Caches {
     memory_bytes: Arc<AtomicUsize>,
+    /// One at a time shares it: what was reckoned last is what there is then.
+    sharing: Arc<Mutex<()>>,
     archive: Option<Arc<Archive>>,
     datasets: Arc<Datasets>,
 }
@@ -67,7 +69,8 @@ impl Caches {
         archive: Option<Arc<Archive>>,
         datasets: Arc<Datasets>,
     ) -> Self {
-        Self { memory_bytes: Arc::new(AtomicUsize::new(memory_bytes)), archive, datasets }
+        let (memory_bytes, sharing) = (Arc::new(AtomicUsize::new(memory_bytes)), Arc::default());
+        Self { memory_bytes, sharing, archive, datasets }
     }
 
     /// As it is now.
@@ -103,6 +106,7 @@ impl Caches {
 
     /// Gives extents what others do not take. These come and go: to be called now and then.
     pub fn share(&self) {
+        let _sharing = self.sharing.lock().unwrap_or_else(PoisonError::into_inner);
         self.datasets.set_decoding_bytes(self.all_of_datasets());
         self.datasets.set_memory_bytes(self.left());
     }
@@ -112,6 +116,7 @@ impl Caches {
     pub async fn make_way(&self) {
         loop {
             self.datasets.is_decoding_much_more().await;
+            let _sharing = self.sharing.lock().unwrap_or_else(PoisonError::into_inner);
             let left = self.left();
             if left < self.datasets.memory_bytes() {
                 self.datasets.set_memory_bytes(left);

@@ -1,5 +1,5 @@
-//! Whether the cache holds what readers of a topic need at the same time. Where it does not, objects are fetched again and again, and nothing
-//! fails: it has to be said.
+//! What a topic's settings do not bring about, where nothing fails by it, so that it has to be said: whether the cache holds what readers need at
+//! the same time, else objects are fetched again and again; and whether there is something to shuffle.
 
 use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::Cache;
@@ -36,6 +36,7 @@ pub(super) struct Known {
 pub(super) struct Fit {
     shuffle: Shuffle,
     partitions: u64,
+    objects: u64,
     /// Bytes of all objects, and of one of them, about.
     bytes: u64,
     object_bytes: u64,
@@ -56,6 +57,20 @@ fn megabytes(bytes: u64) -> String {
 impl Fit {
     /// What does not fit, and what to do about it.
     pub fn warnings(&self) -> Vec<String> {
+        self.order().into_iter().chain(self.misfits()).collect()
+    }
+
+    fn order(&self) -> Option<String> {
+        let Self { objects, partitions, .. } = self;
+        (self.shuffle == Shuffle::Shards && objects <= partitions).then(|| {
+            format!(
+                "robustmq.source.shuffle = shards has the objects of each partition in another order each epoch: with {objects} of them in \
+                 {partitions} partitions there is no other order. Take fewer partitions, or window:RECORDS"
+            )
+        })
+    }
+
+    fn misfits(&self) -> Vec<String> {
         // What is all there is fetched once.
         if self.bytes <= self.memory_bytes.saturating_add(self.ssd_bytes) {
             return Vec::new();
@@ -163,6 +178,7 @@ impl Datasets {
         Fit {
             shuffle: config.shuffle,
             partitions: u64::from(partitions.max(1).cast_unsigned()).min(listed.objects.max(1)),
+            objects: listed.objects,
             bytes: listed.bytes,
             object_bytes,
             record_bytes: known.bytes.checked_div(known.records).or(whole),
@@ -189,6 +205,7 @@ mod tests {
     const LARGE: Fit = Fit {
         shuffle: Shuffle::Shards,
         partitions: 8,
+        objects: 100,
         bytes: 10_000 * MB,
         object_bytes: 100 * MB,
         record_bytes: None,
@@ -229,6 +246,15 @@ mod tests {
         check(many, &["has 150 MB of the cache, enough for 8 partitions"]);
         check(Fit { object_bytes: MB, ..many }, &[]);
         check(Fit { partitions: 64, ..large }, &["are 10000 MB together", "with all 64, objects"]);
+    }
+
+    /// One object in each of four partitions was in the same order in each epoch, and nothing said why.
+    #[test]
+    fn objects_that_have_no_other_order_are_told() {
+        let few = Fit { partitions: 4, objects: 4, bytes: MB, ..LARGE };
+        check(few, &["with 4 of them in 4 partitions there is no other order"]);
+        check(Fit { objects: 5, ..few }, &[]);
+        check(Fit { shuffle: Shuffle::None, ..few }, &[]);
     }
 
     /// Two partitions' windows of 2,000 rows of 8 KB, and row groups of 10 MB: in 64 MiB, 40 records came in a second.

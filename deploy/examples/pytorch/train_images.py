@@ -119,6 +119,9 @@ def fill(args, images):
                         member = tarfile.TarInfo(f"{name(number)}.{extension}")
                         member.size = len(content)
                         shard.addfile(member, io.BytesIO(content))
+    labels = labels_of(min(args.directory.glob("*.tar")))
+    if labels != [label for _, label in images[: len(labels)]]:
+        sys.exit(f"the shards in {args.directory} are of other images: take another --directory, and another --topic")
     config = {
         "robustmq.source": f"file://{args.directory}",
         "robustmq.source.epochs": str(args.epochs),
@@ -133,6 +136,11 @@ def fill(args, images):
         except KafkaException as refused:
             sys.exit(f"the topic is not created: {refused.args[0].str()}")
     print(f"{len(images)} images in {len(list(args.directory.glob('*.tar')))} shards; topic {args.topic}")
+
+
+def labels_of(path):
+    with tarfile.open(path) as shard:
+        return [int(shard.extractfile(member).read()) for member in shard if member.name.endswith(".cls")]
 
 
 def png(pixels, light):

@@ -34,7 +34,7 @@ impl FromStr for Cursor {
         let parts = text.split_once('.').and_then(|(object, extent)| {
             Some(Self { object: object.parse().ok()?, extent: extent.parse().ok()? })
         });
-        parts.ok_or("it is what an earlier answer has as next")
+        parts.ok_or("it is OBJECT.EXTENT, as where an earlier search ended: \"3.17\"")
     }
 }
 

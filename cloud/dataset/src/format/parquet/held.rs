@@ -183,12 +183,12 @@ impl Held {
 
     /// An extent of a row group was read. Once each of `all` was, the row group goes, unless somebody else is reading one, or reads behind: were it
     /// kept, a fast scan would fill the room with what nobody reads any more. Where others are in the cache, which may leave it, it goes when
-    /// somebody waits for its room.
+    /// somebody waits for its room. Where they are not all known yet, it stays.
     pub(super) fn was_read(
         &self,
         cell: Cell<Group>,
         extent: ExtentId,
-        all: impl Iterator<Item = ExtentId>,
+        all: Option<impl Iterator<Item = ExtentId>>,
     ) {
         let mut inner = self.lock();
         let groups = &mut inner.groups.0;
@@ -201,6 +201,7 @@ impl Held {
         let entry = &mut groups[at];
         entry.used = Instant::now();
         entry.is_shared |= !entry.read.insert(extent);
+        let Some(all) = all else { return };
         let mut left = all.filter(|id| !entry.read.contains(id)).peekable();
         let is_over = left.peek().is_none() && !entry.is_shared;
         entry.is_done = left.all(|id| self.cache.contains(id).is_some());

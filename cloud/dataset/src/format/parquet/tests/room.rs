@@ -180,3 +180,27 @@ async fn a_row_group_that_was_read_to_its_end_has_no_room_any_more() {
     let asked = asked(&source);
     assert!(asked < object.size * 11 / 10, "{asked} of {}: each once", object.size);
 }
+
+/// A reader close behind counting had read all extents that were known, and not all that there were: the row group went, and was fetched again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_group_stays_while_more_of_it_may_come_to_be_known() {
+    let (source, object) = file();
+    let cache = in_memory(64 << 20);
+    let between = Between::new(&cache);
+    let mut kept = Kept::default();
+    let whole = index::index(&source, &object, rows(), pace(), &between, &mut kept).await;
+    let whole = Arc::new(whole.unwrap());
+    let mut growing = ObjectIndex::clone(&whole);
+    growing.extents.truncate(3);
+    growing.rows.truncate(3);
+    source.asked.lock().unwrap().clear();
+    let (source, growing) = (Arc::new(source), Arc::new(growing));
+    let from = (&source, &object);
+    read(from, &growing, 1, &between, 0..3).await;
+    assert!(cache.working_bytes() > 17_000_000, "the next extent is of it");
+    let first = whole.rows.partition_point(|(number, _)| *number == 0);
+    read(from, &whole, 1, &between, 3..first).await;
+    assert_eq!(cache.working_bytes(), 0);
+    let asked = asked(&source);
+    assert!(asked < object.size * 6 / 10, "{asked} of {}: one of the two, once", object.size);
+}
