@@ -229,8 +229,8 @@ pub const BEING_READ: Duration = Duration::from_millis(200);
 pub const AHEAD_KEPT: Duration = Duration::from_secs(60);
 /// Extents that went while they were read, and are known for it if they are loaded again.
 pub const STRAIN_NOTED: usize = 64;
-/// Read-ahead has room of what stays for so long after one was.
-pub const STRAIN_LASTS: Duration = Duration::from_secs(30);
+/// Half of what what is being read has of the room of what stays is given back after this time; they are known for as long.
+pub const STRAIN_HALVES: Duration = Duration::from_secs(30);
 /// Loads that are under way or wait for room. Readers of further extents are refused.
 pub const LOADS: usize = 4096;
 /// What a user's share of the cache is told in, unless it is set, and the most that it may be set to.

@@ -73,9 +73,10 @@ pub(super) struct Lent {
 }
 
 impl Lent {
-    /// Bytes of all that is lent.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// Bytes of those that are lent and meant.
+    pub(super) fn bytes_of(&self, is_meant: impl Fn(ExtentId) -> bool) -> usize {
+        let meant = self.entries.iter().filter(|(id, _)| is_meant(**id));
+        meant.map(|(_, entry)| entry.bytes).sum()
     }
 
     /// Bytes of what is lent and not in the cache.

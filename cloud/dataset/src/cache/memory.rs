@@ -223,9 +223,18 @@ impl Memory {
         content.saturating_mul(self.share) / 1000 + limits::dataset::EXTENT_COST_BYTES
     }
 
-    /// Whether there is room in the pool, when what was passed and what was forgotten there goes.
+    /// Whether there is room in the pool, when what was passed and what was forgotten there goes, without what it has of what stays.
     fn has_room(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) -> bool {
-        let room = self.pool_room();
+        self.has_room_in(self.own_pool_room(), bytes, scene, changes)
+    }
+
+    fn has_room_in(
+        &mut self,
+        room: usize,
+        bytes: usize,
+        scene: Scene<'_>,
+        changes: &mut Changes,
+    ) -> bool {
         while self.pool_bytes + self.beside_bytes() + bytes > room {
             let Some(id) = self.disposable(scene.now) else { return false };
             self.leave_pool(id, scene, changes);
@@ -295,12 +304,15 @@ impl Memory {
         } else if waiting.is_some() {
             self.make_room(bytes, None, scene, changes)
         } else {
-            self.has_room(bytes, scene, changes)
+            self.has_room_in(self.pool_room(), bytes, scene, changes)
         };
         if fits {
             self.enter_pool(id, held, scene.now);
         } else {
             self.offer(id, held, scene, changes);
+            if waiting.is_some() {
+                self.note_gone(id, scene.now);
+            }
         }
         waiting
     }
@@ -316,12 +328,9 @@ impl Memory {
         if !self.may_have_room(bytes, gently) {
             return false;
         }
-        while !self.has_room(bytes, scene, changes) {
+        while !self.has_room_in(self.pool_room(), bytes, scene, changes) {
             let Some(id) = self.least_needed(gently) else { return false };
-            if self.held.get(&id).is_some_and(|held| held.read.is_some()) {
-                self.strain.went(id);
-            }
-            self.leave_pool(id, scene, changes);
+            self.leave_pool_early(id, scene, changes);
         }
         true
     }
@@ -359,6 +368,15 @@ impl Memory {
         let order = if held.read.is_some() { &mut self.current } else { &mut self.ahead };
         order.insert(self.tick, (id, now));
         self.held.insert(id, held);
+    }
+
+    /// The same for what somebody may be reading.
+    fn leave_pool_early(&mut self, id: ExtentId, scene: Scene<'_>, changes: &mut Changes) {
+        let is_read = self.held.get(&id).is_some_and(|held| held.read.is_some());
+        self.leave_pool(id, scene, changes);
+        if is_read {
+            self.note_gone(id, scene.now);
+        }
     }
 
     /// Takes it out of the pool. It stays if it ranks.
@@ -441,7 +459,7 @@ impl Memory {
         if let Some(loan) = self.lent.again(id) {
             return Some(loan);
         }
-        let most = self.pool_room() / 2;
+        let most = self.own_pool_room() / 2;
         self.lent.has_room(id, bytes, most).then(|| {
             let loan = new();
             self.lent.lend(id, &loan, bytes, !self.contains(id));
@@ -458,11 +476,12 @@ impl Memory {
 
     /// What is in the pool beyond its room goes.
     fn fit_pool(&mut self, scene: Scene<'_>, changes: &mut Changes) {
-        while !self.has_room(0, scene, changes) {
+        while !self.has_room_in(self.pool_room(), 0, scene, changes) {
             let Some(id) = self.least_needed(None) else { break };
-            self.leave_pool(id, scene, changes);
+            self.leave_pool_early(id, scene, changes);
         }
     }
+
     /// What stays beyond its room goes.
     fn fit_residents(&mut self, scene: Scene<'_>, changes: &mut Changes) {
         let over = self.residents.bytes().saturating_sub(self.resident_room());

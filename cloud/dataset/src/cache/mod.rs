@@ -7,10 +7,10 @@
 //!
 //! **Invariant:** an extent is loaded once at a time, however many ask for it, and was checked before anybody gets it.
 //! **Invariant:** what is in memory and on its way there, what is fetched to be indexed and what is being written to SSD are within the
-//! budget together, but for one extent that is larger than read-ahead's room, and what was begun while the cache was not full, which may come
-//! when it is: as many bytes as are for read-ahead, at most.
-//! **Invariant:** reading ahead pushes out nothing that stays, and what is lent takes room from reading ahead alone; what stays makes room only
-//! where what is being read would not fit.
+//! budget together, but for one extent that is larger than read-ahead's room, or does not fit beside what is being sent, and what was begun while the
+//! cache was not full, which may come when it is: as many bytes as are for read-ahead, at most.
+//! **Invariant:** reading ahead pushes out nothing that stays, and what is lent takes room from reading ahead alone. What stays makes room where
+//! what is being read went for want of it and is loaded again, and for nothing else.
 //! **Invariant:** the SSD never makes a read fail: what is wrong there is fetched again, and a failing SSD is not used any more.
 //! **Invariant:** locks are taken in this order: memory, SSD's index, users.
 

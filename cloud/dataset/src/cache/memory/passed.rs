@@ -31,6 +31,7 @@ impl Memory {
         scene: Scene<'_>,
         changes: &mut Changes,
     ) {
+        self.strain.take_gone(id);
         let Some(held) = self.held.get_mut(&id) else { return };
         if held.user != user && held.read.is_some() {
             return;

@@ -39,11 +39,16 @@ impl Memory {
         (self.budget_bytes - ahead_bytes(self.budget_bytes)).saturating_sub(self.queue_bytes)
     }
 
-    /// What the pool has room for: what is for read-ahead, but for a part where somebody works in memory beside the cache. All of that part as soon as
-    /// there is some, and for a while after: what stays is not to go for what comes and goes, and what is read ahead not when more of it comes.
+    /// What the pool has room for.
     pub(super) fn pool_room(&self) -> usize {
+        self.own_pool_room() + self.strain.room_bytes(self.own_resident_room())
+    }
+
+    /// The same without what it has of what stays: what is for read-ahead, but for a part where somebody works in memory beside the cache. All of that
+    /// part as soon as there is some, and for a while after: what stays is not to go for what comes and goes, and what is read ahead not when more of
+    /// it comes.
+    pub(super) fn own_pool_room(&self) -> usize {
         let working = if self.working.goes_on() { working_bytes(self.budget_bytes) } else { 0 };
-        let own = ahead_bytes(self.budget_bytes) - working;
-        own + self.strain.room_bytes(self.own_resident_room())
+        ahead_bytes(self.budget_bytes) - working
     }
 }

@@ -77,7 +77,7 @@ impl Memory {
     ) -> Option<oneshot::Receiver<()>> {
         let bytes = self.estimate(id);
         if is_reader {
-            self.is_loaded_for_reader(id, bytes, scene, changes);
+            self.take_what_lacks(id, bytes, scene, changes);
         }
         let has_room =
             !self.turns.has_loads() && self.make_room(bytes, Some(scene.now), scene, changes);
@@ -165,7 +165,7 @@ impl Memory {
         }
         let free = self.resident_room().saturating_sub(self.residents.bytes());
         let free = usize::try_from(free / 2).unwrap_or(usize::MAX);
-        let most = self.pool_room() / 2;
+        let most = self.own_pool_room() / 2;
         self.turns.pieces_bytes + bytes <= most.saturating_add(free)
             && (self.free_bytes() >= bytes as u64 || self.has_room(bytes, scene, changes))
     }
@@ -173,9 +173,10 @@ impl Memory {
     /// What is being sent may take half of the room for long, and more where the room was larger before: who does not fit beside it goes on when no
     /// other load is under way. What is being sent may be the beginning of an answer that waits for just this load.
     fn may_go_beyond(&self, bytes: usize) -> bool {
-        let half = self.pool_room() / 2;
+        let half = self.own_pool_room() / 2;
         let is_alone = || self.loads.values().all(|loading| loading.pool_bytes == 0);
-        self.pool_bytes == 0 || ((bytes > half || self.lent.bytes() > half) && is_alone())
+        let is_large = || bytes > half || self.lent.bytes_of(|id| !self.is_resident(id)) > half;
+        self.pool_bytes == 0 || (is_alone() && is_large())
     }
 
     /// Lets those go on who wait and whom there is room for now.

@@ -225,11 +225,14 @@ proptest! {
         steps in prop::collection::vec(step(false), 1..600)
     ) {
         let mut model = Model::new(|_| 1 << 20);
-        let own_room = model.memory.resident_room();
+        let (own_room, mut was_strained) = (model.memory.resident_room(), false);
         for step in &steps {
             model.take(step);
-            // What went for the pool's strain is not here again when that is over.
-            prop_assume!(model.memory.resident_room() == own_room);
+            // What went for what was being read is not here again when that has given its room back.
+            if model.memory.resident_room() < own_room {
+                model.displaced.clear();
+                was_strained = true;
+            }
         }
         let residents = model.memory.residents().in_order();
         let last = residents.last().map(|id| Rank::of(*id));
@@ -237,7 +240,7 @@ proptest! {
         let gone = gone.filter(|id| !residents.contains(id)).map(Rank::of).min();
         if let (Some(last), Some(gone)) = (last, gone) {
             prop_assert!(last < gone, "one that went ranks before one that stays");
-            prop_assert_eq!(23, residents.len());
+            prop_assert!(was_strained || residents.len() == 23);
         }
     }
 }

@@ -189,11 +189,14 @@ async fn what_an_answer_waits_for_does_not_wait_for_the_answer() {
     assert_eq!(lent.len(), 11, "half of the room");
     let mut working = cache.work();
     working.set(1 << 20);
-    for start in 2000..2004 {
+    let loads = origin.loads();
+    for start in (2000..2004).chain(2000..2004).chain(2000..2004) {
         let rest = get(&cache, &origin, id(start, MIB));
-        let rest = tokio::time::timeout(limits::WORK_GOES_ON / 2, rest).await;
-        assert_eq!(rest.expect("it is not worked in less"), Ok(Tier::Source));
+        let rest = tokio::time::timeout(limits::WORK_GOES_ON / 4, rest).await;
+        assert!(rest.expect("it is not worked in less").is_ok());
     }
+    // Who is sent nothing more for a while does not have the others load the same again and again.
+    assert!(origin.loads() - loads <= 8, "{}", origin.loads() - loads);
     drop(lent);
     // From now on less is lent.
     let lent = super::lent::lend(&cache, &origin, 3000..3020).await;
@@ -205,18 +208,52 @@ async fn what_an_answer_waits_for_does_not_wait_for_the_answer() {
 async fn what_is_read_in_turn_has_room_of_what_stays_as_long_as_it_needs_it() {
     let (cache, origin) = full().await;
     let residents = || cache.stats(None).resident_bytes;
-    let (before, loads) = (residents(), origin.loads());
-    for round in 0..20 {
-        for start in 1000..1030 {
-            get(&cache, &origin, id(start, MIB)).await.expect("it is there");
-            assert!(cache.stats(None).memory_bytes <= 48 << 20, "round {round}");
+    let before = residents();
+    for window in 1..=10 {
+        let (starts, loads) = (window * 1000..window * 1000 + 30, origin.loads());
+        for round in 0..20 {
+            for start in starts.clone() {
+                get(&cache, &origin, id(start, MIB)).await.expect("it is there");
+                assert!(cache.stats(None).memory_bytes <= 48 << 20, "{window}, {round}");
+                tokio::time::advance(Duration::from_millis(20)).await;
+            }
         }
+        let loads = origin.loads() - loads;
+        assert!((25..90).contains(&loads), "{loads} loads of 30 extents in 20 rounds");
+        assert!(residents() >= before / 2, "no more than half of what stays");
+        starts.for_each(|start| cache.passed(id(start, MIB), READER));
     }
-    let loads = origin.loads() - loads;
-    assert!((30..90).contains(&loads), "{loads} loads of 30 extents in 20 rounds");
-    assert!(residents() > before / 2);
-    (1000..1030).for_each(|start| cache.passed(id(start, MIB), READER));
-    tokio::time::advance(limits::STRAIN_LASTS * 2).await;
+    // What is lent or read ahead has nothing of it.
+    assert!(residents() < before);
+    assert!(super::lent::lend(&cache, &origin, 20_000..20_030).await.len() <= 11);
+    for _ in 0..10 {
+        tokio::time::advance(limits::STRAIN_HALVES * 2).await;
+        get(&cache, &origin, id(0, MIB)).await.expect("it is there");
+        cache.passed(id(0, MIB), READER);
+    }
     scan(&cache, &origin, 0..500).await;
-    assert!(residents() > before - 2 * u64::from(MIB), "it is given back");
+    assert!(residents() > before - 2 * u64::from(MIB), "all is given back");
+}
+
+/// Now and then an extent went while a slow reader read it: that is not to take the room of what stays, half of it in the end.
+#[tokio::test(start_paused = true)]
+async fn what_has_room_when_it_is_loaded_again_takes_none_of_what_stays() {
+    let (cache, origin) = full().await;
+    let before = cache.stats(None).resident_bytes;
+    for slow in 0..40 {
+        let slow = id(10_000 + slow, MIB);
+        get(&cache, &origin, slow).await.expect("it is there");
+        tokio::time::advance(limits::BEING_READ).await;
+        // Many others want room at the same time, and are read to their ends at once.
+        for other in 0..40 {
+            let other = id(20_000 + slow.start * 100 + other, MIB);
+            get(&cache, &origin, other).await.expect("it is there");
+        }
+        for other in 0..40 {
+            cache.passed(id(20_000 + slow.start * 100 + other, MIB), READER);
+        }
+        get(&cache, &origin, slow).await.expect("it is there");
+        cache.passed(slow, READER);
+        assert!(cache.stats(None).resident_bytes >= before - 2 * u64::from(MIB));
+    }
 }
