@@ -119,6 +119,9 @@ pub struct ObjectIndex {
     /// Of what is compressed, where a decoder can begin, beside the beginning: some places, in the order of the content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub begins: Vec<Begin>,
+    /// It is still read, and there may be more.
+    #[serde(skip)]
+    pub is_growing: bool,
     /// Samples that cannot be read.
     #[serde(default)]
     pub damaged: u64,
@@ -137,6 +140,7 @@ impl ObjectIndex {
             chunked: Vec::new(),
             begins: Vec::new(),
             lost: None,
+            is_growing: false,
             damaged: 0,
             damage: Vec::new(),
         }

@@ -187,7 +187,7 @@ impl DatasetPartition {
             let (number, size, index) = counted?;
             bytes -= size;
             let damages = self.check(number, &index).await?;
-            self.state().count(number, &index, damages);
+            self.state().count((number, size), &index, damages);
             self.publish();
         }
     }

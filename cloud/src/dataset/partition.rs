@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::active::Active;
+use super::fit::Known;
 use super::group::Group;
 use super::lost::Lost;
 use super::manifest::{Manifest, identity};
@@ -182,10 +183,9 @@ pub(super) struct State {
     counts: Vec<Option<u64>>,
     /// Objects that are being indexed.
     growing: HashMap<u64, Arc<ObjectIndex>>,
-    pub opened: HashMap<u64, Arc<Opened>>,
-    /// Content and records of what was counted, for their ratio.
-    counted_bytes: u64,
-    counted_records: u64,
+    opened: HashMap<u64, Arc<Opened>>,
+    /// What was counted, each object once.
+    pub known: Known,
     /// Samples that were left out, and the first of them.
     pub damaged: u64,
     pub damages: Vec<Damaged>,
@@ -224,8 +224,7 @@ impl DatasetPartition {
                 counts: Vec::new(),
                 growing: HashMap::new(),
                 opened: HashMap::new(),
-                counted_bytes: 0,
-                counted_records: 0,
+                known: Known::default(),
                 damaged: 0,
                 damages: Vec::new(),
                 lost: Lost::default(),
@@ -415,7 +414,8 @@ impl State {
         if self.epochs.counting().and_then(|epoch| epoch.next_object()) == Some(number) {
             self.epochs.grow(index.records());
         }
-        self.growing.insert(number, Arc::new(index.clone()));
+        let growing = ObjectIndex { is_growing: true, ..index.clone() };
+        self.growing.insert(number, Arc::new(growing));
     }
 
     /// What was found so far of an object that is not all counted.
@@ -432,7 +432,7 @@ impl State {
 
     /// Bytes of a record: the mean of those that are counted and, before there are any, of those that have come.
     fn record_bytes(&self) -> u64 {
-        let (mut bytes, mut records) = (self.counted_bytes, self.counted_records);
+        let (mut bytes, mut records) = (self.known.content_bytes, self.known.records);
         if records == 0 {
             bytes = self.growing.values().map(|index| index.content_bytes()).sum();
             records = self.growing.values().map(|index| index.records()).sum();
@@ -440,18 +440,19 @@ impl State {
         bytes / records.max(1)
     }
 
-    /// Bytes of what is counted, and how many records they are.
-    pub fn counted(&self) -> (u64, u64) {
-        (self.counted_bytes, self.counted_records)
-    }
-
     /// Objects whose records are known.
     pub fn known_objects(&self) -> u64 {
         self.counts.iter().flatten().count() as u64
     }
 
-    /// The next object of the epoch that is being counted has these records. `damages` are the first samples of it that cannot be read.
-    pub fn count(&mut self, number: u64, index: &ObjectIndex, damages: Vec<Damaged>) {
+    /// The next object of the epoch that is being counted, its number and its size, has these records. `damages` are the first samples of it that
+    /// cannot be read.
+    pub fn count(
+        &mut self,
+        (number, size): (u64, u64),
+        index: &ObjectIndex,
+        damages: Vec<Damaged>,
+    ) {
         self.growing.remove(&number);
         self.epochs.count(index.records());
         let at = usize::try_from(number).unwrap_or(usize::MAX);
@@ -459,8 +460,7 @@ impl State {
             self.counts.resize(at + 1, None);
         }
         if self.counts.get(at).is_some_and(Option::is_none) {
-            self.counted_bytes += index.content_bytes();
-            self.counted_records += index.records();
+            self.known.add(size, index);
             self.damaged += index.damaged;
             let room = limits::LISTED_DAMAGES.saturating_sub(self.damages.len());
             self.damages.extend(damages.into_iter().take(room));

@@ -10,7 +10,7 @@ use robustmq_dataset::order::PERMUTATION;
 use serde::Serialize;
 
 use super::find::Searched;
-use super::fit::{self, Known};
+use super::fit::Known;
 use super::partition::{DatasetPartition, PartitionError};
 use super::{Datasets, ListError, Warming};
 use crate::store::StoreError;
@@ -164,11 +164,7 @@ impl Datasets {
             let first = state.epochs.iter().next();
             indexed += state.known_objects();
             is_complete &= first.is_some_and(|epoch| epoch.is_complete());
-            let (bytes, records) = state.counted();
-            known.bytes += bytes;
-            known.records += records;
-            let group_bytes = state.opened.values().filter_map(|opened| fit::group_bytes(opened));
-            known.group_bytes = known.group_bytes.max(group_bytes.max());
+            known.include(state.known);
             begun_objects +=
                 state.epochs.last().map_or_else(|| partition.objects(), |last| last.objects());
             published = published.min(state.epochs.last().map_or(0, |last| last.number() + 1));
@@ -264,7 +260,7 @@ fn nothing_readable(
     let Damaged { object, reason, .. } = damaged.first()?;
     let is_empty = |partition: &Arc<DatasetPartition>| {
         let state = partition.state();
-        state.epochs.high_watermark() == 0 && state.counted().1 == 0
+        state.epochs.high_watermark() == 0 && state.known.records == 0
     };
     let told = || {
         format!(

@@ -327,13 +327,6 @@ impl Cache {
         self.change(|memory, scene, changes| memory.set_budget(bytes, scene, changes));
     }
 
-    /// What would be for read-ahead of so much memory.
-    #[must_use]
-    pub fn ahead_bytes_of(memory_bytes: u64) -> u64 {
-        let bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
-        super::memory::ahead_bytes(bytes) as u64
-    }
-
     /// What of that is for read-ahead.
     #[must_use]
     pub fn ahead_bytes(&self) -> usize {
@@ -343,9 +336,14 @@ impl Cache {
     /// About how large extents should be: so that the room of read-ahead holds those that some tens of readers read.
     #[must_use]
     pub fn extent_bytes(&self) -> usize {
-        let (least, most) = limits::dataset::EXTENT_BYTES_RANGE.into_inner();
-        let bytes = self.ahead_bytes() / limits::dataset::EXTENTS_AHEAD;
-        (bytes - bytes % least).clamp(least, most)
+        super::memory::extent_bytes(self.memory_bytes())
+    }
+
+    /// Of so much memory, what would be for read-ahead, and how large extents would be.
+    #[must_use]
+    pub fn ahead_and_extent_bytes(memory_bytes: u64) -> (u64, u64) {
+        let bytes = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
+        (super::memory::ahead_bytes(bytes) as u64, super::memory::extent_bytes(bytes) as u64)
     }
 
     /// What may be read ahead now: what is for that, and what nothing has taken yet that stays. The last quarter of that is left to fill with

@@ -24,7 +24,7 @@ mod strain;
 mod turns;
 
 use self::shares::is_idle;
-pub(super) use self::shares::{ahead_bytes, cost, working_bytes};
+pub(super) use self::shares::{ahead_bytes, cost, extent_bytes, working_bytes};
 use self::strain::Strain;
 use self::turns::Turns;
 

@@ -12,6 +12,13 @@ pub(in crate::cache) fn ahead_bytes(budget_bytes: usize) -> usize {
     (budget_bytes / limits::dataset::AHEAD_SHARE).clamp(least, limits::dataset::AHEAD_BYTES)
 }
 
+/// How large extents should be, about.
+pub(in crate::cache) fn extent_bytes(budget_bytes: usize) -> usize {
+    let (least, most) = limits::dataset::EXTENT_BYTES_RANGE.into_inner();
+    let bytes = ahead_bytes(budget_bytes) / limits::dataset::EXTENTS_AHEAD;
+    (bytes - bytes % least).clamp(least, most)
+}
+
 /// How much of what is worked in has room in read-ahead's.
 pub(in crate::cache) fn working_bytes(budget_bytes: usize) -> usize {
     ahead_bytes(budget_bytes) / 2

@@ -307,13 +307,12 @@ pub(crate) async fn fetch(
         Ok::<_, FetchError>(Arc::new(group.map_err(damaged)?))
     });
     let group = Arc::clone(group.await?);
-    let is_last = number as usize + 1 == group.table.metadata.num_row_groups();
     let renderer = decode(move || Renderer::new(group, first)).await.map_err(damaged)?;
     let bytes = extent.bytes as usize;
     let stop = Stop { bytes, most: bytes, records: extent.records };
     let (_, part) = step(renderer, stop).await.map_err(damaged)?;
     // Of a file that is still counted, more extents of the last row group may come to be known.
-    let is_known = is_last || index.rows.last().is_some_and(|(last, _)| *last > number);
+    let is_known = !index.is_growing || index.rows.last().is_some_and(|(last, _)| *last > number);
     let until = |end: u32| index.rows.partition_point(|(other, _)| *other < end);
     let of_group = index.extents.get(until(number)..until(number.saturating_add(1)));
     let of_group = of_group.filter(|_| is_known);

@@ -225,7 +225,7 @@ impl Held {
 
     /// Of all room, what so many bytes need: one row group goes on however large it is.
     fn permits(&self, bytes: u64) -> u32 {
-        let all = self.memory_bytes.load(Ordering::Relaxed) as u64;
+        let all = self.memory_bytes() as u64;
         let most = (all / 4 * limits::PARQUET_HELD_QUARTERS).max(1);
         let permits = u128::from(bytes.min(most)) * u128::from(PERMITS) / u128::from(most);
         u32::try_from(permits).unwrap_or(PERMITS)

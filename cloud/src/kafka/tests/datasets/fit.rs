@@ -20,8 +20,7 @@ async fn windows_that_do_not_fit_the_cache_are_told_at_creation_and_in_the_statu
     ];
     let (error, note) = create(&mut client, "windows", 2, &configs).await;
     assert_eq!(error, 0, "{note}");
-    let said =
-        "windows of 100 records in 2 partitions are 100 MB together, more than the cache, 34 MB: ";
+    let said = "windows of 100 records in 2 partitions are 100 MB together, more than the cache has for them, 25 MB: ";
     assert!(note.starts_with(said), "{note}");
     let warnings = status(&broker, "windows").await.warnings;
     assert!(warnings.len() == 1 && warnings[0] == note, "{warnings:?}");

@@ -190,7 +190,7 @@ async fn a_row_group_stays_while_more_of_it_may_come_to_be_known() {
     let mut kept = Kept::default();
     let whole = index::index(&source, &object, rows(), pace(), &between, &mut kept).await;
     let whole = Arc::new(whole.unwrap());
-    let mut growing = ObjectIndex::clone(&whole);
+    let mut growing = ObjectIndex { is_growing: true, ..ObjectIndex::clone(&whole) };
     growing.extents.truncate(3);
     growing.rows.truncate(3);
     source.asked.lock().unwrap().clear();
