@@ -6,7 +6,7 @@
 //! **Invariant:** what an offset stands for never changes: an epoch's objects are fixed when it begins, its order is computed from the
 //! seed, and an object has the same records each time.
 //! **Invariant:** where each object begins is kept for the newest epochs and one older only: for others it is added up again ([`Epochs::add_up`]).
-//! **Invariant:** in a window nothing may be read before all of it is counted, but for the last one, which ends with its epoch.
+//! **Invariant:** in a window nothing may be read before all of it is found, but for the last one, which ends with its epoch.
 
 use std::collections::VecDeque;
 
@@ -163,7 +163,7 @@ impl Epoch {
         match shuffle {
             Shuffle::Window(window) if !self.is_complete() => {
                 let window = u64::from(window);
-                self.records / window * window
+                self.known() / window * window
             }
             Shuffle::None | Shuffle::Shards | Shuffle::Window(_) => self.known(),
         }

@@ -5,6 +5,7 @@ use robustmq_common::limits::dataset as limits;
 use robustmq_dataset::cache::Cache;
 use robustmq_dataset::epochs::Shuffle;
 use robustmq_dataset::format::Format;
+use robustmq_dataset::format::parquet::Held;
 use robustmq_dataset::index::ObjectIndex;
 
 use super::{Datasets, Listed};
@@ -110,14 +111,13 @@ impl Fit {
 
     /// What is left of memory for extents beside row groups.
     fn extents_bytes(&self) -> u64 {
-        let most = self.memory_bytes / 4 * limits::PARQUET_HELD_QUARTERS;
+        let most = Held::most_bytes(self.memory_bytes);
         let held = match self.row_groups {
             RowGroups::None => 0,
             RowGroups::Some => most,
             RowGroups::Of(bytes) => bytes.saturating_mul(self.read_partitions()).min(most),
         };
-        let left = self.memory_bytes - held;
-        left.max(limits::CACHE_BYTES_MIN as u64).min(self.memory_bytes)
+        self.memory_bytes - held
     }
 
     fn windows(&self) -> Option<String> {
@@ -139,7 +139,7 @@ impl Fit {
             let most = room / all;
             return (most < limits::FIRST_EXTENT_BYTES as u64).then(|| {
                 format!(
-                    "windows of {records} records in {partitions} partitions fit what the cache has for them{beside}, {}, where records have up \
+                    "windows of {records} records in {partitions} partitions fit what the cache has for them{beside}, {}, only where records have up \
                      to {most} bytes on average; where they have more, {otherwise}",
                     there(room)
                 )
@@ -256,7 +256,7 @@ mod tests {
         check(
             windows,
             &[
-                "fit what the cache has for them, 675 MB, where records have up to 8437 bytes on average; where they have more, an object",
+                "fit what the cache has for them, 675 MB, only where records have up to 8437 bytes on average; where they have more, an object",
             ],
         );
         check(Fit { record_bytes: Some(8000), ..windows }, &[]);
@@ -316,8 +316,8 @@ mod tests {
         };
         check(
             unknown(2),
-            &["has for them beside row groups, 16 MB, where records have up to 4194"],
+            &["has for them beside row groups, 12 MB, only where records have up to 3145"],
         );
-        check(unknown(6), &["up to 1398 bytes"]);
+        check(unknown(6), &["up to 1048 bytes"]);
     }
 }

@@ -298,7 +298,7 @@ impl Datasets {
         if let Some(open) = open.and_then(|open| open.upgrade()) {
             open.cancel.cancel();
         }
-        self.cache.unpin(changes::user(topic));
+        self.cache.forget(changes::user(topic));
         self.troubles.forget(topic);
         let mut write = WriteBatch::new();
         for range in ranges_of_topic(topic) {

@@ -79,6 +79,8 @@ pub const ARROW_BATCH_ROWS: usize = 1024;
 pub const PARQUET_CONTENT_BYTES: u64 = 1024 * 1024 * 1024;
 /// Row groups in memory have so many quarters of the cache's memory at most, those of all topics together. One is there however large it is.
 pub const PARQUET_HELD_QUARTERS: u64 = 3;
+/// And leave so much of it where it is small, or half of it.
+pub const PARQUET_LEAVES_BYTES: u64 = 24 * 1024 * 1024;
 /// The footers of their files, in memory.
 pub const PARQUET_FOOTERS_BYTES: usize = 64 * 1024 * 1024;
 /// Read-ahead leaves room for decoding for so long after nothing was decoded any more.
@@ -217,6 +219,8 @@ pub const GET_BUFFER_BYTES: usize = RECORD_BYTES;
 
 /// The least that may be set: what readers read ahead, half of it, has to hold two extents of the usual size.
 pub const CACHE_BYTES_MIN: usize = 32 * 1024 * 1024;
+/// What extents have at least, whatever is decoded and rendered.
+pub const EXTENTS_BYTES_MIN: usize = CACHE_BYTES_MIN / 4;
 /// Read-ahead takes this part of the cache's memory,
 pub const AHEAD_SHARE: usize = 8;
 /// But at least so much of it, or half of less: with less room than what is being read takes, each read fetches its extent anew.

@@ -87,8 +87,11 @@ def make(args):
 
 def create(args, partitions):
     admin = AdminClient({"bootstrap.servers": args.bootstrap})
-    if args.topic in admin.list_topics(timeout=10).topics:
-        return
+    try:
+        if args.topic in admin.list_topics(timeout=10).topics:
+            return
+    except KafkaException as failed:
+        sys.exit(f"no broker answers at {args.bootstrap}: {failed.args[0].str()}")
     if not args.source:
         sys.exit(f"there is no topic {args.topic}, and no --source to create it on")
     config = {
@@ -203,7 +206,12 @@ def emulate(args, source):
     results = {}
     while len(results) < len(processes):
         try:
-            results.update([told.get(timeout=1)])
+            rank, epochs = told.get(timeout=1)
+            if isinstance(epochs, str):
+                for process in processes:
+                    process.terminate()
+                sys.exit(f"accelerator {rank} failed: {epochs}")
+            results[rank] = epochs
         except queue.Empty:
             if any(process.exitcode for process in processes):
                 for process in processes:
@@ -215,6 +223,13 @@ def emulate(args, source):
 
 
 def accelerate(args, source, rank, together, told):
+    try:
+        told.put((rank, epochs_of(args, source, rank, together)))
+    except (KafkaException, OSError, ValueError) as failed:
+        told.put((rank, str(failed)))
+
+
+def epochs_of(args, source, rank, together):
     epochs = []
     together.wait()
     began = time.monotonic()
@@ -228,7 +243,7 @@ def accelerate(args, source, rank, together, told):
             compute, samples, total = compute + ended - step, samples + len(batch), total + sum(batch)
         epochs.append((compute, ended - began, samples, total))
         began = ended
-    told.put((rank, epochs))
+    return epochs
 
 
 def show(args, title, accelerators):

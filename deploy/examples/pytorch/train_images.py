@@ -130,7 +130,11 @@ def fill(args, images):
         "robustmq.source.value": "png",
     }
     admin = AdminClient({"bootstrap.servers": args.bootstrap})
-    if args.topic not in admin.list_topics(timeout=10).topics:
+    try:
+        topics = admin.list_topics(timeout=10).topics
+    except KafkaException as failed:
+        sys.exit(f"no broker answers at {args.bootstrap}: {failed.args[0].str()}")
+    if args.topic not in topics:
         try:
             admin.create_topics([NewTopic(args.topic, args.partitions, config=config)])[args.topic].result()
         except KafkaException as refused:
@@ -321,6 +325,9 @@ def resume(args, whole, names):
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = pathlib.Path(folder) / "checkpoint"
         first = in_a_process(train, args, checkpoint, args.stop_after)
+        if not checkpoint.exists():
+            print(f"--stop-after {args.stop_after}: all {args.epochs} epochs have fewer steps")
+            return False
         at = json.dumps(pickle.loads(checkpoint.read_bytes())["data"])
         second = in_a_process(train, args, checkpoint, None)
     print(f"stopped after {args.stop_after} steps, resumed from {at}")

@@ -126,7 +126,7 @@ def train(rank, args, records, where, loaded, tell):
                 continue
             numbers = batch.data[0].tolist()
             tell.send(("trained", numbers))
-            if args.kill and rank == 0 and dataset.records >= records / args.processes / 2:
+            if args.kill and rank == 0 and dataset.records >= records / args.processes / 4:
                 os.kill(os.getpid(), signal.SIGKILL)
             if dataset.acknowledge(batch.receipt):
                 tell.send(("acknowledged", numbers))
@@ -191,6 +191,8 @@ def watch(args, ranks):
                 seen.trained[rank].update(value or [])
     for rank, (process, _) in enumerate(ranks):
         process.join()
+        if args.kill and rank == 0 and process.exitcode == 0:
+            sys.exit("rank 0 was not killed in the middle: the others were faster, and left it too few records; take more --copies")
         if process.exitcode != (-signal.SIGKILL if args.kill and rank == 0 else 0):
             sys.exit(f"rank {rank} failed")
     return seen

@@ -315,15 +315,20 @@ impl Cache {
         self.users.set_pinned(user, false);
     }
 
+    /// This user will not read any more: what is here of its goes first, but for what another one reads.
+    pub fn forget(&self, user: UserId) {
+        self.users.forget(user);
+    }
+
     /// Of two users whose data does not fit, one with three times the weight has three times the share of its data here. It is
     /// [`limits::dataset::WEIGHT`] unless it is set. What is here already goes as it is needed for what comes.
     pub fn set_weight(&self, user: UserId, weight: u32) {
         self.users.set_weight(user, weight);
     }
 
-    /// Takes this much memory from now on, at least [`limits::dataset::CACHE_BYTES_MIN`]. What is on its way is not ended.
+    /// Takes this much memory from now on, at least [`limits::dataset::EXTENTS_BYTES_MIN`]. What is on its way is not ended.
     pub fn set_memory_bytes(&self, bytes: usize) {
-        let bytes = bytes.max(limits::dataset::CACHE_BYTES_MIN);
+        let bytes = bytes.max(limits::dataset::EXTENTS_BYTES_MIN);
         self.change(|memory, scene, changes| memory.set_budget(bytes, scene, changes));
     }
 

@@ -475,3 +475,28 @@ fn a_cache_that_is_too_small_is_refused() {
     let error = Cache::open(CacheSettings { memory_bytes: 64 << 20, ssd }).expect_err("too small");
     assert_eq!("the cache's SSD is 5 bytes; at least 67108864 are needed", error.to_string());
 }
+
+/// A topic that was deleted had its share of the cache for five minutes, as one that reads.
+#[tokio::test(start_paused = true)]
+async fn who_will_not_read_any_more_has_no_share() {
+    let (cache, origin) = (in_memory(48 << 20), Origin::new());
+    let stays = UserId(2);
+    let read = async |user: UserId, starts: std::ops::Range<u64>| {
+        for id in starts.map(|start| id(start, MIB)) {
+            cache.get(id, user, origin.load(id)).await.expect("it is there");
+            cache.passed(id, user);
+        }
+    };
+    read(READER, 0..500).await;
+    read(stays, 500..1000).await;
+    let bytes = |user| cache.stats(Some(user)).resident_bytes >> 20;
+    assert!(
+        bytes(READER) > 5 && bytes(stays) > 5,
+        "about half each: {} {}",
+        bytes(READER),
+        bytes(stays)
+    );
+    cache.forget(READER);
+    read(stays, 500..1000).await;
+    assert_eq!((bytes(READER), bytes(stays)), (0, 23));
+}

@@ -111,6 +111,11 @@ impl Users {
         }
     }
 
+    /// It will not read any more.
+    pub(super) fn forget(&self, id: UserId) {
+        self.lock().users.remove(&id);
+    }
+
     pub(super) fn set_pinned(&self, id: UserId, is_pinned: bool) {
         match self.lock().user(id, Instant::now()) {
             Some(user) => user.is_pinned = is_pinned,

@@ -19,7 +19,7 @@ use crate::cache::{Cache, ExtentId, Working};
 /// Who comes first fetches it, and others wait for that.
 pub(super) type Cell<T> = Arc<OnceCell<Arc<T>>>;
 
-/// Row groups in memory, all together within [`limits::PARQUET_HELD_QUARTERS`] quarters of the cache's memory, but for one, and footers, within
+/// Row groups in memory, all together within [`Held::most_bytes`] of the cache's memory, but for one, and footers, within
 /// [`limits::PARQUET_FOOTERS_BYTES`].
 #[derive(Debug)]
 pub struct Held {
@@ -218,15 +218,21 @@ impl Held {
         self.memory_bytes.load(Ordering::Relaxed)
     }
 
-    /// All together have three quarters of so much memory from now on, but for what is there.
+    /// What row groups may have of so much memory, all together.
+    #[must_use]
+    pub fn most_bytes(memory_bytes: u64) -> u64 {
+        let left = memory_bytes.saturating_sub(limits::PARQUET_LEAVES_BYTES);
+        left.max(memory_bytes / 2).min(memory_bytes / 4 * limits::PARQUET_HELD_QUARTERS)
+    }
+
+    /// All together have their part of so much memory from now on, but for what is there.
     pub fn set_memory_bytes(&self, bytes: usize) {
         self.memory_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Of all room, what so many bytes need: one row group goes on however large it is.
     fn permits(&self, bytes: u64) -> u32 {
-        let all = self.memory_bytes() as u64;
-        let most = (all / 4 * limits::PARQUET_HELD_QUARTERS).max(1);
+        let most = Self::most_bytes(self.memory_bytes() as u64).max(1);
         let permits = u128::from(bytes.min(most)) * u128::from(PERMITS) / u128::from(most);
         u32::try_from(permits).unwrap_or(PERMITS)
     }
