@@ -339,17 +339,15 @@ impl DatasetPartition {
 
     /// An object that is counted, or is being counted.
     pub(super) async fn opened(&self, number: u64) -> Result<Arc<Opened>, PartitionError> {
-        if let Some(opened) = self.state().opened.get(&number) {
-            return Ok(Arc::clone(opened));
+        if let Some(opened) = self.state().kept(number) {
+            return Ok(opened);
         }
         let (object, id) = self.object(number).await?;
         let growing = self.state().growing.get(&number).cloned();
-        if let Some(index) = growing {
-            return Ok(Arc::new(Opened { object, id, index }));
-        }
-        let index = match super::reading_of(&self.dataset.config, &object) {
-            None => Arc::new(ObjectIndex::whole(&object, self.dataset.config.large)),
-            Some(_) => {
+        let index = match (growing, super::reading_of(&self.dataset.config, &object)) {
+            (Some(growing), _) => growing,
+            (None, None) => Arc::new(ObjectIndex::whole(&object, self.dataset.config.large)),
+            (None, Some(_)) => {
                 let known = self.dataset.group.known(id).await?;
                 let missing = || StoreError::Read(format!("{} is not indexed", object.path));
                 known.ok_or_else(missing)?
@@ -416,6 +414,15 @@ impl State {
         }
         let growing = ObjectIndex { is_growing: true, ..index.clone() };
         self.growing.insert(number, Arc::new(growing));
+    }
+
+    /// An object that is at hand, as it is known now.
+    fn kept(&self, number: u64) -> Option<Arc<Opened>> {
+        let opened = self.opened.get(&number)?;
+        let growing = || self.growing.get(&number);
+        let is_as_now = !opened.index.is_growing
+            || growing().is_some_and(|index| Arc::ptr_eq(index, &opened.index));
+        is_as_now.then(|| Arc::clone(opened))
     }
 
     /// What was found so far of an object that is not all counted.

@@ -315,7 +315,7 @@ impl Cache {
         self.users.set_pinned(user, false);
     }
 
-    /// This user will not read any more: what is here of its goes first, but for what another one reads.
+    /// This user will not read any more: what it was the last to read goes first.
     pub fn forget(&self, user: UserId) {
         self.users.forget(user);
     }

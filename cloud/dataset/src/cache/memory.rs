@@ -470,6 +470,7 @@ impl Memory {
     /// Takes more memory, or less from now on; what is on its way stays.
     pub(super) fn set_budget(&mut self, bytes: usize, scene: Scene<'_>, changes: &mut Changes) {
         self.budget_bytes = bytes;
+        self.clamp_strain();
         self.fit_residents(scene, changes);
         self.fit_pool(scene, changes);
     }

@@ -99,6 +99,7 @@ impl ObjectIndex {
         let mut index = known.cloned().unwrap_or_else(|| Self::new(reading));
         index.note(Damage { at: index.content_end(), reason: reason.clone() });
         index.lose(promised, reason);
+        index.is_growing = false;
         index
     }
 

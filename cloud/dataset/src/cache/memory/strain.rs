@@ -2,7 +2,7 @@
 //! for its reader. Then the pool takes what it lacks from what stays, which costs a scan a little, where readers would hardly get on: the extents of
 //! a window are all read in turn, and each would be loaded for a few records.
 //!
-//! **Invariant:** no more than half of what stays makes room, nothing of what is pinned, and for what is being read alone: not for what is read
+//! **Invariant:** no more than half of what stays makes room, nothing of what is pinned, and for what somebody waits for alone: not for what is read
 //! ahead, lent or counted. Half of it is given back every [`limits::STRAIN_HALVES`], as soon as what is in it can go.
 
 use std::collections::VecDeque;
@@ -61,16 +61,17 @@ impl Memory {
         changes: &mut Changes,
     ) {
         let is_recent = |when| scene.now.duration_since(when) <= limits::STRAIN_HALVES;
-        if !self.strain.take_gone(id).is_some_and(is_recent)
-            || self.has_room_in(self.pool_room(), bytes, scene, changes)
-        {
+        let is_again = self.strain.take_gone(id).is_some_and(is_recent);
+        let (own, room) = (self.own_resident_room(), self.pool_room());
+        let before = self.strain.room_bytes(own);
+        // What does not fit however much is taken has nothing taken for it.
+        let may_fit = bytes <= (room - before).saturating_add(own / 2);
+        if !is_again || !may_fit || self.has_room_in(room, bytes, scene, changes) {
             return;
         }
-        let before = self.strain.room_bytes(self.own_resident_room());
-        let lacks = (self.pool_bytes + self.beside_bytes() + bytes) - self.pool_room();
-        let after = (before + lacks.min(bytes)).min(self.own_resident_room() / 2);
-        let room = (self.own_resident_room() - after) as u64;
-        let over = self.residents.bytes().saturating_sub(room);
+        let lacks = (self.pool_bytes + self.beside_bytes() + bytes).saturating_sub(room);
+        let after = (before + lacks.min(bytes)).min(own / 2);
+        let over = self.residents.bytes().saturating_sub((own - after) as u64);
         let standing_of = |user| scene.users.standing(user, scene.now);
         let not_pinned = (Class::Pinned, Rank(u64::MAX));
         if let Some(last) = self.residents.last(not_pinned, over, standing_of) {
@@ -78,6 +79,11 @@ impl Memory {
             self.strain.since.get_or_insert(scene.now);
             last.into_iter().for_each(|id| self.evict(id, changes));
         }
+    }
+
+    /// There is more memory, or less: what is more is not taken at once.
+    pub(super) fn clamp_strain(&mut self) {
+        self.strain.bytes = self.strain.room_bytes(self.own_resident_room());
     }
 
     /// Gives back a half when it is time; not what is still taken by what cannot go.

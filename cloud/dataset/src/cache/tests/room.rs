@@ -257,3 +257,15 @@ async fn what_has_room_when_it_is_loaded_again_takes_none_of_what_stays() {
         assert!(cache.stats(None).resident_bytes >= before - 2 * u64::from(MIB));
     }
 }
+
+/// What does not fit had half of what stays go for it with each read, and did not fit all the same.
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_at_all_takes_none_of_what_stays() {
+    let (cache, origin) = full().await;
+    let before = cache.stats(None).resident_bytes;
+    let large = id(70_000, 40 * MIB);
+    for _ in 0..5 {
+        get(&cache, &origin, large).await.expect("one load goes on however large it is");
+    }
+    assert_eq!(cache.stats(None).resident_bytes, before);
+}
