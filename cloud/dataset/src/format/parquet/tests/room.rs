@@ -11,6 +11,7 @@ use super::{
     Reading, Reread, Source, as_json, batch, groups_of, in_memory, index, numbers, texts, values,
     written,
 };
+use crate::cache::Cache;
 use crate::index::Found;
 
 /// Two row groups of 18 MB, which do not fit into three quarters of 32 MiB together.
@@ -100,6 +101,26 @@ async fn a_row_group_whose_reader_is_slow_makes_room_for_others() {
     assert_eq!(cache.working_bytes(), 0);
 }
 
+/// A file that was counted, of which nothing was asked since.
+struct Counted {
+    source: Arc<Memory>,
+    object: Object,
+    index: Arc<ObjectIndex>,
+    between: Between,
+    cache: Arc<Cache>,
+}
+
+/// With a cache of so many bytes.
+async fn counted(memory_bytes: usize) -> Counted {
+    let (source, object) = file();
+    let cache = in_memory(memory_bytes);
+    let (between, mut kept) = (Between::new(&cache), Kept::default());
+    let index = index::index(&source, &object, rows(), pace(), &between, &mut kept).await;
+    let (source, index) = (Arc::new(source), Arc::new(index.unwrap()));
+    source.asked.lock().unwrap().clear();
+    Counted { source, object, index, between, cache }
+}
+
 /// Reads extents, one after the other.
 async fn read(
     (source, object): (&Arc<Memory>, &Object),
@@ -119,12 +140,7 @@ async fn read(
 /// Somebody always reads the row group that has the room, as readers do that jump about in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_group_that_is_always_read_makes_room_for_others() {
-    let (source, object) = file();
-    let between = Between::new(&in_memory(32 << 20));
-    let mut kept = Kept::default();
-    let index = index::index(&source, &object, rows(), pace(), &between, &mut kept).await;
-    let index = Arc::new(index.unwrap());
-    let source = Arc::new(source);
+    let Counted { source, object, index, between, .. } = counted(32 << 20).await;
     let from = (&source, &object);
     let jumps = |first: usize| {
         let places = (0..).map(move |jump| (first + 7 * jump) % 15);
@@ -142,15 +158,8 @@ async fn a_row_group_that_is_always_read_makes_room_for_others() {
 /// Each of several readers had the others' row groups given up, though all went on with theirs: each was fetched once for each extent.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_that_go_on_do_not_have_each_others_row_groups_fetched_again() {
-    let (source, object) = file();
-    let cache = in_memory(32 << 20);
-    let between = Between::new(&cache);
-    let index =
-        index::index(&source, &object, rows(), pace(), &between, &mut Kept::default()).await;
-    let index = Arc::new(index.unwrap());
+    let Counted { source, object, index, between, .. } = counted(32 << 20).await;
     assert!(index.extents.len() > 30, "{}", index.extents.len());
-    source.asked.lock().unwrap().clear();
-    let source = Arc::new(source);
     let all = |id| read((&source, &object), &index, id, &between, 0..index.extents.len());
     tokio::join!(all(1), all(2), all(3));
     let asked = asked(&source);
@@ -162,14 +171,8 @@ async fn readers_that_go_on_do_not_have_each_others_row_groups_fetched_again() {
 /// S3 gave 1.7 times what it should have.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_group_that_was_read_to_its_end_has_no_room_any_more() {
-    let (source, object) = file();
-    let cache = in_memory(64 << 20);
-    let between = Between::new(&cache);
-    let mut kept = Kept::default();
-    let index = index::index(&source, &object, rows(), pace(), &between, &mut kept).await;
-    let index = Arc::new(index.unwrap());
-    source.asked.lock().unwrap().clear();
-    let (source, all) = (Arc::new(source), index.extents.len());
+    let Counted { source, object, index, between, cache } = counted(64 << 20).await;
+    let all = index.extents.len();
     let from = (&source, &object);
     read(from, &index, 1, &between, 0..all / 4).await;
     assert!(cache.working_bytes() > 17_000_000, "the first one stays while it is read");
@@ -184,17 +187,11 @@ async fn a_row_group_that_was_read_to_its_end_has_no_room_any_more() {
 /// A reader close behind counting had read all extents that were known, and not all that there were: the row group went, and was fetched again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_group_stays_while_more_of_it_may_come_to_be_known() {
-    let (source, object) = file();
-    let cache = in_memory(64 << 20);
-    let between = Between::new(&cache);
-    let mut kept = Kept::default();
-    let whole = index::index(&source, &object, rows(), pace(), &between, &mut kept).await;
-    let whole = Arc::new(whole.unwrap());
+    let Counted { source, object, index: whole, between, cache } = counted(64 << 20).await;
     let mut growing = ObjectIndex { is_growing: true, ..ObjectIndex::clone(&whole) };
     growing.extents.truncate(3);
     growing.rows.truncate(3);
-    source.asked.lock().unwrap().clear();
-    let (source, growing) = (Arc::new(source), Arc::new(growing));
+    let growing = Arc::new(growing);
     let from = (&source, &object);
     read(from, &growing, 1, &between, 0..3).await;
     assert!(cache.working_bytes() > 17_000_000, "the next extent is of it");
